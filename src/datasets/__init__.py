@@ -1,0 +1,1 @@
+"""From DICOM files and label CSVs to batches; nothing here knows the model."""
