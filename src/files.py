@@ -1,0 +1,81 @@
+"""Write files whole or not at all, beside their place and renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from src.errors import InputError
+
+
+class OutputError(InputError):
+    """A place that cannot be written: missing rights, a full disk, a file in the way."""
+
+
+def make_dir(path: Path) -> Path:
+    """Create the folder `path` and its parents.
+
+    Raises:
+        OutputError: the folder cannot be created or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be created as a folder: {error.strerror}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: the folder is not writable")
+    return path
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that becomes `path` when the block ends well.
+
+    The temporary file lies in the same folder, keeps the ending of `path`, and is flushed to the
+    disk before the rename: under the final name there is the old file or the whole new one.
+
+    Raises:
+        OutputError: the folder or the file cannot be written.
+    """
+    make_dir(path.parent)
+    try:
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
+        )
+        os.close(handle)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        _finish(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all."""
+    with replaced_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` as indented JSON to `path`, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def _finish(temporary: Path, path: Path) -> None:
+    """Flush, give the usual rights (mkstemp's are the owner's alone) and rename."""
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(0o666 & ~umask)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)

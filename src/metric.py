@@ -1,0 +1,214 @@
+"""The challenge's score: mean precision over IoU thresholds from .40 to .75.
+
+For one image and one IoU threshold the precision is TP / (TP + FP + FN). It is averaged over the
+thresholds, then over the images. An image without true boxes scores 0 if anything is predicted
+and does not count otherwise.
+
+Kept from the original: a match needs IoU >= the threshold (the challenge's page says greater), and
+the true boxes choose in their own order, each the best-scored box that is left. A box of lower
+score never takes a match from one of higher score, so the same matches come out of one pass down
+the scores, in which each predicted box takes the first true box that is still free. This is what
+makes a sweep cheap: the boxes above any score threshold are the start of that pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+IOU_THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75)
+MAX_PADDED = 4_000_000  # numbers in one padded table: keeps the memory of a pass below 100 MB
+
+
+class Boxes(NamedTuple):
+    """The boxes of many images in one table.
+
+    Attributes:
+        xywh: (K, 4) float64, image after image.
+        offsets: (I + 1,) int64; image i has rows offsets[i] to offsets[i + 1].
+    """
+
+    xywh: FloatArray
+    offsets: IntArray
+
+    def counts(self) -> IntArray:
+        """Return the number of boxes of each image, (I,)."""
+        return np.diff(self.offsets)
+
+
+def iou(boxes_xywh: ArrayLike, others_xywh: ArrayLike) -> FloatArray:
+    """Compute intersection over union, box by box.
+
+    Args:
+        boxes_xywh: (..., 4).
+        others_xywh: (..., 4), leading dimensions that broadcast: `iou(a[:, None], b)` is a table.
+
+    Returns:
+        (...) in [0, 1]; 0 where a box has no area.
+    """
+    boxes = np.asarray(boxes_xywh, dtype=np.float64)
+    others = np.asarray(others_xywh, dtype=np.float64)
+    right_bottom = np.minimum(boxes[..., :2] + boxes[..., 2:], others[..., :2] + others[..., 2:])
+    sides = np.maximum(right_bottom - np.maximum(boxes[..., :2], others[..., :2]), 0.0)
+    intersection = sides[..., 0] * sides[..., 1]
+    area, other_area = boxes[..., 2] * boxes[..., 3], others[..., 2] * others[..., 3]
+    union = area + other_area - intersection
+    valid = (area > 0) & (other_area > 0)
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=valid)
+
+
+def map_iou(
+    boxes_true_xywh: ArrayLike,
+    boxes_pred_xywh: ArrayLike,
+    scores: ArrayLike,
+    thresholds: tuple[float, ...] = IOU_THRESHOLDS,
+) -> float | None:
+    """Score one image.
+
+    Args:
+        boxes_true_xywh: (M, 4), M may be 0.
+        boxes_pred_xywh: (N, 4), N may be 0.
+        scores: (N,) confidences; equal ones keep their order.
+        thresholds: of IoU.
+
+    Returns:
+        The mean precision in [0, 1], or None where the image does not count: no true boxes and
+        none predicted.
+    """
+    true = np.asarray(boxes_true_xywh, dtype=np.float64).reshape(-1, 4)
+    predicted = np.asarray(boxes_pred_xywh, dtype=np.float64).reshape(-1, 4)
+    if len(true) == 0:
+        return 0.0 if len(predicted) else None
+    order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
+    steps = precision_steps(single_image(predicted[order]), single_image(true), thresholds)
+    return float(steps.sum())
+
+
+def single_image(boxes_xywh: FloatArray) -> Boxes:
+    """Wrap the boxes (K, 4) of one image."""
+    return Boxes(boxes_xywh, np.array([0, len(boxes_xywh)]))
+
+
+def precision_steps(
+    predicted: Boxes, true: Boxes, thresholds: tuple[float, ...] = IOU_THRESHOLDS
+) -> FloatArray:
+    """Compute how each box changes its image's precision when it is kept after the better ones.
+
+    The precision of an image is 0 with no box kept; with the k best kept it is the sum of its
+    first k steps.
+
+    Args:
+        predicted: K boxes, best first within each image.
+        true: of the same images.
+        thresholds: of IoU.
+
+    Returns:
+        (K,) steps, 0 in images without true boxes.
+    """
+    steps = np.zeros(len(predicted.xywh))
+    both = np.flatnonzero((predicted.counts() > 0) & (true.counts() > 0))
+    for images in _chunks_of_like_size(both, predicted.counts(), true.counts()):
+        boxes, rows = _pad(predicted, images)
+        true_boxes, _ = _pad(true, images)
+        hits = _match(iou(boxes[:, :, None], true_boxes[:, None]), np.array(thresholds))
+        n_hits = hits.cumsum(axis=1)  # (I, N, T)
+        n_kept = np.arange(1, hits.shape[1] + 1)[:, None]
+        n_true = true.counts()[images][:, None, None]
+        precision = (n_hits / (n_kept + n_true - n_hits)).mean(axis=2)  # (I, N)
+        image_steps = np.diff(precision, axis=1, prepend=0.0)
+        steps[rows[rows >= 0]] = image_steps[rows >= 0]
+    return steps
+
+
+def dataset_scores(
+    predicted: Boxes,
+    steps: FloatArray,
+    n_true: IntArray,
+    scores: FloatArray,
+    thresholds: ArrayLike,
+) -> FloatArray:
+    """Score a data set at many score thresholds in one pass.
+
+    Args:
+        predicted: K boxes, best first within each image.
+        steps: (K,) of `precision_steps`.
+        n_true: (I,) true boxes of each image.
+        scores: (K,) what is compared with the thresholds; descending within each image.
+        thresholds: (S,); a box counts when its score is greater.
+
+    Returns:
+        (S,) mean over the images that count; NaN where none does.
+    """
+    levels = np.asarray(thresholds, dtype=np.float64)
+    order = np.argsort(-scores, kind="stable")
+    totals = np.concatenate([[0.0], np.cumsum(steps[order])])
+    n_kept = np.searchsorted(-scores[order], -levels, side="left")
+    first = predicted.offsets[:-1][(predicted.counts() > 0) & (n_true == 0)]
+    n_false_alarms = (scores[first][:, None] > levels).sum(axis=0)
+    n_counted = (n_true > 0).sum() + n_false_alarms
+    return np.divide(
+        totals[n_kept], n_counted, out=np.full(len(levels), np.nan), where=n_counted > 0
+    )
+
+
+def image_scores(
+    predicted: Boxes, steps: FloatArray, n_true: IntArray, scores: FloatArray, threshold: float
+) -> FloatArray:
+    """Score every image at one score threshold; arguments as in `dataset_scores`.
+
+    Returns:
+        (I,) mean precision of each image, NaN where it does not count.
+    """
+    kept = scores > threshold
+    image = np.repeat(np.arange(len(n_true)), predicted.counts())
+    totals = np.bincount(image, weights=steps * kept, minlength=len(n_true))
+    n_kept = np.bincount(image, weights=kept, minlength=len(n_true))
+    totals[(n_true == 0) & (n_kept == 0)] = np.nan
+    return totals
+
+
+def _match(overlaps: FloatArray, thresholds: FloatArray) -> BoolArray:
+    """Say which predicted boxes hit: (I, N, M) IoU, (T,) -> (I, N, T)."""
+    n_images, n_predicted, n_true = overlaps.shape
+    hits = np.zeros((n_images, n_predicted, len(thresholds)), dtype=bool)
+    taken = np.zeros((n_images, n_true, len(thresholds)), dtype=bool)
+    for rank in range(n_predicted):
+        free = (overlaps[:, rank, :, None] >= thresholds) & ~taken
+        first_free = free & (free.cumsum(axis=1) == 1)
+        taken |= first_free
+        hits[:, rank] = first_free.any(axis=1)
+    return hits
+
+
+def _pad(boxes: Boxes, images: IntArray) -> tuple[FloatArray, IntArray]:
+    """Lay the boxes of some images side by side.
+
+    Returns:
+        (I, N, 4) boxes, padded with boxes of size 0, and (I, N) their rows in the table, -1 where
+        padded.
+    """
+    counts = boxes.counts()[images]
+    rank = np.arange(counts.max())
+    rows = np.where(rank < counts[:, None], boxes.offsets[images][:, None] + rank, -1)
+    return np.where((rows >= 0)[..., None], boxes.xywh[rows], 0.0), rows
+
+
+def _chunks_of_like_size(
+    images: IntArray, n_predicted: IntArray, n_true: IntArray
+) -> Iterator[IntArray]:
+    """Yield groups of images that pad to small tables: like numbers of predicted boxes together."""
+    images = images[np.argsort(n_predicted[images], kind="stable")]
+    while len(images):
+        smallest = n_predicted[images[0]]
+        width = n_true[images].max() * len(IOU_THRESHOLDS)
+        like = np.searchsorted(n_predicted[images], 2 * smallest, side="right")
+        n_chunk = max(1, min(like, MAX_PADDED // int(2 * smallest * width)))
+        yield images[:n_chunk]
+        images = images[n_chunk:]

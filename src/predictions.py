@@ -1,0 +1,154 @@
+"""What a model found in a set of images, as one file: candidates, truth, class probabilities.
+
+The candidates are those before the final non-maximum suppression, so that its threshold can be
+swept later without the model. All boxes are in pixels of the network input; `image_sizes` leads
+back to the pixels of the files.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.errors import InputError
+from src.files import replaced_file
+
+FORMAT = "pneumonia-predictions"
+FORMAT_VERSION = 1
+UNKNOWN_CATEGORY = -1
+
+# name -> (kind of number, shape; letters are sizes that must agree)
+ARRAYS: dict[str, tuple[str, tuple[str | int, ...]]] = {
+    "ids": ("U", ("I",)),
+    "image_sizes": ("i", ("I", 2)),
+    "class_probs": ("f", ("I", 3)),
+    "offsets": ("i", ("I+1",)),
+    "boxes_xyxy": ("f", ("K", 4)),
+    "scores": ("f", ("K",)),
+    "true_offsets": ("i", ("I+1",)),
+    "true_boxes_xyxy": ("f", ("M", 4)),
+    "true_categories": ("i", ("I",)),
+}
+
+
+class PredictionsError(InputError):
+    """A predictions file that is missing, broken or something else."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Candidates for I images, and their truth where it is known.
+
+    Attributes:
+        ids: (I,) patientIds.
+        image_sizes: (I, 2) height and width of the images' files, pixels.
+        class_probs: (I, 3) float32.
+        offsets: (I + 1,) int64; image i has candidates offsets[i] to offsets[i + 1].
+        boxes_xyxy: (K, 4) float32, pixels of the network input, before the final NMS.
+        scores: (K,) float32, descending within each image.
+        true_offsets: (I + 1,) int64, like `offsets`.
+        true_boxes_xyxy: (M, 4) float32, pixels of the network input.
+        true_categories: (I,) int64, -1 where unknown.
+        header: img_size (pixels of the square network input), model, fold, epoch and what else
+            tells where the file comes from; plain JSON values.
+    """
+
+    ids: NDArray[np.str_]
+    image_sizes: NDArray[np.int64]
+    class_probs: NDArray[np.float32]
+    offsets: NDArray[np.int64]
+    boxes_xyxy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    true_offsets: NDArray[np.int64]
+    true_boxes_xyxy: NDArray[np.float32]
+    true_categories: NDArray[np.int64]
+    header: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def has_truth(self) -> bool:
+        """Say whether the labels of every image are known."""
+        return bool((self.true_categories != UNKNOWN_CATEGORY).all())
+
+    @property
+    def img_size(self) -> int:
+        """Return the side of the network input, pixels."""
+        return int(self.header["img_size"])
+
+    def candidates_of(self, image: int) -> slice:
+        """Return the rows of `boxes_xyxy` and `scores` that belong to an image."""
+        return slice(int(self.offsets[image]), int(self.offsets[image + 1]))
+
+    def truth_of(self, image: int) -> slice:
+        """Return the rows of `true_boxes_xyxy` that belong to an image."""
+        return slice(int(self.true_offsets[image]), int(self.true_offsets[image + 1]))
+
+    def to_file_pixels(self) -> NDArray[np.float64]:
+        """Return the factor x, y, x, y from network pixels to the file's, (I, 4)."""
+        sizes = self.image_sizes[:, ::-1].astype(np.float64) / self.img_size
+        return np.concatenate([sizes, sizes], axis=1)
+
+    def save(self, path: Path) -> None:
+        """Write to `path` (.npz), whole or not at all."""
+        header = {"format": FORMAT, "version": FORMAT_VERSION, **self.header}
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        with replaced_file(path) as temporary:
+            np.savez_compressed(temporary, header=np.array(json.dumps(header)), **arrays)
+
+
+def load_predictions(path: Path) -> Predictions:
+    """Read and check a predictions file; nothing in it can run code.
+
+    Raises:
+        PredictionsError: missing, no .npz, or not the arrays of this format.
+    """
+    if not path.is_file():
+        raise PredictionsError(f"{path}: no such predictions file")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            content = {name: file[name] for name in ("header", *ARRAYS)}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise PredictionsError(f"{path}: not a predictions file: {error}") from error
+    header = _parse_header(path, content.pop("header"))
+    _check_arrays(path, content)
+    return Predictions(header=header, **content)
+
+
+def _parse_header(path: Path, header: NDArray[Any]) -> dict[str, Any]:
+    try:
+        fields = json.loads(str(header))
+        ok = fields["format"] == FORMAT and fields["version"] == FORMAT_VERSION
+        ok = ok and isinstance(fields["img_size"], int) and fields["img_size"] > 0
+    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
+        raise PredictionsError(f"{path}: not a predictions file: its header is wrong") from error
+    if not ok:
+        raise PredictionsError(f"{path}: not a predictions file of format version {FORMAT_VERSION}")
+    return {name: value for name, value in fields.items() if name not in ("format", "version")}
+
+
+def _check_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Hold every array against `ARRAYS`, and the offsets and boxes against sense."""
+    sizes: dict[str | int, int] = {"I": len(arrays["ids"]), "I+1": len(arrays["ids"]) + 1}
+    for name, (kind, shape) in ARRAYS.items():
+        array = arrays[name]
+        if array.dtype.kind != kind or array.ndim != len(shape):
+            raise PredictionsError(f"{path}: {name} is {array.dtype} with {array.ndim} dimensions")
+        for actual, size in zip(array.shape, shape, strict=True):
+            expected = size if isinstance(size, int) else sizes.setdefault(size, actual)
+            if actual != expected:
+                raise PredictionsError(f"{path}: {name} has shape {array.shape}, not {shape}")
+    for name, values in (("offsets", "scores"), ("true_offsets", "true_boxes_xyxy")):
+        steps = arrays[name]
+        if steps[0] != 0 or steps[-1] != len(arrays[values]) or (np.diff(steps) < 0).any():
+            raise PredictionsError(f"{path}: {name} do not cover {values} in order")
+    for name in ("boxes_xyxy", "scores", "true_boxes_xyxy", "class_probs"):
+        if not np.isfinite(arrays[name]).all():
+            raise PredictionsError(f"{path}: {name} holds a number that is not finite")

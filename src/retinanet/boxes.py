@@ -1,0 +1,86 @@
+"""Geometry of boxes: overlap, and the code in which the network states them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BOX_STD = (0.1, 0.1, 0.2, 0.2)  # dx, dy, dw, dh are divided by these; the original release
+
+
+def box_iou(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
+    """Compute the overlap of every box with every other one.
+
+    Args:
+        boxes_xyxy: (..., N, 4).
+        others_xyxy: (..., M, 4), leading dimensions that broadcast with those of `boxes_xyxy`.
+
+    Returns:
+        (..., N, M) intersection over union; 0 where a box has no area.
+    """
+    top_left = torch.maximum(boxes_xyxy[..., :, None, :2], others_xyxy[..., None, :, :2])
+    bottom_right = torch.minimum(boxes_xyxy[..., :, None, 2:], others_xyxy[..., None, :, 2:])
+    intersection = (bottom_right - top_left).clamp(min=0).prod(dim=-1)
+    union = _area(boxes_xyxy)[..., :, None] + _area(others_xyxy)[..., None, :] - intersection
+    return intersection / union.clamp(min=1e-8)
+
+
+def encode_boxes(boxes_xyxy: Tensor, anchors: Tensor) -> Tensor:
+    """State boxes relative to anchors; the inverse of `decode_boxes`.
+
+    Args:
+        boxes_xyxy: (..., 4) of positive width and height.
+        anchors: (..., 4) xyxy, same pixels.
+
+    Returns:
+        (..., 4) dx, dy, dw, dh.
+    """
+    box_center, box_size = _center_size(boxes_xyxy)
+    anchor_center, anchor_size = _center_size(anchors)
+    shift = (box_center - anchor_center) / anchor_size
+    stretch = torch.log(box_size / anchor_size)
+    return torch.cat([shift, stretch], dim=-1) / boxes_xyxy.new_tensor(BOX_STD)
+
+
+def decode_boxes(deltas: Tensor, anchors: Tensor) -> Tensor:
+    """Turn regression outputs into boxes; the inverse of `encode_boxes`.
+
+    Args:
+        deltas: (..., 4) dx, dy, dw, dh, relative to the anchor.
+        anchors: (..., 4) xyxy, pixels of the network input.
+
+    Returns:
+        (..., 4) xyxy, same pixels, not clipped.
+    """
+    anchor_center, anchor_size = _center_size(anchors)
+    scaled = deltas * deltas.new_tensor(BOX_STD)
+    center = anchor_center + scaled[..., :2] * anchor_size
+    half_size = torch.exp(scaled[..., 2:]) * anchor_size / 2
+    return torch.cat([center - half_size, center + half_size], dim=-1)
+
+
+def clip_boxes(boxes_xyxy: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Cut boxes off at the image's border.
+
+    Differs from the original: all four coordinates are held inside, so a box wholly outside comes
+    out without area instead of inverted.
+
+    Args:
+        boxes_xyxy: (..., 4).
+        image_size: height and width, same pixels.
+
+    Returns:
+        (..., 4) xyxy with 0 <= x <= width and 0 <= y <= height.
+    """
+    height, width = image_size
+    limits = boxes_xyxy.new_tensor([width, height, width, height])
+    return torch.minimum(boxes_xyxy.clamp(min=0), limits)
+
+
+def _area(boxes_xyxy: Tensor) -> Tensor:
+    return (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).clamp(min=0).prod(dim=-1)
+
+
+def _center_size(boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+    size = boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]
+    return boxes_xyxy[..., :2] + size / 2, size

@@ -1,0 +1,111 @@
+"""The training loss: focal, smooth L1 and the whole image's log-likelihood (paper, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from src.retinanet.boxes import box_iou, encode_boxes
+from src.structures import Losses, Target
+
+FOCAL_ALPHA = 0.25
+FOCAL_GAMMA = 2.0
+MIN_PROBABILITY = 1e-4  # probabilities are clipped to [1e-4, 1 - 1e-4]; the original release
+SMOOTH_L1_BETA = 1 / 9
+POSITIVE_IOU = 0.5
+NEGATIVE_IOU = 0.4  # anchors between the two are ignored
+
+
+class Matches(NamedTuple):
+    """Which anchor answers for which box.
+
+    Attributes:
+        positive: (B, A) bool, IoU with a true box at least 0.5.
+        negative: (B, A) bool, IoU with every true box below 0.4.
+        box_index: (B, A) the true box of the highest IoU; without meaning where not positive.
+        boxes_xyxy: (B, M, 4) true boxes, padded; M is at least 1.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    box_index: Tensor
+    boxes_xyxy: Tensor
+
+
+def detection_losses(
+    scores: Tensor,
+    deltas: Tensor,
+    class_log_probs: Tensor,
+    anchors: Tensor,
+    targets: Sequence[Target],
+) -> Losses:
+    """Compute the three losses of a batch, each averaged over its images.
+
+    Args:
+        scores: (B, A) probabilities.
+        deltas: (B, A, 4) dx, dy, dw, dh.
+        class_log_probs: (B, 3).
+        anchors: (A, 4) xyxy, pixels of the network input.
+        targets: B of them, boxes in the same pixels.
+
+    Returns:
+        The losses, scalars.
+    """
+    matches = match_anchors(anchors, [target.boxes_xyxy for target in targets])
+    categories = torch.tensor([target.category for target in targets], device=scores.device)
+    return Losses(
+        classification=focal_loss(scores, matches).mean(),
+        regression=box_loss(deltas, anchors, matches).mean(),
+        global_classification=F.nll_loss(class_log_probs, categories),
+    )
+
+
+def match_anchors(anchors: Tensor, boxes_xyxy: Sequence[Tensor]) -> Matches:
+    """Assign true boxes to anchors by overlap; a box may get no anchor.
+
+    Args:
+        anchors: (A, 4) xyxy.
+        boxes_xyxy: for each image (M_i, 4), M_i may be 0.
+    """
+    # A box of size 0 pads: it overlaps nothing, and its IoU of 0 makes an anchor negative.
+    padded = pad_sequence(
+        [F.pad(boxes, (0, 0, 0, int(len(boxes) == 0))) for boxes in boxes_xyxy], batch_first=True
+    )
+    best_iou, box_index = box_iou(anchors, padded).max(dim=-1)  # (B, A, M) -> (B, A)
+    return Matches(best_iou >= POSITIVE_IOU, best_iou < NEGATIVE_IOU, box_index, padded)
+
+
+def focal_loss(scores: Tensor, matches: Matches) -> Tensor:
+    """Compute the focal loss of each image: (B, A) probabilities -> (B,).
+
+    The sum over the anchors that are not ignored, divided by max(1, positives): an image without
+    boxes counts.
+    """
+    scores = scores.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+    p_true = torch.where(matches.positive, scores, 1 - scores)
+    alpha = torch.where(matches.positive, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
+    loss = -alpha * (1 - p_true) ** FOCAL_GAMMA * p_true.log()
+    counted = matches.positive | matches.negative
+    n_positive = matches.positive.sum(dim=1).clamp(min=1)
+    return torch.where(counted, loss, 0.0).sum(dim=1) / n_positive
+
+
+def box_loss(deltas: Tensor, anchors: Tensor, matches: Matches) -> Tensor:
+    """Compute the smooth L1 loss of each image: (B, A, 4) -> (B,).
+
+    The mean over positives and their four numbers. Kept from the original: 0 for an image without
+    positives, and that 0 counts in the batch's mean.
+    """
+    image, anchor = matches.positive.nonzero(as_tuple=True)
+    true_boxes = matches.boxes_xyxy[image, matches.box_index[image, anchor]]  # (P, 4)
+    expected = encode_boxes(true_boxes, anchors[anchor])
+    loss = F.smooth_l1_loss(
+        deltas[image, anchor], expected, beta=SMOOTH_L1_BETA, reduction="none"
+    ).mean(dim=1)  # (P, 4) -> (P,)
+    n_positive = matches.positive.sum(dim=1).clamp(min=1)
+    return deltas.new_zeros(len(deltas)).index_add(0, image, loss) / n_positive

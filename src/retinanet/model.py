@@ -1,0 +1,127 @@
+"""RetinaNet: encoder, pyramid and three heads (paper, section 3, figure 4)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from src.retinanet.anchors import make_anchors
+from src.retinanet.encoders.encoder import Encoder
+from src.retinanet.fpn import PAPER_LEVELS, FeaturePyramid
+from src.retinanet.heads import (
+    MIN_GLOBAL_MAP,
+    BoxHead,
+    ClassHead,
+    GlobalHead,
+    initialise_pyramid_and_heads,
+)
+
+ENCODER_STRIDE = 32
+MIN_IMG_SIZE = MIN_GLOBAL_MAP * ENCODER_STRIDE
+
+
+class RawOutputs(NamedTuple):
+    """What the network says, before any decoding.
+
+    Attributes:
+        scores: (B, A) float32 probability of an opacity at each anchor.
+        deltas: (B, A, 4) float32 dx, dy, dw, dh.
+        class_log_probs: (B, 3) float32, log-probabilities of the image's classes.
+    """
+
+    scores: Tensor
+    deltas: Tensor
+    class_log_probs: Tensor
+
+
+class RetinaNet(nn.Module):
+    """Detect opacities in grey images and classify the whole image."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        levels: tuple[int, ...] = PAPER_LEVELS,
+        width: int = 256,
+        head_depth: int = 4,
+        dropout_class: float = 0.5,
+        dropout_global: float = 0.5,
+        train_batch_norm: bool = False,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            encoder: gives C2..C5; keeps its weights.
+            levels: pyramid levels.
+            width: channels of pyramid and heads.
+            head_depth: 3x3 convolutions in box and class head before the output.
+            dropout_class: before the class head's output.
+            dropout_global: before the global head's linear layer.
+            train_batch_norm: False freezes the statistics, also in training; scale and shift are
+                trained either way.
+        """
+        super().__init__()
+        self.levels = levels
+        self.train_batch_norm = train_batch_norm
+        self.pyramid = FeaturePyramid(encoder.out_channels, levels=levels, width=width)
+        self.box_head = BoxHead(width, head_depth)
+        self.class_head = ClassHead(width, head_depth, dropout_class)
+        self.global_head = GlobalHead(encoder.out_channels[-1], width, dropout_global)
+        initialise_pyramid_and_heads(self)
+        self.encoder = encoder
+        self._anchors: dict[tuple[int, int, torch.device], Tensor] = {}
+
+    def train(self, mode: bool = True) -> RetinaNet:
+        """Switch between training and evaluation; frozen batch norm stays in evaluation.
+
+        Kept from the original: statistics are frozen from the start, for batches of 3 to 12
+        images are too small to estimate them.
+        """
+        super().train(mode)
+        if not self.train_batch_norm:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> RawOutputs:
+        """Run the network.
+
+        Args:
+            images: (B, 1, H, W) in [0, 1]; H and W multiples of 32, at least 192.
+        """
+        check_input_size(images.shape[-2], images.shape[-1])
+        c2, c3, c4, c5 = self.encoder(images.expand(-1, 3, -1, -1))
+        pyramid = self.pyramid((c2, c3, c4, c5))
+        logits = torch.cat([self.class_head(level) for level in pyramid], dim=1)
+        deltas = torch.cat([self.box_head(level) for level in pyramid], dim=1)
+        class_logits = self.global_head(c5)
+        # Half precision ends here: probabilities near 0 and exp() of deltas need float32.
+        return RawOutputs(
+            logits.float().sigmoid(), deltas.float(), class_logits.float().log_softmax(dim=1)
+        )
+
+    def anchors(self, images: Tensor) -> Tensor:
+        """Return the anchors (A, 4) for images (B, 1, H, W), kept for the next call."""
+        height, width = images.shape[-2:]
+        key = (height, width, images.device)
+        if key not in self._anchors:
+            self._anchors[key] = make_anchors((height, width), self.levels).to(images.device)
+        return self._anchors[key]
+
+
+def check_input_size(height: int, width: int) -> None:
+    """Refuse sizes that the network cannot take.
+
+    Raises:
+        ValueError: too small for the global head, or not a multiple of the encoder's stride.
+    """
+    if min(height, width) < MIN_IMG_SIZE:
+        raise ValueError(
+            f"input of {height} x {width} px: the global head needs inputs of {MIN_IMG_SIZE} px "
+            f"or more"
+        )
+    if height % ENCODER_STRIDE or width % ENCODER_STRIDE:
+        raise ValueError(f"input of {height} x {width} px: needs multiples of {ENCODER_STRIDE}")

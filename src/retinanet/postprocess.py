@@ -1,0 +1,80 @@
+"""From raw outputs to detections: candidates, then non-maximum suppression (paper, section 3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from src.retinanet.boxes import clip_boxes, decode_boxes
+from src.structures import Detections
+
+MIN_SCORE = 0.025  # candidates score more; the original release
+MIN_SHARE_OF_TOP = 0.5  # of the image's best score; weaker boxes are dropped; the original release
+NMS_IOU = 0.05  # opacities do not overlap; the original release
+MAX_CANDIDATES = 1000  # for an image; an untrained net would keep every anchor
+
+
+def find_candidates(
+    scores: Tensor,
+    deltas: Tensor,
+    class_log_probs: Tensor,
+    anchors: Tensor,
+    image_size: tuple[int, int],
+) -> list[Detections]:
+    """Decode the anchors that can still become detections, before non-maximum suppression.
+
+    Boxes below half of the image's top score never survive, whatever the suppression does, for
+    the top box always does: they are left out here.
+
+    Args:
+        scores: (B, A) probabilities.
+        deltas: (B, A, 4) dx, dy, dw, dh.
+        class_log_probs: (B, 3).
+        anchors: (A, 4) xyxy, pixels of the network input.
+        image_size: height and width of the network input.
+
+    Returns:
+        For each image at most 1,000 candidates, best first, boxes inside the image.
+    """
+    image, anchor = (scores > MIN_SCORE).nonzero(as_tuple=True)  # (N,), by image
+    values = scores[image, anchor]
+    boxes = clip_boxes(decode_boxes(deltas[image, anchor], anchors[anchor]), image_size)
+
+    has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    image, values, boxes = image[has_area], values[has_area], boxes[has_area]
+
+    top = values.new_zeros(len(scores)).scatter_reduce(0, image, values, "amax")
+    strong = values >= MIN_SHARE_OF_TOP * top[image]
+    image, values, boxes = image[strong], values[strong], boxes[strong]
+
+    order = values.argsort(descending=True, stable=True)
+    order = order[image[order].argsort(stable=True)]  # by image, then by score
+    image, values, boxes = image[order], values[order], boxes[order]
+
+    probs = class_log_probs.exp()
+    counts = torch.bincount(image, minlength=len(scores)).tolist()
+    return [
+        Detections(image_boxes[:MAX_CANDIDATES], image_scores[:MAX_CANDIDATES], class_probs)
+        for image_boxes, image_scores, class_probs in zip(
+            boxes.split(counts), values.split(counts), probs, strict=True
+        )
+    ]
+
+
+def suppress(detections: list[Detections], nms_iou: float = NMS_IOU) -> list[Detections]:
+    """Drop every box that overlaps a better one of its image by more than `nms_iou`.
+
+    Differs from the original: widths are x2 - x1, not a pixel more.
+    """
+    counts = [len(image.scores) for image in detections]
+    boxes = torch.cat([image.boxes_xyxy for image in detections])
+    scores = torch.cat([image.scores for image in detections])
+    index = torch.arange(len(counts), device=boxes.device)
+    image = index.repeat_interleave(torch.tensor(counts, device=boxes.device))
+    kept = torch.zeros(len(scores), dtype=torch.bool, device=boxes.device)
+    kept[batched_nms(boxes, scores, image, nms_iou)] = True
+    return [
+        Detections(found.boxes_xyxy[keep], found.scores[keep], found.class_probs)
+        for found, keep in zip(detections, kept.split(counts), strict=True)
+    ]

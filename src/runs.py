@@ -1,0 +1,100 @@
+"""A run: one experiment on one fold, and where its files lie."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.errors import InputError
+
+DEBUG_TAG = "debug"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Names every file that belongs to a run.
+
+    Attributes:
+        model: the experiment's name in `models.MODELS`.
+        fold: the fold that is held out for validation.
+        tag: tells runs of one experiment apart; may be empty.
+        output_dir: the folder of all runs.
+    """
+
+    model: str
+    fold: int
+    tag: str
+    output_dir: Path
+
+    @property
+    def name(self) -> str:
+        """Return the folder's name: `<model>[_<tag>]_fold_<k>`."""
+        tag = f"_{self.tag}" if self.tag else ""
+        return f"{self.model.replace('/', '-')}{tag}_fold_{self.fold}"
+
+    @property
+    def dir(self) -> Path:
+        return self.output_dir / self.name
+
+    @property
+    def experiment_path(self) -> Path:
+        return self.dir / "experiment.json"
+
+    @property
+    def history_path(self) -> Path:
+        return self.dir / "history.csv"
+
+    @property
+    def last_checkpoint_path(self) -> Path:
+        return self.dir / "checkpoints" / "last.pt"
+
+    @property
+    def tensorboard_dir(self) -> Path:
+        return self.dir / "tensorboard"
+
+    @property
+    def scores_path(self) -> Path:
+        return self.dir / "scores.npz"
+
+    @property
+    def pics_dir(self) -> Path:
+        return self.dir / "pics"
+
+    def checkpoint_path(self, epoch: int) -> Path:
+        return self.dir / "checkpoints" / f"{epoch:03}.pt"
+
+    def predictions_path(self, epoch: int) -> Path:
+        return self.dir / "predictions" / f"{epoch:03}.npz"
+
+    def test_predictions_path(self, epoch: int) -> Path:
+        return self.dir / "predictions" / f"test_{epoch:03}.npz"
+
+    def submission_path(self, split: str, epoch: int) -> Path:
+        return self.dir / f"submission_{split}_{epoch:03}.csv"
+
+    def epochs_with_checkpoint(self) -> list[int]:
+        """Return the epochs whose weights are saved, ascending."""
+        return numbered_files(self.dir / "checkpoints", ".pt")
+
+    def epochs_with_predictions(self) -> list[int]:
+        """Return the epochs whose validation predictions are saved, ascending."""
+        return numbered_files(self.dir / "predictions", ".npz")
+
+
+def check_tag(tag: str) -> str:
+    """Return `tag` if it can be part of a folder's name.
+
+    Raises:
+        InputError: it has other characters than letters, digits, `.`, `_` and `-`.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9._-]*", tag):
+        raise InputError(f"--run {tag!r}: use letters, digits, '.', '_' and '-' only")
+    return tag
+
+
+def numbered_files(folder: Path, suffix: str) -> list[int]:
+    """Return the numbers n of the files `<n:03><suffix>` in `folder`, ascending."""
+    return sorted(
+        int(path.stem) for path in folder.glob(f"[0-9][0-9][0-9]*{suffix}") if path.stem.isdigit()
+    )

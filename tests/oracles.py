@@ -1,0 +1,96 @@
+"""Slow and obvious versions of what src computes fast; written to be read, not to be run often."""
+
+import math
+
+import numpy as np
+
+IOU_THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75)
+
+
+def iou(box_xywh, other_xywh):
+    """Overlap of two boxes."""
+    x, y, w, h = (float(v) for v in box_xywh)
+    x2, y2, w2, h2 = (float(v) for v in other_xywh)
+    if w <= 0 or h <= 0 or w2 <= 0 or h2 <= 0:
+        return 0.0
+    overlap_w = min(x + w, x2 + w2) - max(x, x2)
+    overlap_h = min(y + h, y2 + h2) - max(y, y2)
+    if overlap_w <= 0 or overlap_h <= 0:
+        return 0.0
+    return overlap_w * overlap_h / (w * h + w2 * h2 - overlap_w * overlap_h)
+
+
+def map_iou(boxes_true, boxes_pred, scores, thresholds=IOU_THRESHOLDS):
+    """Mean precision of one image; every true box takes the best-scored box that is left."""
+    if len(boxes_true) == 0:
+        return 0.0 if len(boxes_pred) else None
+    order = sorted(range(len(scores)), key=lambda j: -scores[j])
+    precisions = []
+    for threshold in thresholds:
+        taken = set()
+        for true in boxes_true:
+            for j in order:
+                if j not in taken and iou(true, boxes_pred[j]) >= threshold:
+                    taken.add(j)
+                    break
+        n_hits = len(taken)
+        precisions.append(n_hits / (len(boxes_pred) + len(boxes_true) - n_hits))
+    return sum(precisions) / len(precisions)
+
+
+def dataset_score(images, threshold):
+    """Mean over the images that count.
+
+    Args:
+        images: (boxes_true, boxes_pred, scores) triples.
+        threshold: boxes count when their score is greater.
+    """
+    values = []
+    for boxes_true, boxes_pred, scores in images:
+        kept = [j for j in range(len(scores)) if scores[j] > threshold]
+        value = map_iou(boxes_true, [boxes_pred[j] for j in kept], [scores[j] for j in kept])
+        if value is not None:
+            values.append(value)
+    return sum(values) / len(values) if values else math.nan
+
+
+def nms(boxes_xyxy, scores, threshold):
+    """Indices of the boxes that survive, best first."""
+    boxes_xywh = [(x, y, x2 - x, y2 - y) for x, y, x2, y2 in boxes_xyxy]
+    kept = []
+    for j in sorted(range(len(scores)), key=lambda j: -scores[j]):
+        if all(iou(boxes_xywh[j], boxes_xywh[k]) <= threshold for k in kept):
+            kept.append(j)
+    return kept
+
+
+def focal_and_box_loss(probabilities, deltas, anchors, boxes):
+    """Both losses of one image, anchor by anchor.
+
+    Args:
+        probabilities: (A,), deltas: (A, 4), anchors: (A, 4) xyxy, boxes: (M, 4) xyxy.
+    """
+    classification, regression, n_positive = 0.0, [], 0
+    boxes_xywh = [(x, y, x2 - x, y2 - y) for x, y, x2, y2 in boxes]
+    for a, (x1, y1, x2, y2) in enumerate(anchors):
+        overlaps = [iou((x1, y1, x2 - x1, y2 - y1), box) for box in boxes_xywh]
+        best = max(overlaps, default=0.0)
+        p = min(max(float(probabilities[a]), 1e-4), 1 - 1e-4)
+        if best < 0.4:
+            classification -= 0.75 * p**2 * math.log(1 - p)
+        if best < 0.5:
+            continue
+        n_positive += 1
+        classification -= 0.25 * (1 - p) ** 2 * math.log(p)
+        x, y, w, h = boxes_xywh[overlaps.index(best)]
+        width, height = x2 - x1, y2 - y1
+        expected = (
+            (x + w / 2 - (x1 + x2) / 2) / width / 0.1,
+            (y + h / 2 - (y1 + y2) / 2) / height / 0.1,
+            math.log(w / width) / 0.2,
+            math.log(h / height) / 0.2,
+        )
+        for found, target in zip(deltas[a], expected, strict=True):
+            error = abs(float(found) - target)
+            regression.append(4.5 * error**2 if error <= 1 / 9 else error - 1 / 18)
+    return classification / max(1, n_positive), float(np.mean(regression)) if regression else 0.0

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+
+from src.metric import Boxes, dataset_scores, image_scores, iou, map_iou, precision_steps
+from tests import oracles
+from tests.paths import shared
+
+BOX = np.array([[100.0, 100.0, 200.0, 200.0]])
+
+
+def random_image(rng, *, ties=False):
+    n_true, n_pred = rng.integers(0, 5), rng.integers(0, 7)
+    true = np.column_stack([rng.uniform(0, 60, (n_true, 2)), rng.uniform(20, 60, (n_true, 2))])
+    jittered = true[rng.integers(0, n_true, n_pred)] if n_true else np.full((n_pred, 4), 50.0)
+    predicted = jittered + rng.normal(0, 6, (n_pred, 4))
+    scores = rng.integers(0, 3, n_pred) / 4 if ties else rng.random(n_pred)
+    return true, predicted, scores
+
+
+def join(images):
+    """Lay (true, predicted, scores) triples out as tables, best first within each image."""
+    true, predicted, scores = zip(*images, strict=True)
+    orders = [np.argsort(-s, kind="stable") for s in scores]
+
+    def table(parts):
+        offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
+        return Boxes(np.concatenate(parts).reshape(-1, 4), offsets)
+
+    ordered = [boxes[order] for boxes, order in zip(predicted, orders, strict=True)]
+    flat_scores = np.concatenate([s[order] for s, order in zip(scores, orders, strict=True)])
+    return table(ordered), table(true), flat_scores
+
+
+def test_iou_of_overlapping_boxes_is_two_thirds():
+    assert iou(BOX[0], [100, 100, 300, 200]) == pytest.approx(2 / 3)
+
+
+def test_iou_of_box_without_area_is_zero():
+    assert iou(BOX[0], [150, 150, 0, 20]) == 0
+    assert iou(BOX[0], [250, 250, -100, -100]) == 0
+
+
+def test_map_iou_of_overlap_two_thirds_is_three_quarters():
+    assert map_iou(BOX, [[100, 100, 300, 200]], [1]) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("true", "predicted", "expected"),
+    [([], [], None), ([], BOX, 0.0), (BOX, [], 0.0), (BOX, BOX, 1.0), (BOX, [*BOX, *BOX], 0.5)],
+)
+def test_map_iou_counts_empty_and_repeated_boxes(true, predicted, expected):
+    assert map_iou(true, predicted, np.arange(len(predicted), 0.0, -1)) == expected
+
+
+def test_map_iou_equals_the_original_release_on_2000_images():
+    golden = np.load(shared("golden") / "map_iou.npz")
+    true_end, pred_end = np.cumsum(golden["n_true"]), np.cumsum(golden["n_pred"])
+    for i, expected in enumerate(golden["map_iou"]):
+        true = golden["boxes_true_xywh"][true_end[i] - golden["n_true"][i] : true_end[i]]
+        found = slice(pred_end[i] - golden["n_pred"][i], pred_end[i])
+        score = map_iou(true, golden["boxes_pred_xywh"][found], golden["scores"][found])
+        assert (np.nan if score is None else score) == pytest.approx(
+            expected, abs=1e-9, nan_ok=True
+        )
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_map_iou_equals_the_plain_loop(ties):
+    rng = np.random.default_rng(5)
+    for _ in range(500):
+        true, predicted, scores = random_image(rng, ties=ties)
+        assert map_iou(true, predicted, scores) == pytest.approx(
+            oracles.map_iou(true, predicted, scores), abs=1e-12
+        )
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_dataset_scores_equal_the_plain_loop_at_every_threshold(ties):
+    rng = np.random.default_rng(6)
+    images = [random_image(rng, ties=ties) for _ in range(400)]
+    predicted, true, scores = join(images)
+    thresholds = [-1.0, 0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 2.0]
+    fast = dataset_scores(
+        predicted, precision_steps(predicted, true), true.counts(), scores, thresholds
+    )
+    slow = [oracles.dataset_score(images, threshold) for threshold in thresholds]
+    np.testing.assert_allclose(fast, slow, atol=1e-12)
+
+
+def test_image_scores_average_to_the_dataset_score():
+    rng = np.random.default_rng(7)
+    predicted, true, scores = join([random_image(rng) for _ in range(50)])
+    steps, n_true = precision_steps(predicted, true), true.counts()
+    each = image_scores(predicted, steps, n_true, scores, 0.3)
+    assert np.isnan(each).any()
+    assert np.nanmean(each) == pytest.approx(
+        dataset_scores(predicted, steps, n_true, scores, [0.3])[0]
+    )
+
+
+def test_dataset_score_is_nan_where_no_image_counts():
+    nothing = Boxes(np.zeros((0, 4)), np.array([0, 0, 0]))
+    assert np.isnan(dataset_scores(nothing, np.zeros(0), np.zeros(2, int), np.zeros(0), [0.1])[0])
