@@ -170,8 +170,7 @@ def image_scores(
     image = np.repeat(np.arange(len(n_true)), predicted.counts())
     totals = np.bincount(image, weights=steps * kept, minlength=len(n_true))
     n_kept = np.bincount(image, weights=kept, minlength=len(n_true))
-    totals[(n_true == 0) & (n_kept == 0)] = np.nan
-    return totals
+    return np.where((n_true == 0) & (n_kept == 0), np.nan, totals)
 
 
 def _match(overlaps: FloatArray, thresholds: FloatArray) -> BoolArray:

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from src.errors import InputError
 from src.files import replaced_file
+from src.structures import UNKNOWN_CATEGORY
 
 FORMAT = "pneumonia-predictions"
 FORMAT_VERSION = 1
-UNKNOWN_CATEGORY = -1
 
 # name -> (kind of number, shape; letters are sizes that must agree)
 ARRAYS: dict[str, tuple[str, tuple[str | int, ...]]] = {
@@ -100,8 +100,9 @@ class Predictions:
         """Write to `path` (.npz), whole or not at all."""
         header = {"format": FORMAT, "version": FORMAT_VERSION, **self.header}
         arrays = {name: getattr(self, name) for name in ARRAYS}
+        arrays["header"] = np.array(json.dumps(header))
         with replaced_file(path) as temporary:
-            np.savez_compressed(temporary, header=np.array(json.dumps(header)), **arrays)
+            np.savez_compressed(temporary, allow_pickle=False, **arrays)
 
 
 def load_predictions(path: Path) -> Predictions:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+UNKNOWN_CATEGORY = -1  # of an image without label
 GLOBAL_LOSS_WEIGHT = 0.1  # of the whole-image classification; the original release
 
 
@@ -16,7 +18,7 @@ class Target:
 
     Attributes:
         boxes_xyxy: (M, 4) float32, pixels of the network input; M may be 0.
-        category: the image's class, an index into `annotations.CLASS_NAMES`.
+        category: the image's class, an index into `annotations.CLASS_NAMES`, -1 where unknown.
     """
 
     boxes_xyxy: Tensor
@@ -31,11 +33,18 @@ class Batch:
         images: (B, 1, H, W) float32, grey, in [0, 1].
         targets: one for each image.
         ids: the images' patientIds.
+        file_sizes: height and width of each image in its file, pixels.
     """
 
     images: Tensor
     targets: tuple[Target, ...]
     ids: tuple[str, ...]
+    file_sizes: tuple[tuple[int, int], ...]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Return height and width of the images, pixels."""
+        return self.images.shape[-2], self.images.shape[-1]
 
     def to(self, device: torch.device) -> Batch:
         """Copy images and boxes to `device`."""
@@ -43,14 +52,29 @@ class Batch:
             Target(target.boxes_xyxy.to(device, non_blocking=True), target.category)
             for target in self.targets
         )
-        return Batch(self.images.to(device, non_blocking=True), targets, self.ids)
+        images = self.images.to(device, non_blocking=True)
+        return replace(self, images=images, targets=targets)
 
     def pin_memory(self) -> Batch:
         """Move to page-locked memory; the data loader calls this when it feeds a GPU."""
         targets = tuple(
             Target(target.boxes_xyxy.pin_memory(), target.category) for target in self.targets
         )
-        return Batch(self.images.pin_memory(), targets, self.ids)
+        return replace(self, images=self.images.pin_memory(), targets=targets)
+
+
+class RawOutputs(NamedTuple):
+    """What the network says, before any decoding.
+
+    Attributes:
+        scores: (B, A) float32 probability of an opacity at each anchor.
+        deltas: (B, A, 4) float32 dx, dy, dw, dh.
+        class_log_probs: (B, 3) float32, log-probabilities of the image's classes.
+    """
+
+    scores: Tensor
+    deltas: Tensor
+    class_log_probs: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +103,5 @@ class Losses:
     def total(self) -> Tensor:
         """Return the sum that is minimised: classification + regression + 0.1 x global."""
         return (
-            self.classification
-            + self.regression
-            + GLOBAL_LOSS_WEIGHT * self.global_classification
+            self.classification + self.regression + GLOBAL_LOSS_WEIGHT * self.global_classification
         )

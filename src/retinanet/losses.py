@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from src.retinanet.boxes import box_iou, encode_boxes
-from src.structures import Losses, Target
+from src.structures import Losses, RawOutputs, Target
 
 FOCAL_ALPHA = 0.25
 FOCAL_GAMMA = 2.0
@@ -37,19 +37,11 @@ class Matches(NamedTuple):
     boxes_xyxy: Tensor
 
 
-def detection_losses(
-    scores: Tensor,
-    deltas: Tensor,
-    class_log_probs: Tensor,
-    anchors: Tensor,
-    targets: Sequence[Target],
-) -> Losses:
+def detection_losses(outputs: RawOutputs, anchors: Tensor, targets: Sequence[Target]) -> Losses:
     """Compute the three losses of a batch, each averaged over its images.
 
     Args:
-        scores: (B, A) probabilities.
-        deltas: (B, A, 4) dx, dy, dw, dh.
-        class_log_probs: (B, 3).
+        outputs: of the network.
         anchors: (A, 4) xyxy, pixels of the network input.
         targets: B of them, boxes in the same pixels.
 
@@ -57,11 +49,11 @@ def detection_losses(
         The losses, scalars.
     """
     matches = match_anchors(anchors, [target.boxes_xyxy for target in targets])
-    categories = torch.tensor([target.category for target in targets], device=scores.device)
+    categories = torch.tensor([target.category for target in targets], device=anchors.device)
     return Losses(
-        classification=focal_loss(scores, matches).mean(),
-        regression=box_loss(deltas, anchors, matches).mean(),
-        global_classification=F.nll_loss(class_log_probs, categories),
+        classification=focal_loss(outputs.scores, matches).mean(),
+        regression=box_loss(outputs.deltas, anchors, matches).mean(),
+        global_classification=F.nll_loss(outputs.class_log_probs, categories),
     )
 
 

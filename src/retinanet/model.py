@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
@@ -17,23 +15,10 @@ from src.retinanet.heads import (
     GlobalHead,
     initialise_pyramid_and_heads,
 )
+from src.structures import RawOutputs
 
 ENCODER_STRIDE = 32
 MIN_IMG_SIZE = MIN_GLOBAL_MAP * ENCODER_STRIDE
-
-
-class RawOutputs(NamedTuple):
-    """What the network says, before any decoding.
-
-    Attributes:
-        scores: (B, A) float32 probability of an opacity at each anchor.
-        deltas: (B, A, 4) float32 dx, dy, dw, dh.
-        class_log_probs: (B, 3) float32, log-probabilities of the image's classes.
-    """
-
-    scores: Tensor
-    deltas: Tensor
-    class_log_probs: Tensor
 
 
 class RetinaNet(nn.Module):

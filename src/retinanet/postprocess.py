@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from src.retinanet.boxes import clip_boxes, decode_boxes
-from src.structures import Detections
+from src.structures import Detections, RawOutputs
 
 MIN_SCORE = 0.025  # candidates score more; the original release
 MIN_SHARE_OF_TOP = 0.5  # of the image's best score; weaker boxes are dropped; the original release
@@ -16,9 +16,7 @@ MAX_CANDIDATES = 1000  # for an image; an untrained net would keep every anchor
 
 
 def find_candidates(
-    scores: Tensor,
-    deltas: Tensor,
-    class_log_probs: Tensor,
+    outputs: RawOutputs,
     anchors: Tensor,
     image_size: tuple[int, int],
 ) -> list[Detections]:
@@ -28,15 +26,14 @@ def find_candidates(
     the top box always does: they are left out here.
 
     Args:
-        scores: (B, A) probabilities.
-        deltas: (B, A, 4) dx, dy, dw, dh.
-        class_log_probs: (B, 3).
+        outputs: of the network.
         anchors: (A, 4) xyxy, pixels of the network input.
         image_size: height and width of the network input.
 
     Returns:
         For each image at most 1,000 candidates, best first, boxes inside the image.
     """
+    scores, deltas, class_log_probs = outputs
     image, anchor = (scores > MIN_SCORE).nonzero(as_tuple=True)  # (N,), by image
     values = scores[image, anchor]
     boxes = clip_boxes(decode_boxes(deltas[image, anchor], anchors[anchor]), image_size)

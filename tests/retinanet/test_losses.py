@@ -4,7 +4,7 @@ import torch
 
 from src.retinanet.anchors import make_anchors
 from src.retinanet.losses import box_loss, detection_losses, focal_loss, match_anchors
-from src.structures import Losses, Target
+from src.structures import Losses, RawOutputs, Target
 from tests import oracles
 from tests.paths import shared
 
@@ -23,7 +23,7 @@ def golden_batch():
 def test_losses_and_gradients_equal_the_original_release():
     golden, anchors, scores, deltas, boxes = golden_batch()
     targets = [Target(image_boxes, 0) for image_boxes in boxes]
-    losses = detection_losses(scores, deltas, torch.zeros(4, 3), anchors, targets)
+    losses = detection_losses(RawOutputs(scores, deltas, torch.zeros(4, 3)), anchors, targets)
     assert losses.classification.item() == pytest.approx(golden["loss_classification"][0], rel=1e-5)
     assert losses.regression.item() == pytest.approx(golden["loss_regression"][0], rel=1e-5)
     (losses.classification + losses.regression).backward()
@@ -62,7 +62,7 @@ def test_a_batch_without_boxes_has_no_box_loss_and_a_gradient():
     scores = torch.full((2, len(anchors)), 0.3, requires_grad=True)
     deltas = torch.ones(2, len(anchors), 4, requires_grad=True)
     targets = [Target(torch.zeros(0, 4), 1)] * 2
-    losses = detection_losses(scores, deltas, torch.zeros(2, 3), anchors, targets)
+    losses = detection_losses(RawOutputs(scores, deltas, torch.zeros(2, 3)), anchors, targets)
     losses.total().backward()
     assert losses.regression.item() == 0
     assert losses.classification.item() > 0
@@ -70,13 +70,15 @@ def test_a_batch_without_boxes_has_no_box_loss_and_a_gradient():
 
 
 def test_losses_of_a_batch_are_the_mean_of_its_images():
-    golden, anchors, scores, deltas, boxes = golden_batch()
+    _, anchors, scores, deltas, boxes = golden_batch()
     log_probs = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).log_softmax(dim=1)
     targets = [Target(b, i % 3) for i, b in enumerate(boxes)]
-    batch = detection_losses(scores, deltas, log_probs, anchors, targets)
+    batch = detection_losses(RawOutputs(scores, deltas, log_probs), anchors, targets)
     singles = [
         detection_losses(
-            scores[i : i + 1], deltas[i : i + 1], log_probs[i : i + 1], anchors, targets[i : i + 1]
+            RawOutputs(scores[i : i + 1], deltas[i : i + 1], log_probs[i : i + 1]),
+            anchors,
+            targets[i : i + 1],
         ).total()
         for i in range(4)
     ]

@@ -76,7 +76,8 @@ def test_pyramid_and_heads_equal_the_original_release():
     deltas = torch.cat([box_head(level) for level in pyramid], dim=1)
     scores = torch.cat([class_head(level) for level in pyramid], dim=1).sigmoid()
     assert_close_to(golden["regression"], deltas)
-    assert_close_to(golden["classification"][..., 0], scores)
+    # The logits run to hundreds: their rounding of 4e-4 is at most a quarter of that in scores.
+    np.testing.assert_allclose(scores.detach(), golden["classification"][..., 0], atol=2e-4)
 
 
 def test_global_head_equals_the_original_release():
@@ -159,5 +160,5 @@ def test_dropout_acts_in_training_only():
 
 @pytest.mark.parametrize(("height", "width"), [(160, 512), (512, 160), (200, 256)])
 def test_sizes_that_the_net_cannot_take_are_refused(height, width):
-    with pytest.raises(ValueError, match="192 px|multiples of 32"):
+    with pytest.raises(ValueError, match=r"192 px|multiples of 32"):
         check_input_size(height, width)

@@ -3,7 +3,7 @@ import torch
 
 from src.retinanet.anchors import make_anchors
 from src.retinanet.postprocess import MAX_CANDIDATES, find_candidates, suppress
-from src.structures import Detections
+from src.structures import Detections, RawOutputs
 from tests import oracles
 
 SIZE = (64, 64)
@@ -15,12 +15,11 @@ def outputs(seed=0, low=0.0, high=1.0):
     generator = torch.Generator().manual_seed(seed)
     scores = low + (high - low) * torch.rand(2, len(ANCHORS), generator=generator)
     deltas = torch.randn(2, len(ANCHORS), 4, generator=generator)
-    return scores, deltas
+    return RawOutputs(scores, deltas, LOG_PROBS)
 
 
 def test_candidates_are_best_first_inside_and_above_half_of_the_top():
-    scores, deltas = outputs()
-    for image in find_candidates(scores, deltas, LOG_PROBS, ANCHORS, SIZE):
+    for image in find_candidates(outputs(), ANCHORS, SIZE):
         assert len(image.scores) > 10
         assert (image.scores.diff() <= 0).all()
         assert image.scores[-1] >= image.scores[0] / 2
@@ -29,10 +28,10 @@ def test_candidates_are_best_first_inside_and_above_half_of_the_top():
 
 
 def test_images_are_decoded_apart():
-    scores, deltas = outputs()
-    scores[0] = 0.01  # nothing in the first image: the original looked at no other
-    first, second = find_candidates(scores, deltas, LOG_PROBS, ANCHORS, SIZE)
-    alone = find_candidates(scores[1:], deltas[1:], LOG_PROBS[1:], ANCHORS, SIZE)[0]
+    batch = outputs()
+    batch.scores[0] = 0.01  # nothing in the first image: the original looked at no other
+    first, second = find_candidates(batch, ANCHORS, SIZE)
+    alone = find_candidates(RawOutputs(*(part[1:] for part in batch)), ANCHORS, SIZE)[0]
     assert len(first.scores) == 0
     assert torch.equal(second.boxes_xyxy, alone.boxes_xyxy)
     assert torch.equal(second.scores, alone.scores)
@@ -42,7 +41,10 @@ def test_images_are_decoded_apart():
 def test_scores_up_to_the_minimum_are_no_candidates():
     scores = torch.full((1, len(ANCHORS)), 0.025)
     deltas = torch.zeros(1, len(ANCHORS), 4)
-    assert len(find_candidates(scores, deltas, LOG_PROBS[:1], ANCHORS, SIZE)[0].scores) == 0
+    assert (
+        len(find_candidates(RawOutputs(scores, deltas, LOG_PROBS[:1]), ANCHORS, SIZE)[0].scores)
+        == 0
+    )
 
 
 def test_boxes_outside_the_image_are_no_candidates_and_no_top():
@@ -50,7 +52,7 @@ def test_boxes_outside_the_image_are_no_candidates_and_no_top():
     scores[0, 0], scores[0, 300] = 0.9, 0.1
     deltas = torch.zeros(1, len(ANCHORS), 4)
     deltas[0, 0, :2] = -100  # far to the left and above
-    found = find_candidates(scores, deltas, LOG_PROBS[:1], ANCHORS, SIZE)[0]
+    found = find_candidates(RawOutputs(scores, deltas, LOG_PROBS[:1]), ANCHORS, SIZE)[0]
     torch.testing.assert_close(found.scores, torch.tensor([0.1]))
 
 
@@ -58,15 +60,14 @@ def test_candidates_are_limited():
     anchors = make_anchors((512, 512), (3,))
     scores = torch.rand(1, len(anchors), generator=torch.Generator().manual_seed(1)) / 2 + 0.5
     found = find_candidates(
-        scores, torch.zeros(1, len(anchors), 4), LOG_PROBS[:1], anchors, (512, 512)
+        RawOutputs(scores, torch.zeros(1, len(anchors), 4), LOG_PROBS[:1]), anchors, (512, 512)
     )
     assert len(found[0].scores) == MAX_CANDIDATES
     torch.testing.assert_close(found[0].scores, scores[0].sort(descending=True)[0][:MAX_CANDIDATES])
 
 
 def test_suppress_equals_the_plain_loop():
-    scores, deltas = outputs(seed=2, low=0.6)
-    candidates = find_candidates(scores, deltas, LOG_PROBS, ANCHORS, SIZE)
+    candidates = find_candidates(outputs(seed=2, low=0.6), ANCHORS, SIZE)
     for threshold in (0.05, 0.5):
         for before, after in zip(candidates, suppress(candidates, threshold), strict=True):
             kept = oracles.nms(before.boxes_xyxy.tolist(), before.scores.tolist(), threshold)

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Run every check: ruff, mypy, pytest. Arguments go to pytest, paths in them start at the root.
+#
+#   scripts/run_tests.sh
+#   scripts/run_tests.sh tests/test_metric.py -k iou
+#
+# A failing check does not stop the others; the status is 0 only if all passed. Sets up .venv
+# first where needed; PYTHON=/path/to/python uses that interpreter instead.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." >/dev/null
+bash create_env.sh --tests
+python=${PYTHON:-.venv/bin/python}
+
+status=0
+check() {
+    echo "run_tests.sh: $*"
+    "$python" -m "$@" || { status=$?; echo "run_tests.sh: failed: $*" >&2; }
+}
+
+check ruff check .
+check ruff format --check .
+check mypy
+# Last, and without a line after it: its summary is what the reader looks for.
+echo "run_tests.sh: pytest $*"
+"$python" -m pytest "$@" || status=$?
+exit "$status"

@@ -1,0 +1,245 @@
+"""The challenge's label files to one checked record for each patient.
+
+RSNA Pneumonia Detection Challenge 2018 (Shih et al., Radiology: Artificial Intelligence 2019).
+Stage 1: 25,684 training images with 8,964 boxes; stage 2: 26,684 with 9,555 (6,012 images with an
+opacity, 11,821 not normal, 8,851 normal).
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from src.errors import InputError
+
+CLASS_NAMES = ("No Lung Opacity / Not Normal", "Normal", "Lung Opacity")  # the original's order
+OPACITY = CLASS_NAMES.index("Lung Opacity")
+IMAGE_SIZE = 1024  # every image of the challenge has this many pixels along each side
+
+BOX_COLUMNS = ["x", "y", "width", "height"]
+LABEL_COLUMNS = ["patientId", *BOX_COLUMNS, "Target"]
+
+
+class AnnotationsError(InputError):
+    """A label file that is missing or wrong; the message names file, row and cause."""
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What the label files say of one image.
+
+    Attributes:
+        patient_id: also the name of the image's file.
+        category: an index into `CLASS_NAMES`.
+        boxes_xywh: (M, 4) float64, pixels of the 1024 x 1024 file; M is 0 without an opacity.
+    """
+
+    patient_id: str
+    category: int
+    boxes_xywh: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """Where the files of the challenge's archive lie.
+
+    Attributes:
+        root: the unpacked archive, of stage 2 or of stage 1.
+    """
+
+    root: Path
+
+    @property
+    def stage(self) -> int:
+        """Return 2, or 1 where only stage 1 is there."""
+        only_stage_1 = (
+            not (self.root / "stage_2_train_labels.csv").exists()
+            and (self.root / "stage_1_train_labels.csv").exists()
+        )
+        return 1 if only_stage_1 else 2
+
+    @property
+    def labels_path(self) -> Path:
+        return self.root / f"stage_{self.stage}_train_labels.csv"
+
+    @property
+    def classes_path(self) -> Path:
+        return self.root / f"stage_{self.stage}_detailed_class_info.csv"
+
+    @property
+    def sample_submission_path(self) -> Path:
+        return self.root / f"stage_{self.stage}_sample_submission.csv"
+
+    @property
+    def folds_path(self) -> Path:
+        return self.root / "folds.csv"
+
+    def images_dir(self, split: str) -> Path:
+        """Return the folder of the `train` or `test` images: Kaggle's name, or the short one.
+
+        Raises:
+            AnnotationsError: there is neither.
+        """
+        if not self.root.is_dir():
+            raise AnnotationsError(
+                f"{self.root}: no such data folder; scripts/dataset_download.sh fetches the "
+                f"challenge's, scripts/make_demo_dataset.py makes one to try"
+            )
+        kaggle = self.root / f"stage_{self.stage}_{split}_images"
+        for folder in (kaggle, self.root / split):
+            if folder.is_dir():
+                return folder
+        raise AnnotationsError(f"{kaggle}: no such folder of images")
+
+
+def read_records(folder: DataFolder) -> list[Record]:
+    """Read the training labels of a data folder, sorted by patient.
+
+    Raises:
+        AnnotationsError: a file is missing or a row is wrong.
+    """
+    return read_label_files(folder.labels_path, folder.classes_path)
+
+
+def read_label_files(labels_path: Path, classes_path: Path | None = None) -> list[Record]:
+    """Read boxes and classes.
+
+    Repeated rows are dropped with a warning that counts them. Differs from the original, which
+    counted the boxes of stage_1_test_meta.csv as often as that file repeats them.
+
+    Args:
+        labels_path: patientId, x, y, width, height, Target, one row for a box, the box's cells
+            empty where Target is 0; may have a column class as well.
+        classes_path: patientId, class; not needed where the labels have the column.
+
+    Returns:
+        A record for each patient, sorted by patientId.
+
+    Raises:
+        AnnotationsError: a column is missing, or a row is wrong; the first such row is named.
+    """
+    labels = _read_csv(labels_path, LABEL_COLUMNS)
+    if classes_path is None and "class" not in labels:
+        raise AnnotationsError(f"{labels_path}: has no column class, and no class file was given")
+    has_classes = "class" in labels and classes_path is None
+    labels = labels[[*LABEL_COLUMNS, "class"] if has_classes else LABEL_COLUMNS]
+    labels = _drop_repeated(labels_path, labels)
+    boxes = _check_boxes(labels_path, labels)
+
+    if classes_path is None:
+        classes = _check_classes(labels_path, labels[["patientId", "class"]])
+    else:
+        classes = read_classes(classes_path)
+    _check_agreement(labels_path, labels, classes)
+    return _make_records(labels["patientId"].to_numpy(dtype=str), boxes, classes)
+
+
+def read_classes(path: Path) -> dict[str, int]:
+    """Read patientId, class; a patient may be named several times, with one class.
+
+    Returns:
+        patientId -> index into `CLASS_NAMES`, in the order of the file.
+    """
+    return _check_classes(path, _read_csv(path, ["patientId", "class"]))
+
+
+def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
+    """Read a CSV as text; row i of the table is line i + 2 of the file."""
+    if not path.is_file():
+        raise AnnotationsError(f"{path}: no such file")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
+    except (ValueError, OSError, pd.errors.ParserError) as error:
+        raise AnnotationsError(f"{path}: not a readable CSV file: {error}") from error
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise AnnotationsError(
+            f"{path}: has no column {', '.join(missing)}; needs {', '.join(columns)}"
+        )
+    if len(table) == 0:
+        raise AnnotationsError(f"{path}: has no rows")
+    table = table.fillna("")
+    _refuse(path, table, table["patientId"].str.strip() == "", "patientId is empty")
+    bad_name = table["patientId"].str.contains(r"[/\\\0]|^\.")
+    _refuse(path, table, bad_name, "patientId {patientId!r} cannot be the name of a file")
+    return table
+
+
+def _drop_repeated(path: Path, labels: pd.DataFrame) -> pd.DataFrame:
+    repeated = labels.duplicated()
+    if repeated.any():
+        warnings.warn(f"{path}: {repeated.sum()} repeated rows dropped", stacklevel=2)
+    return labels[~repeated]
+
+
+def _check_boxes(path: Path, labels: pd.DataFrame) -> NDArray[np.float64]:
+    """Return (rows, 4) xywh, NaN in rows without a box, after checking every row."""
+    _refuse(path, labels, ~labels["Target"].isin(["0", "1"]), "Target {Target!r} is not 0 or 1")
+    has_box = labels["Target"] == "1"
+    values = pd.DataFrame(index=labels.index, columns=BOX_COLUMNS, dtype=float)
+    for column in BOX_COLUMNS:
+        empty = labels[column].str.strip() == ""
+        values[column] = pd.to_numeric(labels[column].where(~empty), errors="coerce")
+        is_number = np.isfinite(values[column])
+        _refuse(path, labels, ~empty & ~is_number, f"{column} {{{column}!r}} is not a number")
+        _refuse(path, labels, has_box & empty, f"Target is 1 but {column} is empty")
+        _refuse(path, labels, ~has_box & ~empty, f"Target is 0 but {column} is {{{column}}}")
+    for column in ("width", "height"):
+        bad = has_box & ~(values[column] > 0)
+        _refuse(path, labels, bad, f"{column} {{{column}}} is not positive")
+    for start, length in (("x", "width"), ("y", "height")):
+        outside = (values[start] < 0) | (values[start] + values[length] > IMAGE_SIZE)
+        problem = f"box outside the image: {start} {{{start}}}, {length} {{{length}}}, "
+        _refuse(path, labels, has_box & outside, problem + f"of {IMAGE_SIZE}")
+    return values.to_numpy()
+
+
+def _check_classes(path: Path, table: pd.DataFrame) -> dict[str, int]:
+    allowed = ", ".join(repr(name) for name in CLASS_NAMES)
+    unknown = ~table["class"].isin(CLASS_NAMES)
+    _refuse(path, table, unknown, f"class {{class!r}} does not exist; one of {allowed}")
+    pairs = table.drop_duplicates(["patientId", "class"])
+    contradiction = pairs.duplicated("patientId")
+    _refuse(path, pairs, contradiction, "patient {patientId} has a second class, {class!r}")
+    names = pairs["class"].map(CLASS_NAMES.index)
+    return dict(zip(pairs["patientId"], names, strict=True))
+
+
+def _check_agreement(path: Path, labels: pd.DataFrame, classes: dict[str, int]) -> None:
+    """Every patient has a class; a box goes with the class of an opacity, and no box without."""
+    category = labels["patientId"].map(classes)
+    _refuse(path, labels, category.isna(), "patient {patientId} has no class")
+    has_box = labels["Target"] == "1"
+    expected = category == OPACITY
+    name = CLASS_NAMES[OPACITY]
+    _refuse(path, labels, has_box & ~expected, f"Target is 1 but the class is not {name!r}")
+    _refuse(path, labels, ~has_box & expected, f"Target is 0 but the class is {name!r}")
+    unlabelled = set(classes) - set(labels["patientId"])
+    if unlabelled:
+        raise AnnotationsError(f"{path}: patient {min(unlabelled)} has a class but no row")
+
+
+def _make_records(
+    patients: NDArray[np.str_], boxes: NDArray[np.float64], classes: dict[str, int]
+) -> list[Record]:
+    order = np.argsort(patients, kind="stable")
+    unique, starts = np.unique(patients[order], return_index=True)
+    groups = np.split(boxes[order], starts[1:])
+    return [
+        Record(str(patient), classes[str(patient)], group[~np.isnan(group).any(axis=1)])
+        for patient, group in zip(unique, groups, strict=True)
+    ]
+
+
+def _refuse(path: Path, table: pd.DataFrame, bad: pd.Series, problem: str) -> None:
+    """Raise for the first row where `bad`; `problem` may name columns in braces."""
+    if bad.any():
+        first = int(bad.to_numpy().argmax())
+        cells = {str(name): value for name, value in table.iloc[first].items()}
+        line = int(table.index[first]) + 2  # the index counts rows of the file, behind its header
+        raise AnnotationsError(f"{path}: line {line}: {problem.format_map(cells)}")

@@ -1,0 +1,168 @@
+"""The paper's augmentation levels (section 4): what is drawn at random for a training sample.
+
+Every draw comes from the generator that is passed in, which the data set keys on
+(seed, epoch, index): a sample does not depend on worker processes or on other samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from src.datasets.transforms import Crop, whole_image_crop
+
+FloatImage = NDArray[np.float32]
+
+MAX_CENTER_SHIFT = 32.0  # source pixels, each way, at every level; the original release
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationLevel:
+    """How strongly a level augments.
+
+    Attributes:
+        scale: standard deviation of log2 of the stretch, x and y apart.
+        angle: standard deviation of the rotation, degrees.
+        shear: standard deviation, degrees.
+        gamma: standard deviation of log2 of the exponent.
+        salt_and_pepper_p: how often cells of a coarse grid turn black or white.
+        blur_p: how often a Gaussian blur is applied.
+        blur_sigma: its largest standard deviation, crop pixels.
+        noise_p: how often Gaussian noise is added.
+        noise_sigma: its largest standard deviation, of the full range.
+        eight_bit: whether the crop passes through 8 bits.
+    """
+
+    scale: float = 0.0
+    angle: float = 0.0
+    shear: float = 0.0
+    gamma: float = 0.0
+    salt_and_pepper_p: float = 0.0
+    blur_p: float = 0.0
+    blur_sigma: float = 0.0
+    noise_p: float = 0.0
+    noise_sigma: float = 0.0
+    eight_bit: bool = False
+
+
+def _strong(*, angle: float) -> AugmentationLevel:
+    return AugmentationLevel(
+        scale=0.15,
+        angle=angle,
+        shear=4.0,
+        gamma=0.25,
+        salt_and_pepper_p=0.1,
+        blur_p=0.5,
+        blur_sigma=2.0,
+        noise_p=0.5,
+        noise_sigma=0.04,
+        eight_bit=True,
+    )
+
+
+AUGMENTATION_LEVELS: dict[int, AugmentationLevel] = {
+    1: AugmentationLevel(),  # the shift alone
+    10: AugmentationLevel(scale=0.1, angle=5.0, shear=2.5, gamma=0.2),
+    11: AugmentationLevel(scale=0.1, angle=0.0, shear=2.5, gamma=0.2),
+    15: AugmentationLevel(
+        scale=0.15,
+        angle=6.0,
+        shear=4.0,
+        gamma=0.2,
+        blur_p=0.25,
+        blur_sigma=1.0,
+        noise_p=0.25,
+        noise_sigma=0.02,
+        eight_bit=True,
+    ),
+    20: _strong(angle=6.0),
+    21: _strong(angle=0.0),
+}
+
+SALT_AND_PEPPER_SHARE = 0.01  # of the cells
+SALT_AND_PEPPER_GRID = (0.1, 0.2)  # cells per pixel along each side
+
+
+def draw_crop(
+    source_size: tuple[int, int],
+    size: int,
+    level: AugmentationLevel,
+    rng: np.random.Generator,
+    *,
+    hflip: bool = False,
+) -> Crop:
+    """Draw the part of an image that is shown, and how it is bent.
+
+    Args:
+        source_size: height and width of the source image, pixels.
+        size: side of the crop, pixels.
+        hflip: mirror every second sample. Differs from the original, which names flips in its
+            table and never makes them; off by default.
+    """
+    whole = whole_image_crop(source_size, size)
+    shift_x, shift_y = rng.uniform(-MAX_CENTER_SHIFT, MAX_CENTER_SHIFT, size=2)
+    stretch_x, stretch_y = np.exp2(rng.normal(0.0, level.scale, size=2))
+    return Crop(
+        size=size,
+        center_xy=(whole.center_xy[0] + shift_x, whole.center_xy[1] + shift_y),
+        scale_xy=(whole.scale_xy[0] * stretch_x, whole.scale_xy[1] * stretch_y),
+        angle=rng.normal(0.0, level.angle),
+        shear=rng.normal(0.0, level.shear),
+        hflip=hflip and rng.random() < 0.5,
+    )
+
+
+def augment_pixels(
+    image: FloatImage, level: AugmentationLevel, rng: np.random.Generator
+) -> FloatImage:
+    """Change the grey values of a crop.
+
+    Args:
+        image: (H, W) float32 in [0, 1].
+
+    Returns:
+        A new (H, W) float32 in [0, 1].
+    """
+    gamma = np.float32(np.exp2(rng.normal(0.0, level.gamma)))
+    image = np.power(image, gamma, dtype=np.float32)
+    if level.eight_bit:
+        image = np.floor(image.clip(0, 1) * 255) / np.float32(255)
+    if rng.random() < level.salt_and_pepper_p:
+        image = _add_salt_and_pepper(image, rng)
+    if rng.random() < level.blur_p:
+        image = _blur(image, rng.uniform(0.0, level.blur_sigma))
+    if rng.random() < level.noise_p:
+        image = image + _noise(image.shape, rng.uniform(0.0, level.noise_sigma), rng)
+    if level.eight_bit:
+        image = np.rint(image.clip(0, 1) * 255) / np.float32(255)
+    return np.asarray(image, dtype=np.float32)
+
+
+def _add_salt_and_pepper(image: FloatImage, rng: np.random.Generator) -> FloatImage:
+    """Turn about 1 % of the cells of a coarse grid to values near black or white."""
+    height, width = image.shape
+    share = rng.uniform(*SALT_AND_PEPPER_GRID)
+    grid = (max(1, round(height * share)), max(1, round(width * share)))
+    hit = (rng.random(grid) < SALT_AND_PEPPER_SHARE).astype(np.uint8)
+    grain = rng.beta(0.5, 0.5, size=grid).astype(np.float32)  # mostly near 0 or 1
+    hit = cv2.resize(hit, (width, height), interpolation=cv2.INTER_NEAREST)
+    grain = cv2.resize(grain, (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.where(hit > 0, grain, image)
+
+
+def _blur(image: FloatImage, sigma: float) -> FloatImage:
+    if sigma < 1e-3:  # no visible effect, and OpenCV takes 0 as "choose for me"
+        return image
+    blurred = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
+    return np.asarray(blurred, dtype=np.float32)
+
+
+def _noise(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> FloatImage:
+    """Draw Gaussian noise; OpenCV's generator is four times as fast as numpy's."""
+    cv2.setRNGSeed(int(rng.integers(2**31)))
+    noise = np.empty(shape, dtype=np.float32)
+    cv2.randn(noise, 0.0, sigma)
+    return noise

@@ -1,0 +1,186 @@
+"""Labelled images as training and validation samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from src.datasets.annotations import AnnotationsError, Record
+from src.datasets.augmentations import AUGMENTATION_LEVELS, augment_pixels, draw_crop
+from src.datasets.dicom import read_image
+from src.datasets.transforms import (
+    BoxPoints,
+    FloatArray,
+    drop_boxes_outside,
+    warp_boxes,
+    warp_image,
+    whole_image_crop,
+)
+from src.structures import Target
+
+Reduction = Literal["subsample", "area"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image, ready for the network.
+
+    Attributes:
+        image: (1, S, S) float32 in [0, 1].
+        target: boxes in pixels of `image`.
+        patient_id: also the name of the image's file.
+        file_size: height and width of the image in its file, pixels.
+    """
+
+    image: Tensor
+    target: Target
+    patient_id: str
+    file_size: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """How samples are made.
+
+    Attributes:
+        img_size: side of the network input, pixels.
+        augmentation_level: a key of `AUGMENTATION_LEVELS`; for training samples.
+        box_points: which points of a box are carried through the crop.
+        hflip: mirror every second training sample.
+        clip_boxes: cut boxes off at the border of the crop.
+        reduction: how validation images shrink: every n-th pixel, the original's way, or the mean
+            over the area.
+        seed: of all augmentations.
+    """
+
+    img_size: int
+    augmentation_level: int = 10
+    box_points: BoxPoints = "thirds"
+    hflip: bool = False
+    clip_boxes: bool = False
+    reduction: Reduction = "subsample"
+    seed: int = 0
+
+
+class TrainingDataset(Dataset[Sample]):
+    """Augmented samples; the random numbers of one depend on (seed, epoch, index) alone.
+
+    Differs from the original, whose worker processes drew from copies of one random stream.
+    """
+
+    def __init__(self, records: Sequence[Record], images_dir: Path, options: SampleOptions) -> None:
+        self.records = records
+        self.images_dir = images_dir
+        self.options = options
+        self.level = AUGMENTATION_LEVELS[options.augmentation_level]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """Make the sample of (epoch, index)."""
+        epoch, index = key
+        record, options = self.records[index], self.options
+        rng = np.random.default_rng((options.seed, epoch, index))
+        source = read_image(self.images_dir / f"{record.patient_id}.dcm")
+        file_size = (source.shape[0], source.shape[1])
+        crop = draw_crop(file_size, options.img_size, self.level, rng, hflip=options.hflip)
+        image = augment_pixels(warp_image(source, crop), self.level, rng)
+        boxes = warp_boxes(record.boxes_xywh, crop, options.box_points)
+        return _make_sample(record, image, boxes, file_size, clip=options.clip_boxes)
+
+
+class ValidationDataset(Dataset[Sample]):
+    """Whole images, unchanged but for their size."""
+
+    def __init__(self, records: Sequence[Record], images_dir: Path, options: SampleOptions) -> None:
+        self.records = records
+        self.images_dir = images_dir
+        self.options = options
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample:
+        record, size = self.records[index], self.options.img_size
+        source = read_image(self.images_dir / f"{record.patient_id}.dcm")
+        image = shrink_image(source, size, self.options.reduction)
+        file_size = (source.shape[0], source.shape[1])
+        boxes = warp_boxes(record.boxes_xywh, whole_image_crop(file_size, size))
+        return _make_sample(record, image, boxes, file_size, clip=False)
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """The (epoch, index) keys of one epoch, shuffled by (seed, epoch) alone.
+
+    Kept from the original: an epoch is cut down to whole batches. The images left over differ
+    from epoch to epoch.
+    """
+
+    def __init__(self, n_samples: int, batch_size: int, seed: int) -> None:
+        self.n_samples = n_samples
+        self.n_kept = n_samples - n_samples % batch_size or n_samples
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.n_kept
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n_samples)
+        return iter([(self.epoch, int(index)) for index in order[: self.n_kept]])
+
+
+def shrink_image(image: np.ndarray, size: int, reduction: Reduction = "subsample") -> np.ndarray:
+    """Squeeze a whole image into a square.
+
+    Args:
+        image: (H, W) float32.
+
+    Returns:
+        (size, size) float32; by "subsample" image[::2, ::2] for 1024 -> 512.
+    """
+    if reduction == "area":
+        return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA))
+    return warp_image(image, whole_image_crop((image.shape[0], image.shape[1]), size))
+
+
+def check_images_exist(records: Sequence[Record], images_dir: Path) -> None:
+    """Look for every image before the work begins.
+
+    Raises:
+        AnnotationsError: some are missing; the first is named and the rest counted.
+    """
+    present = {path.name for path in images_dir.iterdir()}
+    missing = [r.patient_id for r in records if f"{r.patient_id}.dcm" not in present]
+    if missing:
+        more = f" and {len(missing) - 1} more images" if len(missing) > 1 else ""
+        raise AnnotationsError(
+            f"{images_dir / missing[0]}.dcm: no such file;{more} of "
+            f"{len(records)} labelled ones missing"
+        )
+
+
+def _make_sample(
+    record: Record,
+    image: np.ndarray,
+    boxes_xyxy: FloatArray,
+    file_size: tuple[int, int],
+    *,
+    clip: bool,
+) -> Sample:
+    size = image.shape[0]
+    boxes_xyxy = drop_boxes_outside(boxes_xyxy, size)
+    if clip:
+        boxes_xyxy = boxes_xyxy.clip(0, size)
+    target = Target(torch.from_numpy(boxes_xyxy.astype(np.float32)), record.category)
+    tensor = torch.from_numpy(np.ascontiguousarray(image))[None]
+    return Sample(tensor, target, record.patient_id, file_size)

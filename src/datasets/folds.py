@@ -1,0 +1,138 @@
+"""The split into four folds, each class in equal parts (paper, section 5).
+
+Made from the class file exactly as the published folds of stage 1 came out. As a command it
+writes them: `python src/datasets/folds.py --data-dir DIR` puts folds.csv into the data folder.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+if __name__ == "__main__":  # run by path: find `config` and `src` from the repository's root
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+import csv
+
+import numpy as np
+
+from src.datasets.annotations import (
+    CLASS_NAMES,
+    AnnotationsError,
+    DataFolder,
+    Record,
+    read_classes,
+)
+from src.errors import CommandParser, report_errors
+from src.files import replaced_file
+
+N_FOLDS = 4
+FOLDS_SEED = 42  # gives the published folds
+
+
+def make_folds(classes: Mapping[str, int], n_folds: int = N_FOLDS) -> dict[str, int]:
+    """Split patients into folds that have the same share of each class.
+
+    Differs from the original in form only: it called a scikit-learn of 2018, whose result today's
+    no longer gives. For each class in alphabetical order, 0..n-1 is shuffled by one generator and
+    cut into runs, the first n % n_folds of them one longer; run k is fold k.
+
+    Args:
+        classes: patientId -> class, in the order of the class file.
+
+    Returns:
+        patientId -> fold, in the same order.
+    """
+    random = np.random.RandomState(FOLDS_SEED)
+    patients = np.array(list(classes), dtype=object)
+    categories = np.array(list(classes.values()))
+    folds = np.zeros(len(patients), dtype=np.int64)
+    for category in sorted(set(categories.tolist()), key=lambda c: CLASS_NAMES[c]):
+        members = np.flatnonzero(categories == category)
+        shuffled = np.arange(len(members))
+        random.shuffle(shuffled)
+        for fold, run in enumerate(np.array_split(shuffled, n_folds)):
+            folds[members[run]] = fold
+    return dict(zip(patients.tolist(), folds.tolist(), strict=True))
+
+
+def read_folds(path: Path) -> dict[str, int]:
+    """Read patientId and fold from a CSV with these columns.
+
+    Raises:
+        AnnotationsError: the file is missing, a column is, or a fold is no whole number.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise AnnotationsError(f"{path}: cannot be read: {error}") from error
+    if not rows or not {"patientId", "fold"} <= set(rows[0]):
+        raise AnnotationsError(f"{path}: needs rows with the columns patientId and fold")
+    folds: dict[str, int] = {}
+    for line, row in enumerate(rows, start=2):
+        patient, fold = row["patientId"], row["fold"]
+        if fold is None or not (fold.isascii() and fold.isdigit()):
+            raise AnnotationsError(f"{path}: line {line}: fold {fold!r} is not a whole number")
+        if folds.setdefault(patient, int(fold)) != int(fold):
+            raise AnnotationsError(f"{path}: line {line}: patient {patient} is in two folds")
+    return folds
+
+
+def load_folds(folder: DataFolder) -> dict[str, int]:
+    """Take the data folder's folds.csv where there is one, and make the folds otherwise."""
+    if folder.folds_path.exists():
+        return read_folds(folder.folds_path)
+    return make_folds(read_classes(folder.classes_path))
+
+
+def split_records(
+    records: list[Record], folds: Mapping[str, int], fold: int
+) -> tuple[list[Record], list[Record]]:
+    """Divide records into training and validation, the latter being `fold`.
+
+    Raises:
+        AnnotationsError: a patient has no fold, there is no such fold, or nothing is left to
+            train on.
+    """
+    lost = [record.patient_id for record in records if record.patient_id not in folds]
+    if lost:
+        raise AnnotationsError(f"patient {lost[0]} and {len(lost) - 1} more have no fold")
+    train = [record for record in records if folds[record.patient_id] != fold]
+    valid = [record for record in records if folds[record.patient_id] == fold]
+    if not valid:
+        known = sorted({folds[record.patient_id] for record in records})
+        raise AnnotationsError(f"fold {fold} has no images; there are {known}")
+    if not train:
+        raise AnnotationsError(f"fold {fold} holds every image: nothing is left to train on")
+    return train, valid
+
+
+def write_folds(path: Path, classes: Mapping[str, int], folds: Mapping[str, int]) -> None:
+    """Write patientId, class, fold, the columns of the published file."""
+    with replaced_file(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["patientId", "class", "fold"])
+        writer.writerows((p, CLASS_NAMES[classes[p]], fold) for p, fold in folds.items())
+
+
+def main() -> None:
+    import config
+
+    parser = CommandParser("Write folds.csv into a data folder.")
+    parser.add_argument("--data-dir", type=Path, default=config.DATA_DIR)
+    arguments = parser.parse_args()
+    with report_errors():
+        folder = DataFolder(arguments.data_dir)
+        if folder.folds_path.exists():
+            raise AnnotationsError(f"{folder.folds_path}: is there already; it stays as it is")
+        classes = read_classes(folder.classes_path)
+        folds = make_folds(classes)
+        write_folds(folder.folds_path, classes, folds)
+        sizes = [list(folds.values()).count(fold) for fold in range(N_FOLDS)]
+        print(f"{folder.folds_path}: {len(folds)} patients in folds of {sizes}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Data loaders: worker processes that prepare batches ahead of the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from src.datasets.annotations import DataFolder, Record, read_records
+from src.datasets.collate import collate
+from src.datasets.detection_dataset import (
+    EpochSampler,
+    Sample,
+    SampleOptions,
+    TrainingDataset,
+    ValidationDataset,
+    check_images_exist,
+)
+from src.datasets.folds import load_folds, split_records
+from src.structures import Batch
+
+N_DEBUG_TRAIN, N_DEBUG_VALID = 32, 16  # images
+MAX_WORKERS_CPU, MAX_WORKERS_CUDA = 2, 8
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """The images of one fold's training and validation, and where they lie."""
+
+    train: Sequence[Record]
+    valid: Sequence[Record]
+    images_dir: Path
+
+
+def load_labelled_images(data_dir: Path, fold: int, *, debug: bool = False) -> LabelledImages:
+    """Read labels and folds of a data folder and look for every image.
+
+    Args:
+        debug: keep a few images only.
+
+    Raises:
+        AnnotationsError: something is missing or wrong.
+    """
+    folder = DataFolder(data_dir)
+    images_dir = folder.images_dir("train")
+    records = read_records(folder)
+    train, valid = split_records(records, load_folds(folder), fold)
+    if debug:
+        train, valid = train[:N_DEBUG_TRAIN], valid[:N_DEBUG_VALID]
+    check_images_exist([*train, *valid], images_dir)
+    return LabelledImages(train, valid, images_dir)
+
+
+def training_loader(
+    images: LabelledImages,
+    options: SampleOptions,
+    *,
+    batch_size: int,
+    n_workers: int | None,
+    device: torch.device,
+) -> tuple[DataLoader[Batch], EpochSampler]:
+    """Make the loader of the training images, and the sampler that is told the epoch."""
+    dataset = TrainingDataset(images.train, images.images_dir, options)
+    sampler = EpochSampler(len(dataset), batch_size, options.seed)
+    return _loader(dataset, batch_size, n_workers, device, sampler), sampler
+
+
+def validation_loader(
+    images: LabelledImages,
+    options: SampleOptions,
+    *,
+    batch_size: int,
+    n_workers: int | None,
+    device: torch.device,
+) -> DataLoader[Batch]:
+    """Make the loader of the validation images, every one, in order."""
+    dataset = ValidationDataset(images.valid, images.images_dir, options)
+    return _loader(dataset, batch_size, n_workers, device)
+
+
+def unlabelled_loader(
+    dataset: Dataset[Sample], *, batch_size: int, n_workers: int | None, device: torch.device
+) -> DataLoader[Batch]:
+    """Make the loader of images to predict, every one, in order."""
+    return _loader(dataset, batch_size, n_workers, device)
+
+
+def _loader(
+    dataset: Dataset[Sample],
+    batch_size: int,
+    n_workers: int | None,
+    device: torch.device,
+    sampler: EpochSampler | None = None,
+) -> DataLoader[Batch]:
+    on_cuda = device.type == "cuda"
+    if n_workers is None:
+        n_workers = min(os.cpu_count() or 1, MAX_WORKERS_CUDA if on_cuda else MAX_WORKERS_CPU)
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=n_workers,
+        collate_fn=collate,
+        pin_memory=on_cuda,
+        worker_init_fn=_use_one_thread,
+        persistent_workers=n_workers > 0,
+    )
+    return loader
+
+
+def _use_one_thread(_: int) -> None:
+    cv2.setNumThreads(0)

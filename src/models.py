@@ -1,0 +1,188 @@
+"""The experiments: a name for each set of settings that a run is trained with.
+
+All values are effective ones. Where the original release's table said one thing and its code did
+another, docs/differences.md tells which was taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from src.errors import InputError
+
+if TYPE_CHECKING:  # torch takes seconds to import and `--help` needs none of it
+    from src.retinanet.model import RetinaNet
+
+PAPER_LEVELS = (2, 3, 4, 5, 6, 7)
+WITHOUT_P2 = (3, 4, 5, 6, 7)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """Everything that makes an experiment; the defaults are the paper's.
+
+    Attributes:
+        encoder: a name in `encoders.ENCODERS`.
+        img_size: side of the network input, pixels; a multiple of 32, at least 192.
+        batch_size: images to a training step.
+        augmentation_level: a key of `augmentations.AUGMENTATION_LEVELS`.
+        box_points: points of a box that are carried through a rotation.
+        hflip: mirror every second training image.
+        pretrained: start the encoder from ImageNet weights.
+        train_batch_norm: let batch norm follow the batches. Frozen statistics are the paper's
+            way; without pretrained weights they would be 0 and 1 and normalise nothing.
+        dropout_class: before the class head's output.
+        dropout_global: before the global head's linear layer.
+        pyramid_levels: consecutive levels from 2..5 to 5..7.
+        pyramid_width: channels of pyramid and heads.
+        head_depth: 3x3 convolutions in box and class head before the output.
+        optimizer: "adam", or "sgd" with momentum .95 and the second place's rates for each part.
+        learning_rate: of Adam; of SGD the rate of pyramid, class head and global head.
+        scheduler: "plateau" follows the validation regression loss (patience 4, factor .2),
+            "milestones" divides by 10 after epochs 8, 16 and 20, "one_cycle" rises to the
+            learning rate and falls to nothing over the whole run.
+        clip_norm: the gradient's largest norm.
+        n_epochs: of a whole training.
+    """
+
+    encoder: str
+    img_size: int = 512
+    batch_size: int
+    augmentation_level: int = 10
+    box_points: Literal["thirds", "corners"] = "thirds"
+    hflip: bool = False
+    pretrained: bool = True
+    train_batch_norm: bool = False
+    dropout_class: float = 0.5
+    dropout_global: float = 0.5
+    pyramid_levels: tuple[int, ...] = PAPER_LEVELS
+    pyramid_width: int = 256
+    head_depth: int = 4
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = 1e-5
+    scheduler: Literal["plateau", "milestones", "one_cycle"] = "plateau"
+    clip_norm: float = 0.05
+    n_epochs: int = 15
+
+
+def _se_resnext101(
+    *,
+    dropout: float = 0.5,
+    batch_size: int,
+    augmentation_level: int = 20,
+    **changes: Any,  # noqa: ANN401 - fields of ModelInfo
+) -> ModelInfo:
+    return ModelInfo(
+        encoder="se_resnext101",
+        dropout_class=dropout,
+        dropout_global=dropout,
+        batch_size=batch_size,
+        augmentation_level=augmentation_level,
+        **changes,
+    )
+
+
+def _small_from_scratch(**changes: Any) -> ModelInfo:  # noqa: ANN401 - fields of ModelInfo
+    """A ResNet-18 that a CPU trains in minutes, without pretrained weights."""
+    settings: dict[str, Any] = {
+        "encoder": "resnet18",
+        "batch_size": 8,
+        "pretrained": False,
+        "train_batch_norm": True,
+        "pyramid_levels": WITHOUT_P2,
+        "pyramid_width": 64,
+        "learning_rate": 2e-3,
+        "scheduler": "one_cycle",
+        "clip_norm": 1.0,
+    }
+    return ModelInfo(**(settings | changes))
+
+
+MODELS: dict[str, ModelInfo] = {
+    # The original release's table.
+    "resnet101_512": ModelInfo(encoder="resnet101", batch_size=6, augmentation_level=20),
+    "resnet152_512": ModelInfo(encoder="resnet152", batch_size=4, augmentation_level=20),
+    "se_resnext101_512": _se_resnext101(batch_size=3, augmentation_level=10),
+    "se_resnext101_dr_512": _se_resnext101(batch_size=4),
+    "se_resnext101_dr0.75_512": _se_resnext101(dropout=0.75, batch_size=6),
+    "se_resnext101_dr0.75_512_aug1": _se_resnext101(
+        dropout=0.75, batch_size=6, augmentation_level=1
+    ),
+    "se_resnext101_dr0.75_512_aug10": _se_resnext101(
+        dropout=0.75, batch_size=6, augmentation_level=10
+    ),
+    "se_resnext101_dr0.75_512_basic_rotations": _se_resnext101(
+        dropout=0.75, batch_size=6, augmentation_level=10, box_points="corners"
+    ),
+    "se_resnext101_dr0.75_512_aug21": _se_resnext101(
+        dropout=0.75, batch_size=6, augmentation_level=21
+    ),
+    "se_resnext101_dr_512_without_pretrained": _se_resnext101(
+        batch_size=4, pretrained=False, train_batch_norm=True
+    ),
+    "se_resnext101_512_bs12": _se_resnext101(batch_size=12, augmentation_level=10),
+    "se_resnext101_512_bs12_aug20": _se_resnext101(batch_size=12),
+    "se_resnext101_512_sgd": _se_resnext101(
+        batch_size=4,
+        augmentation_level=15,
+        optimizer="sgd",
+        learning_rate=1e-2,
+        scheduler="milestones",
+    ),
+    "se_resnext101_256": _se_resnext101(img_size=256, batch_size=12, augmentation_level=10),
+    "resnet34_256": ModelInfo(encoder="resnet34", img_size=256, batch_size=32),
+    "resnet50_512": ModelInfo(encoder="resnet50", batch_size=12, augmentation_level=15),
+    "se_resnext50_512": ModelInfo(encoder="se_resnext50", batch_size=8, augmentation_level=20),
+    "se_resnext50_512_dr0.8": ModelInfo(
+        encoder="se_resnext50",
+        batch_size=8,
+        augmentation_level=20,
+        dropout_class=0.8,
+        dropout_global=0.8,
+    ),
+    # Small ones for machines without a GPU.
+    "demo": _small_from_scratch(img_size=192, pyramid_width=48, head_depth=2, n_epochs=12),
+    "resnet18_256_scratch": _small_from_scratch(img_size=256),
+}
+
+
+def get_model_info(name: str, **changes: object) -> ModelInfo:
+    """Look up an experiment.
+
+    Args:
+        name: in `MODELS`.
+        changes: settings to override; None leaves one as it is.
+
+    Raises:
+        InputError: there is no such experiment; near names are given.
+    """
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(MODELS)}"
+        raise InputError(f"--model {name!r}: no such experiment; {hint}")
+    given = {field: value for field, value in changes.items() if value is not None}
+    return dataclasses.replace(MODELS[name], **given)  # type: ignore[arg-type]
+
+
+def build_model(info: ModelInfo, *, encoder_weights: Path | None = None) -> RetinaNet:
+    """Build the network of an experiment.
+
+    Args:
+        encoder_weights: a file of pretrained weights; None starts the encoder at random.
+    """
+    from src.retinanet.encoders import build_encoder
+    from src.retinanet.model import RetinaNet
+
+    return RetinaNet(
+        build_encoder(info.encoder, weights=encoder_weights, img_size=info.img_size),
+        levels=info.pyramid_levels,
+        width=info.pyramid_width,
+        head_depth=info.head_depth,
+        dropout_class=info.dropout_class,
+        dropout_global=info.dropout_global,
+        train_batch_norm=info.train_batch_norm,
+    )

@@ -1,0 +1,307 @@
+"""Sweep score and NMS thresholds over saved predictions; no model is needed.
+
+As a command: `python src/scores.py output/demo_fold_0 ...` scores every saved epoch of the runs at
+every combination of settings, and writes sweep.csv and sweep.npz into each run's folder.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # run by path: find `config` and `src` from the repository's root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+import json
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from src.errors import CommandParser, InputError, report_errors
+from src.files import replaced_file
+from src.metric import Boxes, FloatArray, dataset_scores, iou, precision_steps
+from src.predictions import Predictions, load_predictions
+from src.runs import numbered_files
+
+# What a box's score, times 5, is compared with; the original release's grid.
+SCORE_THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.28, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0,
+                    2.0, 3.0, 4.0)  # fmt: skip
+SCORE_FACTOR = 5.0  # the original release
+CATEGORY_FACTOR = 10.0  # the second place
+NOT_NORMAL_WEIGHT = 0.1  # of that class in an image's category; the second place
+NMS_THRESHOLDS = (0.05,)  # the original release
+NMS_GRID = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+SHRINKS = (1.0,)  # of each side of a box; the second place used 0.875
+SHRINK_GRID = (1.0, 0.95, 0.9, 0.875, 0.85)
+GATES = ("score", "score_category", "sqrt_score_category")
+MAX_PAIRS = 2_000_000  # overlaps in memory at a time
+AXES = ("epoch", "gate", "shrink", "nms", "threshold")
+
+
+class ScoresError(InputError):
+    """A scores file, or a folder of predictions, that is missing or wrong."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """The challenge's score at every combination of settings.
+
+    Attributes:
+        epochs, gates, shrinks, nms, thresholds: the values along each axis.
+        scores: (epochs, gates, shrinks, nms, thresholds) float64; NaN where no image counts.
+        header: model, fold and tag of the run.
+    """
+
+    epochs: tuple[int, ...]
+    gates: tuple[str, ...]
+    shrinks: tuple[float, ...]
+    nms: tuple[float, ...]
+    thresholds: tuple[float, ...]
+    scores: FloatArray
+    header: dict[str, Any]
+
+    def axes(self) -> list[tuple[Any, ...]]:
+        """Return the values along each axis of `scores`, in the order of `AXES`."""
+        return [self.epochs, self.gates, self.shrinks, self.nms, self.thresholds]
+
+    def best(self, epoch: int | None = None) -> dict[str, Any]:
+        """Return the best combination: a value for each of `AXES`, and `score`.
+
+        Of equal scores the first counts: the earlier epoch, the lower threshold.
+
+        Args:
+            epoch: look at this one only.
+
+        Raises:
+            ScoresError: the epoch was not scored, or no image counts anywhere.
+        """
+        if epoch is not None and epoch not in self.epochs:
+            raise ScoresError(f"epoch {epoch} was not scored, only {list(self.epochs)}")
+        scores = self.scores.copy()
+        if epoch is not None:
+            scores[[other != epoch for other in self.epochs]] = np.nan
+        if np.isnan(scores).all():
+            raise ScoresError("no image with true boxes, and nothing predicted: there is no score")
+        index = np.unravel_index(int(np.nanargmax(scores)), scores.shape)
+        values = (axis[i] for axis, i in zip(self.axes(), index, strict=True))
+        return dict(zip(AXES, values, strict=True)) | {"score": float(scores[index])}
+
+    def table(self) -> pd.DataFrame:
+        """Return one row for each combination, tidy."""
+        grid = pd.MultiIndex.from_product(self.axes(), names=AXES).to_frame(index=False)
+        return grid.assign(score=self.scores.ravel())
+
+    def save(self, path: Path) -> None:
+        """Write `path` (.npz) and the same as a table beside it (.csv)."""
+        arrays = dict(zip(AXES, map(np.array, self.axes()), strict=True))
+        arrays |= {"scores": self.scores, "header": np.array(json.dumps(self.header))}
+        with replaced_file(path) as temporary:
+            np.savez(temporary, allow_pickle=False, **arrays)
+        with replaced_file(path.with_suffix(".csv")) as temporary:
+            self.table().to_csv(temporary, index=False, float_format="%.6g")
+
+
+def load_sweep(path: Path) -> Sweep:
+    """Read what `Sweep.save` wrote.
+
+    Raises:
+        ScoresError: missing, or something else.
+    """
+    if not path.is_file():
+        raise ScoresError(f"{path}: no such scores file; --action check_metric makes it")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            axes = [tuple(file[name].tolist()) for name in AXES]
+            scores, header = file["scores"], json.loads(str(file["header"]))
+        if scores.shape != tuple(map(len, axes)) or scores.dtype != np.float64:
+            raise ValueError(f"scores of shape {scores.shape}")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError) as error:
+        raise ScoresError(f"{path}: not a scores file: {error}") from error
+    epochs, gates, shrinks, nms, thresholds = axes
+    return Sweep(epochs, gates, shrinks, nms, thresholds, scores, header)
+
+
+def sweep_epoch(
+    predictions: Predictions,
+    *,
+    thresholds: Sequence[float] = SCORE_THRESHOLDS,
+    nms: Sequence[float] = NMS_THRESHOLDS,
+    shrinks: Sequence[float] = SHRINKS,
+    gates: Sequence[str] = ("score",),
+) -> FloatArray:
+    """Score one set of predictions at every combination.
+
+    Args:
+        predictions: with truth.
+        thresholds: a box counts when its gate is greater.
+        nms: a box is dropped when it overlaps a better one by more.
+        shrinks: factors on width and height, about the centre.
+        gates: what is compared with the thresholds; see `gate_scores`.
+
+    Returns:
+        (gates, shrinks, nms, thresholds) scores.
+    """
+    if not predictions.has_truth:
+        raise ScoresError("these predictions hold no true boxes: there is nothing to score against")
+    true = Boxes(_to_xywh(predictions.true_boxes_xyxy), predictions.true_offsets)
+    result = np.full((len(gates), len(shrinks), len(nms), len(thresholds)), np.nan)
+    for n, kept in enumerate(suppress_at(predictions, nms)):
+        found, rows = _select(predictions, kept)
+        for s, shrink in enumerate(shrinks):
+            boxes = found._replace(xywh=shrink_boxes(found.xywh, shrink))
+            steps = precision_steps(boxes, true)
+            for g, gate in enumerate(gates):
+                values = gate_scores(predictions, gate)[rows]
+                result[g, s, n] = dataset_scores(boxes, steps, true.counts(), values, thresholds)
+    return result
+
+
+def gate_scores(predictions: Predictions, gate: str) -> FloatArray:
+    """Compute what is compared with the score threshold, for every candidate.
+
+    Args:
+        gate: "score": score x 5, the original release; "score_category": score x category x 10,
+            and "sqrt_score_category": sqrt(score x category) x 5, the second place, where category
+            = P(opacity) + .1 P(not normal) of the image.
+
+    Returns:
+        (K,), in the order of the candidates, descending within each image.
+    """
+    scores = predictions.scores.astype(np.float64)
+    if gate == "score":
+        return scores * SCORE_FACTOR
+    probs = predictions.class_probs.astype(np.float64)
+    category = probs[:, 2] + NOT_NORMAL_WEIGHT * probs[:, 0]  # the order of CLASS_NAMES
+    scores = scores * np.repeat(category, np.diff(predictions.offsets))
+    return scores * CATEGORY_FACTOR if gate == "score_category" else np.sqrt(scores) * SCORE_FACTOR
+
+
+def suppress_at(
+    predictions: Predictions, thresholds: Sequence[float], *, images: Iterable[int] | None = None
+) -> NDArray[np.bool_]:
+    """Suppress overlapping candidates at several thresholds; overlaps are computed once.
+
+    Args:
+        images: which; None does all. The candidates of others are all kept.
+
+    Returns:
+        (thresholds, K) which candidates are kept.
+    """
+    limits = np.asarray(thresholds, dtype=np.float64)[:, None]
+    kept = np.ones((len(limits), len(predictions.scores)), dtype=bool)
+    xywh = _to_xywh(predictions.boxes_xyxy)
+    for image in range(len(predictions)) if images is None else images:
+        rows = predictions.candidates_of(image)
+        boxes = xywh[rows]
+        for first in range(len(boxes) - 1):
+            rest = slice(rows.start + first + 1, rows.stop)
+            alive = kept[:, rows.start + first]
+            if alive.any():
+                overlaps = iou(boxes[first], boxes[first + 1 :])
+                kept[:, rest] &= ~(alive[:, None] & (overlaps > limits))
+    return kept
+
+
+def shrink_boxes(boxes_xywh: FloatArray, factor: float) -> FloatArray:
+    """Scale the sides of boxes (K, 4) about their centres (second place: 0.875)."""
+    sides = boxes_xywh[:, 2:]
+    return np.concatenate([boxes_xywh[:, :2] + sides * (1 - factor) / 2, sides * factor], axis=1)
+
+
+def sweep_run(
+    run_dir: Path,
+    epochs: Sequence[int] | None = None,
+    *,
+    thresholds: Sequence[float] = SCORE_THRESHOLDS,
+    nms: Sequence[float] = NMS_THRESHOLDS,
+    shrinks: Sequence[float] = SHRINKS,
+    gates: Sequence[str] = ("score",),
+) -> Sweep:
+    """Score the saved epochs of a run.
+
+    Args:
+        run_dir: the run's folder.
+        epochs: which; None takes all that are saved.
+
+    Raises:
+        ScoresError: there are no predictions, or not those of a named epoch.
+    """
+    folder = run_dir / "predictions"
+    saved = numbered_files(folder, ".npz") if run_dir.is_dir() else []
+    if not saved:
+        raise ScoresError(f"{folder}: holds no predictions; --action train makes them")
+    missing = sorted(set(epochs or saved) - set(saved))
+    if missing:
+        raise ScoresError(f"{folder}: holds no predictions of epoch {missing[0]}; it has {saved}")
+    chosen = tuple(epochs or saved)
+    per_epoch, header = [], {}
+    for epoch in chosen:
+        predictions = load_predictions(folder / f"{epoch:03}.npz")
+        header = {key: predictions.header.get(key) for key in ("model", "fold", "tag")}
+        per_epoch.append(
+            sweep_epoch(predictions, thresholds=thresholds, nms=nms, shrinks=shrinks, gates=gates)
+        )
+    scores = np.stack(per_epoch)
+    return Sweep(
+        chosen, tuple(gates), tuple(shrinks), tuple(nms), tuple(thresholds), scores, header
+    )
+
+
+def _select(predictions: Predictions, kept: NDArray[np.bool_]) -> tuple[Boxes, NDArray[np.int64]]:
+    """Return the kept candidates as boxes, and their rows."""
+    rows = np.flatnonzero(kept)
+    offsets = np.concatenate([[0], np.cumsum(kept)])[predictions.offsets]
+    return Boxes(_to_xywh(predictions.boxes_xyxy[rows]), offsets), rows
+
+
+def _to_xywh(boxes_xyxy: NDArray[np.float32]) -> FloatArray:
+    boxes = boxes_xyxy.astype(np.float64)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+def _describe(sweep: Sweep) -> Iterator[str]:
+    best = sweep.best()
+    yield (
+        f"best score {best['score']:.4f} at epoch {best['epoch']}, threshold {best['threshold']}, "
+        f"NMS {best['nms']}, shrink {best['shrink']}, gate {best['gate']}"
+    )
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = CommandParser("Sweep score and NMS thresholds over the saved predictions of runs.")
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", help="folders of runs, such as output/demo_fold_0")
+    add("--epochs", type=int, nargs="+", help="default: all saved ones")
+    add("--thresholds", type=float, nargs="+", default=SCORE_THRESHOLDS, help="on score x 5")
+    add("--nms", type=float, nargs="+", default=NMS_GRID, help="IoU thresholds of the suppression")
+    add("--shrinks", type=float, nargs="+", default=SHRINK_GRID, help="factors on boxes' sides")
+    add("--gates", nargs="+", choices=GATES, default=GATES, help="what meets the threshold")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = _parse_arguments()
+    with report_errors():
+        for run_dir in arguments.runs:
+            sweep = sweep_run(
+                run_dir,
+                arguments.epochs,
+                thresholds=arguments.thresholds,
+                nms=arguments.nms,
+                shrinks=arguments.shrinks,
+                gates=arguments.gates,
+            )
+            path = run_dir / "sweep.npz"
+            sweep.save(path)
+            print(f"{run_dir.name}: {' '.join(_describe(sweep))}")
+            print(f"  {path.with_suffix('.csv')}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,354 @@
+"""Train, score, predict, look: the command line of the project.
+
+python src/train_runner.py --action train --model se_resnext101_dr0.75_512 --fold 0
+python src/train_runner.py --action check_metric --model se_resnext101_dr0.75_512 --fold 0
+python src/train_runner.py --action generate_predictions --split test ...
+python src/train_runner.py --action test_model ...
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # run by path: find `config` and `src` from the repository's root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import config
+from src.errors import CommandParser, InputError, report_errors
+from src.models import ModelInfo, get_model_info
+from src.runs import DEBUG_TAG, Run, check_tag
+
+if TYPE_CHECKING:  # what an action needs is imported when it runs: `--help` waits for nothing
+    import torch
+    from torch.utils.data import Dataset
+
+    from src.predictions import Predictions
+    from src.retinanet.model import RetinaNet
+
+ACTIONS = ("train", "check_metric", "generate_predictions", "test_model")
+DEFAULT_THRESHOLD = 0.3  # on score x 5, where no scores were saved; the second place's default
+FOLDS = range(4)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Define the flags and read them; those of the original release first."""
+    parser = CommandParser("Train, score, predict, look.")
+    add = parser.add_argument
+    add("--action", choices=ACTIONS, default="train", help="what to do")
+    add("--model", default="se_resnext101_dr0.75_512", help="experiment, a name in src/models.py")
+    add("--run", default="", help="tag of the run; tells runs of one experiment apart")
+    add("--seed", type=_natural, default=1234, help="of order, augmentation, weights and dropout")
+    add("--fold", type=int, default=0, help="validation fold, 0 to 3")
+    add("--weights_dir", type=Path, help="take checkpoints from the run of that name in this "
+        "folder instead of --output-dir")  # fmt: skip
+    add("--epoch", type=_natural, nargs="+", help="epochs to score, predict or show; by default "
+        "all for check_metric, the best (or last) for the others")  # fmt: skip
+    add("--from-epoch", type=_natural, default=0, help="train: go on from the weights of the epoch "
+        "before; others: first epoch")  # fmt: skip
+    add("--num-epochs", type=_positive, help="train epochs 0 to N - 1; others: epochs below N; by "
+        "default the experiment's own")  # fmt: skip
+    add("--batch-size", type=_positive, help="by default the experiment's own")
+    add("--learning-rate", type=_rate, help="by default the experiment's own")
+    add("--debug", type=_yes_or_no, nargs="?", const=True, default=False,
+        help="a few images only, in a run of their own")  # fmt: skip
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    add("--num-workers", type=_natural, help="processes that prepare images; by default 2 for a "
+        "CPU, up to 8 for a GPU")  # fmt: skip
+    add("--data-dir", type=Path, default=config.DATA_DIR, help="the challenge's unpacked archive")
+    add("--output-dir", type=Path, default=config.OUTPUT_DIR, help="the folder of all runs")
+    add("--resume", action="store_true", help="go on with a training that was stopped")
+    add("--encoder-weights", type=Path, help="a file of ImageNet weights for the encoder")
+    add("--split", choices=("valid", "test"), default="valid",
+        help="generate_predictions: the validation fold or the test images")  # fmt: skip
+    add("--threshold", type=float, help="score x 5 over which a box goes into a submission; by "
+        "default the best of check_metric")  # fmt: skip
+    add("--nms", type=_share, default=0.05, help="IoU over which the weaker of two boxes goes")
+    add("--num-images", type=_positive, default=24, help="test_model: how many pictures")
+    add("--overwrite", action="store_true", help="make predictions again that are there already")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    with report_errors():
+        info = get_model_info(
+            arguments.model,
+            batch_size=arguments.batch_size,
+            learning_rate=arguments.learning_rate,
+            n_epochs=arguments.num_epochs,
+        )
+        if arguments.fold not in FOLDS:
+            raise InputError(f"--fold {arguments.fold}: there are folds 0 to {FOLDS[-1]}")
+        tag = check_tag(arguments.run)
+        if arguments.debug:
+            tag = f"{tag}_{DEBUG_TAG}" if tag else DEBUG_TAG
+        run = Run(arguments.model, arguments.fold, tag, arguments.output_dir)
+        actions = {
+            "train": train,
+            "check_metric": check_metric,
+            "generate_predictions": generate_predictions,
+            "test_model": test_model,
+        }
+        actions[arguments.action](run, info, arguments)
+
+
+def train(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
+    """Train an experiment on three folds, validate on the fourth after every epoch."""
+    from src.datasets.loaders import load_labelled_images
+    from src.engine import choose_device
+    from src.retinanet.encoders.weights import find_weights
+    from src.training import Training, TrainingOptions
+
+    device = choose_device(arguments.device)
+    images = load_labelled_images(arguments.data_dir, run.fold, debug=arguments.debug)
+    weights_path = None
+    if arguments.from_epoch:
+        weights_path = _checkpoint_path(run, arguments.from_epoch - 1, arguments.weights_dir)
+    encoder_weights = arguments.encoder_weights
+    goes_on = weights_path is not None or (arguments.resume and run.last_checkpoint_path.exists())
+    if not goes_on and (info.pretrained or encoder_weights is not None):
+        encoder_weights = find_weights(
+            info.encoder, weights_dir=config.WEIGHTS_DIR, encoder_weights=encoder_weights
+        )
+    training = Training(
+        run,
+        info,
+        images,
+        TrainingOptions(
+            device=device,
+            seed=arguments.seed,
+            n_workers=arguments.num_workers,
+            resume=arguments.resume,
+            from_epoch=arguments.from_epoch,
+            weights_path=weights_path,
+            encoder_weights=encoder_weights,
+        ),
+    )
+    print(
+        f"{run.name}: {len(images.train)} training images, {len(images.valid)} for validation, "
+        f"epochs {training.next_epoch} to {info.n_epochs - 1} on {device}"
+    )
+    training.finish()
+    print(run.dir)
+
+
+def check_metric(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
+    """Score the saved predictions at the paper's thresholds; save and show the table."""
+    from src.scores import sweep_run
+    from src.visualizations.figures import save_figure
+    from src.visualizations.plot_metrics import plot_heat_map
+
+    epochs = _chosen_epochs(arguments, run.epochs_with_predictions(), run)
+    sweep = sweep_run(run.dir, epochs, nms=(arguments.nms,))
+    sweep.save(run.scores_path)
+    table = sweep.table().pivot(index="epoch", columns="threshold", values="score")
+    print(table.to_string(float_format="%.3f"))
+    best = sweep.best()
+    print(
+        f"best score {best['score']:.4f} at epoch {best['epoch']}, threshold {best['threshold']:g}"
+    )
+    pictures = save_figure(plot_heat_map(sweep, run.name), run.pics_dir / "scores.png")
+    print(run.scores_path, run.scores_path.with_suffix(".csv"), *pictures, sep="\n")
+
+
+def generate_predictions(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
+    """Predict the validation fold or the test images; write .npz and Kaggle's CSV."""
+    from src.datasets.annotations import DataFolder
+    from src.submission import check_ids, prediction_strings, read_sample_ids, write_submission
+
+    sample = DataFolder(arguments.data_dir).sample_submission_path
+    for epoch in _epochs_to_use(run, arguments):
+        predictions, path = _saved_or_new_predictions(run, info, arguments, epoch)
+        threshold = _threshold(run, epoch, arguments.threshold)
+        strings = prediction_strings(predictions, threshold=threshold, nms=arguments.nms)
+        order = list(strings)
+        if arguments.split == "test" and sample.exists():
+            order = read_sample_ids(sample)
+            check_ids(list(strings), order, sample)
+        submission = run.submission_path(arguments.split, epoch)
+        write_submission(submission, strings, order)
+        n_with_boxes = sum(bool(text) for text in strings.values())
+        print(
+            f"epoch {epoch}: {len(strings)} images, {n_with_boxes} with boxes at threshold "
+            f"{threshold:g}\n{path}\n{submission}"
+        )
+
+
+def test_model(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
+    """Draw true and found boxes over validation images."""
+    from src.datasets.detection_dataset import ValidationDataset
+    from src.datasets.loaders import load_labelled_images, unlabelled_loader
+    from src.engine import choose_device, predict
+    from src.training import prediction_header, sample_options
+    from src.visualizations.overlays import draw_predictions, save_picture
+
+    device = choose_device(arguments.device)
+    images = load_labelled_images(arguments.data_dir, run.fold, debug=arguments.debug)
+    records = images.valid[: arguments.num_images]
+    dataset = ValidationDataset(records, images.images_dir, sample_options(info))
+    for epoch in _epochs_to_use(run, arguments):
+        model = _load_model(run, info, epoch, arguments.weights_dir, device)
+        loader = unlabelled_loader(
+            dataset, batch_size=info.batch_size, n_workers=arguments.num_workers, device=device
+        )
+        header = prediction_header(run, info, epoch)
+        predictions = predict(model, loader, device=device, header=header)
+        threshold = _threshold(run, epoch, arguments.threshold)
+        for i, record in enumerate(records):
+            picture = draw_predictions(
+                dataset[i].image[0].numpy(),
+                predictions,
+                i,
+                threshold=threshold,
+                nms=arguments.nms,
+            )
+            save_picture(run.pics_dir / f"{epoch:03}" / f"{record.patient_id}.png", picture)
+        print(f"epoch {epoch}: {len(records)} pictures\n{run.pics_dir / f'{epoch:03}'}")
+
+
+def _saved_or_new_predictions(
+    run: Run, info: ModelInfo, arguments: argparse.Namespace, epoch: int
+) -> tuple[Predictions, Path]:
+    """Load an epoch's predictions, or make and save them."""
+    from src.datasets.annotations import DataFolder
+    from src.datasets.detection_dataset import Sample, ValidationDataset
+    from src.datasets.loaders import load_labelled_images, unlabelled_loader
+    from src.datasets.test_dataset import TestDataset, find_dicoms
+    from src.engine import choose_device, predict
+    from src.predictions import load_predictions
+    from src.training import prediction_header, sample_options
+
+    dataset: Dataset[Sample]
+    if arguments.split == "test":
+        path = run.test_predictions_path(epoch)
+        paths = find_dicoms(DataFolder(arguments.data_dir).images_dir("test"))
+        ids = [image.stem for image in paths]
+        dataset = TestDataset(paths, info.img_size)
+    else:
+        path = run.predictions_path(epoch)
+        images = load_labelled_images(arguments.data_dir, run.fold, debug=arguments.debug)
+        ids = [record.patient_id for record in images.valid]
+        dataset = ValidationDataset(images.valid, images.images_dir, sample_options(info))
+    if path.exists() and not arguments.overwrite:
+        predictions = load_predictions(path)
+        if predictions.ids.tolist() != ids:
+            raise InputError(f"{path}: is of other images; --overwrite makes it again")
+        return predictions, path
+    device = choose_device(arguments.device)
+    model = _load_model(run, info, epoch, arguments.weights_dir, device)
+    loader = unlabelled_loader(
+        dataset, batch_size=info.batch_size, n_workers=arguments.num_workers, device=device
+    )
+    header = prediction_header(run, info, epoch)
+    predictions = predict(model, loader, device=device, header=header)
+    predictions.save(path)
+    return predictions, path
+
+
+def _load_model(
+    run: Run, info: ModelInfo, epoch: int, weights_dir: Path | None, device: torch.device
+) -> RetinaNet:
+    from src.checkpoints import load_checkpoint, load_weights
+    from src.models import build_model
+
+    path = _checkpoint_path(run, epoch, weights_dir)
+    checkpoint = load_checkpoint(path, run.model)
+    model = build_model(info)
+    load_weights(model, checkpoint, path)
+    return model.to(device)
+
+
+def _checkpoint_path(run: Run, epoch: int, weights_dir: Path | None) -> Path:
+    """Find an epoch's weights in the run's folder, or in the one of its name elsewhere."""
+    source = run if weights_dir is None else replace(run, output_dir=weights_dir)
+    path = source.checkpoint_path(epoch)
+    if not path.is_file():
+        saved = source.epochs_with_checkpoint()
+        has = f"it has epochs {saved}" if saved else "--action train makes them"
+        raise InputError(f"{path}: no such checkpoint; {has}")
+    return path
+
+
+def _chosen_epochs(arguments: argparse.Namespace, saved: list[int], run: Run) -> list[int] | None:
+    """Return the epochs that the flags name, None where they name none."""
+    if arguments.epoch is not None:
+        return list(arguments.epoch)
+    if not arguments.from_epoch and arguments.num_epochs is None:
+        return None
+    stop = arguments.num_epochs or max(saved, default=0) + 1
+    epochs = [epoch for epoch in saved if arguments.from_epoch <= epoch < stop]
+    if not epochs:
+        raise InputError(f"{run.dir}: has no epoch from {arguments.from_epoch} to {stop - 1}")
+    return epochs
+
+
+def _epochs_to_use(run: Run, arguments: argparse.Namespace) -> list[int]:
+    """Take the epochs that the flags name, else the best one by check_metric, else the last."""
+    source = (
+        run if arguments.weights_dir is None else replace(run, output_dir=arguments.weights_dir)
+    )
+    saved = source.epochs_with_checkpoint()
+    epochs = _chosen_epochs(arguments, saved, source)
+    if epochs is not None:
+        return epochs
+    if run.scores_path.exists():
+        from src.scores import load_sweep
+
+        return [load_sweep(run.scores_path).best()["epoch"]]
+    if not saved:
+        raise InputError(f"{source.dir}: holds no checkpoints; --action train makes them")
+    return [saved[-1]]
+
+
+def _threshold(run: Run, epoch: int, given: float | None) -> float:
+    """Take the threshold from the flag, else the epoch's best by check_metric, else the default."""
+    if given is not None or not run.scores_path.exists():
+        return DEFAULT_THRESHOLD if given is None else given
+    from src.scores import load_sweep
+
+    sweep = load_sweep(run.scores_path)
+    return float(sweep.best(epoch)["threshold"]) if epoch in sweep.epochs else DEFAULT_THRESHOLD
+
+
+def _natural(text: str) -> int:
+    return _at_least(int(text), 0)
+
+
+def _positive(text: str) -> int:
+    return _at_least(int(text), 1)
+
+
+def _at_least(value: int, least: int) -> int:
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+    return value
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 10:
+        raise argparse.ArgumentTypeError(f"{text} is not a learning rate; 1e-5 is the paper's")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _yes_or_no(text: str) -> bool:
+    values = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is not True or False")
+    return values[text.lower()]
+
+
+if __name__ == "__main__":
+    main()

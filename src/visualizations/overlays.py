@@ -1,0 +1,124 @@
+"""An image with its true boxes and what a model found, as a picture."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from src.datasets.annotations import CLASS_NAMES, OPACITY
+from src.files import replaced_file
+from src.predictions import Predictions
+from src.scores import gate_scores, suppress_at
+from src.structures import UNKNOWN_CATEGORY
+
+TRUE_COLOUR = (86, 180, 233)  # sky blue and orange: told apart by every reader
+FOUND_COLOUR = (230, 159, 0)
+TEXT_COLOUR = (240, 240, 240)
+MIN_SIDE = 512  # smaller images are enlarged, so that the text is readable
+CAPTION_HEIGHT = 26
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def draw_overlay(
+    image: NDArray[np.float32],
+    *,
+    true_boxes_xyxy: NDArray[np.float32],
+    boxes_xyxy: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    caption: str = "",
+) -> NDArray[np.uint8]:
+    """Draw true boxes (blue, dashed) and found ones (orange, with their scores).
+
+    Args:
+        image: (H, W) in [0, 1].
+        true_boxes_xyxy: (M, 4) pixels of `image`.
+        boxes_xyxy: (N, 4) pixels of `image`.
+        scores: (N,).
+        caption: a line below the image.
+
+    Returns:
+        (H', W', 3) uint8, RGB.
+    """
+    factor = max(1, round(MIN_SIDE / max(image.shape)))
+    grey = (image.clip(0, 1) * 255).astype(np.uint8)
+    grey = cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    canvas = np.stack([grey] * 3, axis=-1)
+    for box in true_boxes_xyxy * factor:
+        _dashed_rectangle(canvas, box)
+    for box, score in zip(boxes_xyxy * factor, scores, strict=True):
+        x, y, x2, y2 = (round(float(value)) for value in box)
+        cv2.rectangle(canvas, (x, y), (x2, y2), FOUND_COLOUR, 2, cv2.LINE_AA)
+        _label(canvas, f"{score:.2f}", (x + 3, max(y - 5, 14)), FOUND_COLOUR)
+    if caption:
+        strip = np.zeros((CAPTION_HEIGHT, canvas.shape[1], 3), dtype=np.uint8)
+        _label(strip, caption, (6, CAPTION_HEIGHT - 8), TEXT_COLOUR)
+        canvas = np.concatenate([canvas, strip])
+    return canvas
+
+
+def draw_predictions(
+    image: NDArray[np.float32],
+    predictions: Predictions,
+    index: int,
+    *,
+    threshold: float,
+    nms: float,
+) -> NDArray[np.uint8]:
+    """Draw what was predicted for one image over it.
+
+    Args:
+        image: (S, S) in [0, 1], the network input.
+        index: of the image in `predictions`.
+        threshold: a box is drawn when its score x 5 is greater.
+        nms: IoU over which the weaker of two boxes is left out.
+
+    Returns:
+        (H', W', 3) uint8, RGB.
+    """
+    rows = predictions.candidates_of(index)
+    kept = suppress_at(predictions, [nms], images=[index])[0, rows]
+    kept &= gate_scores(predictions, "score")[rows] > threshold
+    opacity = predictions.class_probs[index, OPACITY]
+    caption = f"{predictions.ids[index]}  P(opacity) {opacity:.2f}"
+    if predictions.true_categories[index] != UNKNOWN_CATEGORY:
+        caption += f"  true: {CLASS_NAMES[predictions.true_categories[index]]}"
+    return draw_overlay(
+        image,
+        true_boxes_xyxy=predictions.true_boxes_xyxy[predictions.truth_of(index)],
+        boxes_xyxy=predictions.boxes_xyxy[rows][kept],
+        scores=predictions.scores[rows][kept],
+        caption=caption,
+    )
+
+
+def save_picture(path: Path, picture: NDArray[np.uint8]) -> None:
+    """Write an RGB picture, in the format of the path's ending, whole or not at all."""
+    with replaced_file(path) as temporary:
+        _, encoded = cv2.imencode(path.suffix, picture[..., ::-1])
+        temporary.write_bytes(encoded.tobytes())
+
+
+def _label(
+    canvas: NDArray[np.uint8], text: str, at: tuple[int, int], colour: tuple[int, ...]
+) -> None:
+    cv2.putText(canvas, text, at, FONT, 0.45, (0, 0, 0), 3, cv2.LINE_AA)  # an outline for contrast
+    cv2.putText(canvas, text, at, FONT, 0.45, colour, 1, cv2.LINE_AA)
+
+
+def _dashed_rectangle(canvas: NDArray[np.uint8], box: NDArray[np.float32], dash: int = 8) -> None:
+    x, y, x2, y2 = (float(value) for value in box)
+    corners = [(x, y), (x2, y), (x2, y2), (x, y2), (x, y)]
+    for start, end in pairwise(corners):
+        a, b = np.array(start), np.array(end)
+        n_dashes = max(1, int(np.hypot(*(b - a)) / (2 * dash)))
+        for i in range(n_dashes):
+            p, q = a + (b - a) * i / n_dashes, a + (b - a) * (i + 0.5) / n_dashes
+            p_px, q_px = (
+                tuple(np.rint(p).astype(int).tolist()),
+                tuple(np.rint(q).astype(int).tolist()),
+            )
+            cv2.line(canvas, p_px, q_px, TRUE_COLOUR, 2, cv2.LINE_AA)

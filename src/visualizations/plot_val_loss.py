@@ -1,0 +1,69 @@
+"""Draw the validation curves of several runs into one figure (the kind of the paper's figure 3).
+
+`python src/visualizations/plot_val_loss.py output/a_fold_0 output/b_fold_0 --loss regression`
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # run by path: find `config` and `src` from the repository's root
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from src.errors import CommandParser, report_errors
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+LOSSES = ("loss", "classification", "regression", "global_classification")
+
+
+def plot_losses(histories: Mapping[str, pd.DataFrame], losses: Sequence[str]) -> Figure:
+    """Draw a panel for each loss, a line for each run.
+
+    Args:
+        histories: name of a run -> its history, with `epoch` and `valid_<loss>`.
+    """
+    from src.visualizations.figures import clean, new_figure, style_of
+
+    figure = new_figure(5.5 * len(losses), 4)
+    panels = figure.subplots(1, len(losses), squeeze=False)[0]
+    for axes, loss in zip(panels, losses, strict=True):
+        for i, (name, history) in enumerate(histories.items()):
+            values = history[f"valid_{loss}"]
+            label = f"{name} (best {values.min():.3f})"
+            axes.plot(history["epoch"], values, label=label, **style_of(i))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        title = f"Validation {loss.replace('_', ' ')}" + ("" if loss == "loss" else " loss")
+        clean(axes, xlabel="epoch", ylabel="loss", title=title)
+        axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def main() -> None:
+    parser = CommandParser("Draw the validation curves of several runs into one figure.")
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs")
+    parser.add_argument(
+        "--loss", nargs="+", choices=LOSSES, default=["regression"], help="a panel for each"
+    )
+    parser.add_argument("--out", type=Path, default=Path("val_loss.png"), help="PNG; a PDF beside")
+    arguments = parser.parse_args()
+    with report_errors():
+        from src.history import read_history
+        from src.visualizations.figures import save_figure
+
+        columns = [f"valid_{loss}" for loss in arguments.loss]
+        histories = {
+            run_dir.resolve().name: read_history(run_dir / "history.csv", columns)
+            for run_dir in arguments.runs
+        }
+        print(*save_figure(plot_losses(histories, arguments.loss), arguments.out), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
