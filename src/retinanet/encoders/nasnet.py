@@ -1,0 +1,41 @@
+"""The NASNet-A-Mobile encoder (Zoph et al. 2018, arXiv:1707.07012) on pretrainedmodels' network."""
+
+from pretrainedmodels.models.nasnet_mobile import NASNetAMobile
+from torch import Tensor
+
+from src.retinanet.encoders.encoder import Encoder
+
+
+class NASNetMobileEncoder(Encoder):
+    """NASNet-A (4 @ 1056) without its classifier; pretrainedmodels' names after `net.`.
+
+    The first convolution does not pad: it turns an even side n into n / 2 - 1, which the first
+    cell turns into n / 4, so the strides are exact as the network stands.
+    """
+
+    out_channels = (44, 264, 528, 1056)
+    net: NASNetAMobile
+
+    def __init__(self) -> None:
+        """Build the network with random weights."""
+        super().__init__()
+        self.net = NASNetAMobile()
+        del self.net.avg_pool, self.net.dropout, self.net.last_linear
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Compute C2 to C5, the last cell of each stride; shapes as in `Encoder`."""
+        net = self.net
+        conv0 = net.conv0(images)  # stride 2
+        c2 = net.cell_stem_0(conv0)
+        previous, x = c2, net.cell_stem_1(conv0, c2)  # stride 8
+        for cell in (net.cell_0, net.cell_1, net.cell_2, net.cell_3):
+            previous, x = x, cell(x, previous)
+        c3 = x
+        previous, x = c3, net.reduction_cell_0(c3, previous)
+        for cell in (net.cell_6, net.cell_7, net.cell_8, net.cell_9):
+            previous, x = x, cell(x, previous)
+        c4 = x
+        previous, x = c4, net.reduction_cell_1(c4, previous)
+        for cell in (net.cell_12, net.cell_13, net.cell_14, net.cell_15):
+            previous, x = x, cell(x, previous)
+        return c2, c3, c4, x

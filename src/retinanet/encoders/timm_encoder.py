@@ -1,0 +1,234 @@
+"""Any network of timm (https://github.com/huggingface/pytorch-image-models) as an encoder.
+
+Networks with feature maps of stride 4, 8, 16 and 32 are used as they are; plain ones, which keep
+stride 16 throughout, get the simple feature pyramid of ViTDet (Li et al. 2022, arXiv:2203.16527).
+"""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import timm
+import torch
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from src.errors import InputError
+from src.retinanet.encoders.encoder import Encoder
+
+STRIDES = (4, 8, 16, 32)
+PROBE_SIZE = 96  # pixels; an odd multiple of 32 shows strides that are not exact
+EXAMPLES = ("convnext_tiny", "swinv2_tiny_window8_256", "seresnext50_32x4d", "efficientnet_b3")
+
+# What timm and its networks raise when they cannot do as they are asked.
+REFUSALS = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+class TimmEncoder(Encoder):
+    """A network of timm with its feature maps sorted out; random weights.
+
+    Attributes:
+        model: timm's name of it.
+        img_size: the only side of input that it takes, in pixels; None takes all multiples of 32.
+    """
+
+    net: Any  # one of timm's wrappers around the network
+
+    def __init__(self, model: str, *, img_size: int | None = None) -> None:
+        """Build `model`.
+
+        Args:
+            model: timm's name, a tag of pretrained weights after a dot included or not.
+            img_size: side of the input in pixels for a network that is built for one size (Swin,
+                MaxViT, ViT), timm's default if None; the others ignore it.
+
+        Raises:
+            InputError: timm has no such network, or it cannot give the four maps.
+        """
+        super().__init__()
+        self.model = model
+        self.img_size = _fixed_size(model, img_size)
+        self.net = self._create(out_indices=None)
+        reductions = [level["reduction"] for level in self.net.feature_info.info]
+        self.pyramid: SimplePyramid | None = None
+        if set(reductions) == {16}:
+            self.pyramid = SimplePyramid(self.net.feature_info.info[-1]["num_chs"])
+        else:
+            self._choose_levels(reductions)
+        # Swin and its kin give (B, H, W, C).
+        self.channels_last = getattr(self.net, "output_fmt", "NCHW") == "NHWC"
+        self.out_channels = self._probe()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Compute C2 to C5; shapes as in `Encoder`."""
+        maps = self.net(images)
+        if self.channels_last:
+            maps = [level.permute(0, 3, 1, 2).contiguous() for level in maps]  # -> (B, C, H, W)
+        if self.pyramid is not None:
+            c2, c3, c4, c5 = self.pyramid(maps[-1])
+        else:
+            c2, c3, c4, c5 = (maps[i] for i in self.positions)
+        return c2, c3, c4, c5
+
+    def load_pretrained(self, state: dict[str, Tensor]) -> None:
+        """Copy timm's weights of the whole network, classifier included, into this encoder.
+
+        timm fits tables that depend on the input's size, and insists that every key has its place
+        in the whole network; from there the weights go over to the part that is left here.
+
+        Args:
+            state: the weights under timm's names.
+
+        Raises:
+            RuntimeError: `state` is not of this network.
+        """
+        whole = timm.create_model(
+            self.model,
+            pretrained=True,
+            pretrained_cfg_overlay={"state_dict": state, "custom_load": False},
+            img_size=self.img_size,
+        )
+        weights = {_joined(key): tensor for key, tensor in whole.state_dict().items()}
+        own = self.net.state_dict()
+        missing = [key for key in own if _joined(key) not in weights]
+        if missing:
+            raise RuntimeError(f"no weights for {', '.join(missing)}")
+        self.net.load_state_dict({key: weights[_joined(key)] for key in own})
+
+    def _create(self, out_indices: tuple[int, ...] | None) -> nn.Module:
+        try:
+            return timm.create_model(
+                self.model,
+                pretrained=False,
+                features_only=True,
+                img_size=self.img_size,
+                out_indices=out_indices,
+            )
+        except REFUSALS as error:
+            reason = f"timm cannot give its feature maps ({_told(error)})"
+            raise _unusable(self.model, reason) from error
+
+    def _choose_levels(self, reductions: list[int]) -> None:
+        """Find the deepest map of each stride among those that the network gives."""
+        lacking = [str(stride) for stride in STRIDES if stride not in reductions]
+        if lacking:
+            found = ", ".join(map(str, sorted(set(reductions))))
+            reason = f"it has maps of stride {found} and none of {', '.join(lacking)}"
+            raise _unusable(self.model, reason)
+        indices = tuple(
+            max(i for i, reduction in enumerate(reductions) if reduction == stride)
+            for stride in STRIDES
+        )
+        built = tuple(self.net.feature_info.out_indices)
+        if not set(indices) <= set(built):  # timm gives the first five unless told
+            self.net = self._create(out_indices=indices)
+            built = indices
+        self.positions = tuple(built.index(i) for i in indices)
+
+    def _probe(self) -> tuple[int, int, int, int]:
+        """Send an image without data through the network and return the maps' channels."""
+        side = self.img_size or PROBE_SIZE
+        if side % STRIDES[-1]:
+            raise _unusable(self.model, f"its input of {side} pixels is not a multiple of 32")
+        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        bare = {name: tensor.to("meta") for name, tensor in tensors.items()}
+        self.eval()
+        try:
+            image = torch.zeros(1, 3, side, side, device="meta")
+            with torch.no_grad():
+                maps = functional_call(self, bare, (image,))
+        except REFUSALS as error:
+            reason = f"it does not take an input of {side} x {side} pixels ({_told(error)})"
+            raise _unusable(self.model, reason) from error
+        self.train()
+        for level, stride in zip(maps, STRIDES, strict=True):
+            if tuple(level.shape[2:]) != (side // stride, side // stride):
+                size = " x ".join(map(str, level.shape[2:]))
+                reason = f"of {side} pixels it makes a map of {size}, not of stride {stride}"
+                raise _unusable(self.model, reason)
+        c2, c3, c4, c5 = (level.shape[1] for level in maps)
+        return c2, c3, c4, c5
+
+
+class SimplePyramid(nn.Module):
+    """Four strides from the one map of a plain network; ViTDet, section 3."""
+
+    def __init__(self, n_channels: int) -> None:
+        """Build the layers for a map of stride 16 with `n_channels` channels."""
+        super().__init__()
+        half, quarter = n_channels // 2, n_channels // 4
+        self.to_stride_4 = nn.Sequential(
+            nn.ConvTranspose2d(n_channels, half, kernel_size=2, stride=2),
+            LayerNorm2d(half),
+            nn.GELU(),
+            nn.ConvTranspose2d(half, quarter, kernel_size=2, stride=2),
+        )
+        self.to_stride_8 = nn.ConvTranspose2d(n_channels, half, kernel_size=2, stride=2)
+        self.to_stride_32 = nn.MaxPool2d(kernel_size=2, stride=2)
+
+    def forward(self, c4: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Turn C4 (B, C, H, W) into C2 to C5 with C/4, C/2, C and C channels."""
+        return self.to_stride_4(c4), self.to_stride_8(c4), c4, self.to_stride_32(c4)
+
+
+def model_settings(model: str) -> timm.models.PretrainedCfg | None:
+    """Return what timm knows of a network's weights and input, or None.
+
+    Args:
+        model: timm's name, with or without a tag.
+
+    Raises:
+        InputError: timm has no such network, or not with that tag.
+    """
+    architecture, _, tag = model.partition(".")
+    if not timm.is_model(architecture):
+        near = get_close_matches(architecture, timm.list_models(), n=5) or EXAMPLES
+        raise InputError(
+            f"timm {timm.__version__} has no model {architecture!r}; near it: {_listed(near)}"
+        )
+    variants = timm.list_pretrained(f"{architecture}.*")
+    if tag and model not in variants:
+        raise InputError(f"timm has no weights {model!r}; it has {_listed(variants) or 'none'}")
+    return timm.models.get_pretrained_cfg(model)
+
+
+def _fixed_size(model: str, img_size: int | None) -> int | None:
+    """Return the side that `model` must be built for, None if it takes any."""
+    settings = model_settings(model)
+    if settings is None or not settings.fixed_input_size:
+        return None
+    return img_size or settings.input_size[-1]
+
+
+def _unusable(model: str, reason: str) -> InputError:
+    """Say why a network cannot be an encoder and which ones can."""
+    sound = list(EXAMPLES)
+    if "patch" in model:  # plain transformers work if their patches are of 16 pixels
+        sound = get_close_matches(model.split(".")[0], timm.list_models("*patch16*")) + sound
+    return InputError(f"timm/{model} cannot be an encoder: {reason}; these can: {_listed(sound)}")
+
+
+def _told(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _listed(models: Sequence[str]) -> str:
+    return ", ".join(f"timm/{model}" for model in models)
+
+
+def _joined(key: str) -> str:
+    """Return a parameter's name as all of timm's feature wrappers would have it.
+
+    Some put the network under `model.` or `body.`, some turn `stages.0.` into `stages_0.`.
+    """
+    return key.removeprefix("model.").removeprefix("body.").replace(".", "_")
