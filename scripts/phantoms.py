@@ -1,11 +1,9 @@
 """Chest phantoms that pass for radiographs: what `make_demo_dataset.py` fills its archive with.
 
 Everything is a sum of attenuations (body - lungs + heart + bones + disease), as in a real film, and
-goes through an exposure curve at the end. Shapes are given in pixels of an untilted 1024 x 1024
-image, as distances from the midline, and drawn at half that size.
+goes through an exposure curve at the end.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,41 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scripts.anatomy import MIDLINE, SCALE, SIZE, Anatomy, Box, Map, fractal_noise, soften
+from scripts.opacities import draw_opacities
+
 NOT_NORMAL, NORMAL, OPACITY = "No Lung Opacity / Not Normal", "Normal", "Lung Opacity"
 # Of the 26,684 images of stage_2_detailed_class_info.csv.
 CLASS_SHARES = {OPACITY: 6012 / 26684, NORMAL: 8851 / 26684, NOT_NORMAL: 11821 / 26684}
 
-Map = np.ndarray[Any, np.dtype[np.float32]]  # (512, 512)
-Points = np.ndarray[Any, np.dtype[np.float64]]  # (N, 2) x, y
-Box = tuple[float, float, float, float]  # x, y, width, height
-
-SIZE = 1024  # of the challenge's images
-SCALE = 0.5  # anatomy is drawn at 512 x 512, noise is added at full size
-MIDLINE = SIZE / 2
-
-# Statistics of the challenge's 9,555 boxes in 6,012 images (stage_2_train_labels.csv), by the
-# number of boxes in the image: log width, log height, centre's distance from x = 512, centre's y.
-BOX_COUNT_SHARES = (0.4348, 0.5432, 0.0198, 0.0022)  # 1, 2, 3, 4 boxes
-BOX_MEANS = (
-    (5.281, 5.417, 197.0, 541.1),
-    (5.387, 5.802, 195.8, 529.2),
-    (5.129, 5.287, 193.3, 504.0),
-    (5.080, 5.142, 186.6, 520.8),
-)
-BOX_STDS = (0.283, 0.477, 60.7, 114.8)  # around those means
-BOX_CORRELATIONS = (  # among the four
-    (1.0, 0.59, 0.15, 0.03),
-    (0.59, 1.0, 0.02, -0.15),
-    (0.15, 0.02, 1.0, 0.14),
-    (0.03, -0.15, 0.14, 1.0),
-)
-SIDES_CORRELATIONS = (0.62, 0.76, -0.56, 0.71)  # the same quantity of the left and the right box
-SINGLE_BOX_IMAGE_LEFT = 0.619  # share of single boxes in the image's left half
-BOX_WIDTHS, BOX_HEIGHTS = (40, 528), (45, 942)  # the smallest and the largest
-
-VISIBLE = 0.4  # a box ends where its opacity falls below this share of the full one
-MIN_LUNG_SHARE = 0.52  # of a box, weighted with visibility; wider and the lungs' shape vanishes
-MAX_OVERLAP = 0.1  # of the smaller box; 99 % of the challenge's boxes do not overlap at all
 ABNORMAL_CAUSES = ("cardiomegaly", "hyperinflation", "nodule", "pacemaker", "scoliosis")
 
 
@@ -57,79 +27,6 @@ class Phantom:
 
     pixels: np.ndarray[Any, np.dtype[np.uint8]]
     boxes_xywh: list[Box]
-
-
-class Anatomy:
-    """The proportions and the pose of one chest, drawn at random, and its brushes."""
-
-    def __init__(self, rng: np.random.Generator, *, portable: bool, cause: str | None) -> None:
-        """Choose the proportions.
-
-        Args:
-            rng: source of every choice.
-            portable: a bedside (AP) film: rotated more, a wider heart, a shorter breath.
-            cause: one of ABNORMAL_CAUSES or None.
-        """
-        hyperinflated = cause == "hyperinflation"
-        self.girth = rng.uniform(0.88, 1.25) - 0.08 * hyperinflated
-        self.lung_width = rng.normal(1.0, 0.03) + 0.04 * hyperinflated
-        self.breath = rng.normal(0.94 if portable else 1.0, 0.04)
-        self.dome = 0.12 if hyperinflated else rng.uniform(0.8, 1.15)
-        self.heart = rng.normal(1.05 if portable else 0.97, 0.04)
-        if cause == "cardiomegaly":
-            self.heart = rng.uniform(1.4, 1.6)
-        elif hyperinflated:
-            self.heart, self.breath = 0.8, rng.uniform(1.08, 1.14)
-        self.curve = rng.uniform(38, 60) * rng.choice([-1, 1]) if cause == "scoliosis" else 0.0
-        angle = np.deg2rad(rng.normal(0, 3.0 if portable else 1.3))
-        zoom = rng.normal(1.0, 0.05) - 0.04 * hyperinflated
-        turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        centre = np.array([MIDLINE, SIZE / 2])
-        self._turn, self._shift = turn, centre + rng.normal((0, 14), (20, 28)) - turn @ centre
-
-    def lung_y(self, y: float) -> float:
-        """Stretch a height below the apex of the lungs with the breath."""
-        return 130 + (y - 130) * self.breath
-
-    def midline(self, y: float) -> float:
-        """Return the x of the spine at height y; an S in scoliosis."""
-        return MIDLINE + self.curve * float(np.sin((y - 80) / 720 * 2 * np.pi))
-
-    def pixels(self, points: ArrayLike) -> np.ndarray:
-        """Place anatomy coordinates (N, 2) in the half-size image."""
-        return (np.asarray(points, dtype=np.float64) @ self._turn.T + self._shift) * SCALE
-
-    def fill(self, points: ArrayLike, *, blur: float = 1.0, smooth: bool = True) -> Map:
-        """Draw a closed shape: (512, 512) in 0..1."""
-        corners = np.asarray(points, dtype=np.float64)
-        for _ in range(4 if smooth else 0):  # Chaikin: cut the corners
-            after = np.roll(corners, -1, axis=0)
-            corners = np.stack([0.75 * corners + 0.25 * after, 0.25 * corners + 0.75 * after], 1)
-            corners = corners.reshape(-1, 2)
-        canvas = np.zeros((int(SIZE * SCALE),) * 2, np.uint8)
-        fixed = np.round(self.pixels(corners) * 16).astype(np.int32)  # 4 fractional bits
-        cv2.fillPoly(canvas, [fixed], 255, cv2.LINE_AA, 4)
-        return soften(np.float32(1 / 255) * canvas.astype(np.float32), blur)
-
-    def stroke(self, lines: Sequence[tuple[Any, float]], *, blur: float = 0.6) -> Map:
-        """Draw open lines (points, width in anatomy pixels) over each other: (512, 512) in 0..1."""
-        canvas = np.zeros((int(SIZE * SCALE),) * 2, np.uint8)
-        for points, width in lines:
-            fixed = np.round(self.pixels(points) * 16).astype(np.int32)
-            thickness = max(1, round(width * SCALE))
-            cv2.polylines(canvas, [fixed], False, 255, thickness, cv2.LINE_AA, 4)
-        return soften(np.float32(1 / 255) * canvas.astype(np.float32), blur)
-
-    def ellipse(
-        self, centre: tuple[float, float], radii: tuple[float, float], tilt: float
-    ) -> Points:
-        """Return the outline (40, 2) of an ellipse turned by `tilt` radians."""
-        t = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-        x, y = radii[0] * np.cos(t), radii[1] * np.sin(t)
-        turned = np.stack(
-            [x * np.cos(tilt) - y * np.sin(tilt), x * np.sin(tilt) + y * np.cos(tilt)]
-        )
-        return turned.T + centre
 
 
 def draw_phantom(rng: np.random.Generator, category: str, *, view: str, sex: str) -> Phantom:
@@ -160,31 +57,13 @@ def draw_phantom(rng: np.random.Generator, category: str, *, view: str, sex: str
         density += _draw_nodule(anatomy, rng)
     boxes: list[Box] = []
     if category == OPACITY:
-        opacity, boxes = _draw_opacities(rng, lungs, heart)
+        opacity, boxes = draw_opacities(rng, lungs, heart)
         density += rng.uniform(0.17, 0.30) * opacity
     if cause == "pacemaker":
         density = _add_pacemaker(anatomy, rng, density)
     if portable and rng.random() < 0.6:
         density += 0.16 * _draw_leads(anatomy, rng)
     return Phantom(_expose(rng, density, portable=portable), boxes)
-
-
-def soften(image: Map, sigma: float) -> Map:
-    """Blur with a Gaussian of `sigma` half-size pixels; large ones on a reduced copy, for speed."""
-    if sigma > 6:
-        small = cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
-        small = cv2.GaussianBlur(small, (0, 0), sigma / 4)
-        return np.asarray(cv2.resize(small, image.shape[::-1], interpolation=cv2.INTER_LINEAR))
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma))
-
-
-def fractal_noise(rng: np.random.Generator, cells: Sequence[int]) -> Map:
-    """Return (512, 512) smooth noise of about unit variance: one octave for each cell count."""
-    total = np.zeros((int(SIZE * SCALE),) * 2, np.float32)
-    for n in cells:
-        octave = rng.standard_normal((n, n), dtype=np.float32)
-        total += cv2.resize(octave, total.shape, interpolation=cv2.INTER_CUBIC)
-    return total / np.float32(0.7 * np.sqrt(len(cells)))  # interpolation takes some variance away
 
 
 def _thickness(mask: Map, depth: float) -> Map:
@@ -363,97 +242,6 @@ def _curve(points: ArrayLike) -> np.ndarray:
         cut = np.stack([0.75 * line[:-1] + 0.25 * line[1:], 0.25 * line[:-1] + 0.75 * line[1:]], 1)
         line = np.concatenate([line[:1], cut.reshape(-1, 2), line[-1:]])
     return line
-
-
-def _draw_opacities(rng: np.random.Generator, lungs: Map, heart: Map) -> tuple[Map, list[Box]]:
-    """Draw the consolidations of one image.
-
-    Args:
-        lungs: (512, 512) in 0..1; nothing is drawn outside.
-        heart: (512, 512) in 0..1; what lies behind it is hardly visible.
-
-    Returns:
-        (512, 512) in 0..1, and the box of each consolidation's visible part; at least one.
-    """
-    n_boxes = 1 + int(rng.choice(len(BOX_COUNT_SHARES), p=BOX_COUNT_SHARES))
-    left_share = SINGLE_BOX_IMAGE_LEFT if n_boxes == 1 else 0.5
-    first_side = -1 if rng.random() < left_share else 1
-    window = soften(lungs, 3) * (1 - 0.4 * heart)
-    total = np.zeros_like(lungs)
-    boxes: list[Box] = []
-    first = np.zeros(4)
-    while not boxes:
-        for k in range(n_boxes):
-            for _ in range(80):
-                deviation = _sample_deviation(rng, first if k == 1 else None)
-                wanted = _place_box(deviation, n_boxes, first_side * (-1) ** k)
-                if not _fits(wanted, window, boxes):
-                    continue
-                opacity = _draw_opacity(rng, wanted) * window
-                box = _visible_box(opacity)
-                if all(_overlap(box, other) <= MAX_OVERLAP for other in boxes):
-                    first = deviation if k == 0 else first
-                    total = np.maximum(total, opacity)
-                    boxes.append(box)
-                    break
-    return total, boxes
-
-
-def _sample_deviation(rng: np.random.Generator, opposite: np.ndarray | None) -> np.ndarray:
-    """Draw (4,) standard deviations from BOX_MEANS, resembling those of the box opposite."""
-    fresh = rng.multivariate_normal(np.zeros(4), BOX_CORRELATIONS)
-    if opposite is None:
-        return fresh
-    rho = np.array(SIDES_CORRELATIONS)
-    return rho * opposite + np.sqrt(1 - rho**2) * fresh
-
-
-def _place_box(deviation: np.ndarray, n_boxes: int, side: int) -> Box:
-    """Turn standard deviations into a box in full-size pixels; side -1 is the image's left half."""
-    log_width, log_height, distance, y = np.array(BOX_MEANS[n_boxes - 1]) + BOX_STDS * deviation
-    width, height = float(np.exp(log_width)), float(np.exp(log_height))
-    return MIDLINE + side * distance - width / 2, y - height / 2, width, height
-
-
-def _fits(box: Box, window: Map, boxes: list[Box]) -> bool:
-    """Tell whether a box has a possible size, lies mostly in a lung and apart from the others."""
-    x, y, width, height = box
-    if not (BOX_WIDTHS[0] < width < BOX_WIDTHS[1] and BOX_HEIGHTS[0] < height < BOX_HEIGHTS[1]):
-        return False
-    if min(x, y, SIZE - x - width, SIZE - y - height) < 0:
-        return False
-    x0, y0, x1, y1 = (int(v * SCALE) for v in (x, y, x + width, y + height))
-    inside = window[y0:y1, x0:x1].mean() > MIN_LUNG_SHARE
-    return bool(inside) and all(_overlap(box, other) == 0 for other in boxes)
-
-
-def _overlap(a: Box, b: Box) -> float:
-    """Return the common area of two boxes as a share of the smaller one."""
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    return max(width, 0) * max(height, 0) / min(a[2] * a[3], b[2] * b[3])
-
-
-def _draw_opacity(rng: np.random.Generator, box: Box) -> Map:
-    """Draw one patchy, ill-defined consolidation that about fills a box: (512, 512) in 0..1."""
-    x, y, width, height = (v * SCALE for v in box)
-    columns = (np.arange(SIZE * SCALE, dtype=np.float32) - x) / width * 2 - 1
-    rows = (np.arange(SIZE * SCALE, dtype=np.float32) - y) / height * 2 - 1
-    power = rng.uniform(1.9, 2.6)  # between an ellipse and a rectangle
-    radius = (np.abs(rows[:, None]) ** power + np.abs(columns) ** power) ** (1 / power)
-    ragged = radius + 0.15 * fractal_noise(rng, (8, 16, 32))
-    core = 1 / (1 + np.exp((ragged - 1.02) / rng.uniform(0.07, 0.16)))
-    patches = np.clip(0.85 + 0.14 * fractal_noise(rng, (12, 24, 48)), 0.35, 1.1)
-    return np.asarray(core * patches, np.float32)
-
-
-def _visible_box(opacity: Map) -> Box:
-    """Return the box around the largest visible part of an opacity, whole full-size pixels."""
-    visible = (soften(opacity, 2) > VISIBLE).astype(np.uint8)
-    _, _, parts, _ = cv2.connectedComponentsWithStats(visible)
-    largest = parts[1:][np.argmax(parts[1:, cv2.CC_STAT_AREA])]  # part 0 is the background
-    x, y, width, height = (float(round(v / SCALE)) for v in largest[:4])
-    return x, y, width, height
 
 
 def _expose(
