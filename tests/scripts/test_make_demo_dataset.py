@@ -13,6 +13,7 @@ import pydicom
 import pytest
 
 from scripts import make_demo_dataset, phantoms
+from scripts.anatomy import Box
 from scripts.phantoms import CLASS_SHARES, OPACITY, draw_phantom
 
 SCRIPT = Path(make_demo_dataset.__file__).resolve()
@@ -110,13 +111,13 @@ def test_draw_phantom_puts_boxes_around_what_is_visible(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     phantom = draw_phantom(np.random.default_rng(seed), OPACITY, view="PA", sex="M")
-    draw_opacities = phantoms._draw_opacities
+    draw_opacities = phantoms.draw_opacities
 
-    def draw_nothing(*args: Any) -> tuple[np.ndarray, list[phantoms.Box]]:
+    def draw_nothing(*args: Any) -> tuple[np.ndarray, list[Box]]:
         opacity, boxes = draw_opacities(*args)  # for the same random numbers after it
         return 0 * opacity, boxes
 
-    monkeypatch.setattr(phantoms, "_draw_opacities", draw_nothing)
+    monkeypatch.setattr(phantoms, "draw_opacities", draw_nothing)
     clean = draw_phantom(np.random.default_rng(seed), OPACITY, view="PA", sex="M")
     change = phantom.pixels.astype(float) - clean.pixels
     boxed = np.zeros(change.shape, bool)
