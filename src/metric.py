@@ -113,14 +113,15 @@ def precision_steps(
         (K,) steps, 0 in images without true boxes.
     """
     steps = np.zeros(len(predicted.xywh))
-    both = np.flatnonzero((predicted.counts() > 0) & (true.counts() > 0))
-    for images in _chunks_of_like_size(both, predicted.counts(), true.counts()):
-        boxes, rows = _pad(predicted, images)
-        true_boxes, _ = _pad(true, images)
+    n_true_all = true.counts()
+    sizes = np.where(n_true_all > 0, predicted.counts(), 0)
+    for images in like_sized_chunks(sizes, sizes * n_true_all.max(initial=1) * len(thresholds)):
+        boxes, rows = pad_boxes(predicted, images)
+        true_boxes, _ = pad_boxes(true, images)
         hits = _match(iou(boxes[:, :, None], true_boxes[:, None]), np.array(thresholds))
         n_hits = hits.cumsum(axis=1)  # (I, N, T)
         n_kept = np.arange(1, hits.shape[1] + 1)[:, None]
-        n_true = true.counts()[images][:, None, None]
+        n_true = n_true_all[images][:, None, None]
         precision = (n_hits / (n_kept + n_true - n_hits)).mean(axis=2)  # (I, N)
         image_steps = np.diff(precision, axis=1, prepend=0.0)
         steps[rows[rows >= 0]] = image_steps[rows >= 0]
@@ -147,15 +148,15 @@ def dataset_scores(
         (S,) mean over the images that count; NaN where none does.
     """
     levels = np.asarray(thresholds, dtype=np.float64)
-    order = np.argsort(-scores, kind="stable")
-    totals = np.concatenate([[0.0], np.cumsum(steps[order])])
-    n_kept = np.searchsorted(-scores[order], -levels, side="left")
-    first = predicted.offsets[:-1][(predicted.counts() > 0) & (n_true == 0)]
-    n_false_alarms = (scores[first][:, None] > levels).sum(axis=0)
+    ascending = np.argsort(levels, kind="stable")
+    has_false_alarm = (predicted.counts() > 0) & (n_true == 0)
+    tops = scores[predicted.offsets[:-1][has_false_alarm]]
+    totals = np.empty(len(levels))
+    n_false_alarms = np.empty(len(levels))
+    totals[ascending] = _sums_above(levels[ascending], scores, steps)
+    n_false_alarms[ascending] = _sums_above(levels[ascending], tops, np.ones(len(tops)))
     n_counted = (n_true > 0).sum() + n_false_alarms
-    return np.divide(
-        totals[n_kept], n_counted, out=np.full(len(levels), np.nan), where=n_counted > 0
-    )
+    return np.divide(totals, n_counted, out=np.full(len(levels), np.nan), where=n_counted > 0)
 
 
 def image_scores(
@@ -173,6 +174,38 @@ def image_scores(
     return np.where((n_true == 0) & (n_kept == 0), np.nan, totals)
 
 
+def pad_boxes(boxes: Boxes, images: IntArray) -> tuple[FloatArray, IntArray]:
+    """Lay the boxes of some images side by side.
+
+    Returns:
+        (I, N, 4) boxes, padded with boxes of size 0, and (I, N) their rows in the table, -1 where
+        padded.
+    """
+    counts = boxes.counts()[images]
+    rank = np.arange(counts.max())
+    rows = np.where(rank < counts[:, None], boxes.offsets[images][:, None] + rank, -1)
+    return np.where((rows >= 0)[..., None], boxes.xywh[rows], 0.0), rows
+
+
+def like_sized_chunks(sizes: IntArray, costs: IntArray) -> Iterator[IntArray]:
+    """Group images with like numbers of boxes, so that little is padded and memory is bounded.
+
+    Args:
+        sizes: (I,) boxes of each image; images without are left out.
+        costs: (I,) numbers that an image takes in the largest table.
+
+    Yields:
+        Indices of images, each image once.
+    """
+    images = np.argsort(sizes, kind="stable")
+    images = images[sizes[images] > 0]
+    while len(images):
+        n_like = int(np.searchsorted(sizes[images], 2 * sizes[images[0]], side="right"))
+        n_chunk = max(1, min(n_like, MAX_PADDED // int(costs[images[:n_like]].max())))
+        yield images[:n_chunk]
+        images = images[n_chunk:]
+
+
 def _match(overlaps: FloatArray, thresholds: FloatArray) -> BoolArray:
     """Say which predicted boxes hit: (I, N, M) IoU, (T,) -> (I, N, T)."""
     n_images, n_predicted, n_true = overlaps.shape
@@ -186,28 +219,8 @@ def _match(overlaps: FloatArray, thresholds: FloatArray) -> BoolArray:
     return hits
 
 
-def _pad(boxes: Boxes, images: IntArray) -> tuple[FloatArray, IntArray]:
-    """Lay the boxes of some images side by side.
-
-    Returns:
-        (I, N, 4) boxes, padded with boxes of size 0, and (I, N) their rows in the table, -1 where
-        padded.
-    """
-    counts = boxes.counts()[images]
-    rank = np.arange(counts.max())
-    rows = np.where(rank < counts[:, None], boxes.offsets[images][:, None] + rank, -1)
-    return np.where((rows >= 0)[..., None], boxes.xywh[rows], 0.0), rows
-
-
-def _chunks_of_like_size(
-    images: IntArray, n_predicted: IntArray, n_true: IntArray
-) -> Iterator[IntArray]:
-    """Yield groups of images that pad to small tables: like numbers of predicted boxes together."""
-    images = images[np.argsort(n_predicted[images], kind="stable")]
-    while len(images):
-        smallest = n_predicted[images[0]]
-        width = n_true[images].max() * len(IOU_THRESHOLDS)
-        like = np.searchsorted(n_predicted[images], 2 * smallest, side="right")
-        n_chunk = max(1, min(like, MAX_PADDED // int(2 * smallest * width)))
-        yield images[:n_chunk]
-        images = images[n_chunk:]
+def _sums_above(levels: FloatArray, values: FloatArray, weights: FloatArray) -> FloatArray:
+    """Sum the weights of the values (K,) that are greater, for each ascending level (S,)."""
+    n_below = np.searchsorted(levels, values, side="left")  # how many levels a value is above
+    sums = np.bincount(n_below, weights=weights, minlength=len(levels) + 1)
+    return sums[::-1].cumsum()[::-1][1:]

@@ -25,7 +25,15 @@ from numpy.typing import NDArray
 
 from src.errors import CommandParser, InputError, report_errors
 from src.files import replaced_file
-from src.metric import Boxes, FloatArray, dataset_scores, iou, precision_steps
+from src.metric import (
+    Boxes,
+    FloatArray,
+    dataset_scores,
+    iou,
+    like_sized_chunks,
+    pad_boxes,
+    precision_steps,
+)
 from src.predictions import Predictions, load_predictions
 from src.runs import numbered_files
 
@@ -40,7 +48,6 @@ NMS_GRID = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 SHRINKS = (1.0,)  # of each side of a box; the second place used 0.875
 SHRINK_GRID = (1.0, 0.95, 0.9, 0.875, 0.85)
 GATES = ("score", "score_category", "sqrt_score_category")
-MAX_PAIRS = 2_000_000  # overlaps in memory at a time
 AXES = ("epoch", "gate", "shrink", "nms", "threshold")
 
 
@@ -195,16 +202,19 @@ def suppress_at(
     """
     limits = np.asarray(thresholds, dtype=np.float64)[:, None]
     kept = np.ones((len(limits), len(predictions.scores)), dtype=bool)
-    xywh = _to_xywh(predictions.boxes_xyxy)
-    for image in range(len(predictions)) if images is None else images:
-        rows = predictions.candidates_of(image)
-        boxes = xywh[rows]
-        for first in range(len(boxes) - 1):
-            rest = slice(rows.start + first + 1, rows.stop)
-            alive = kept[:, rows.start + first]
-            if alive.any():
-                overlaps = iou(boxes[first], boxes[first + 1 :])
-                kept[:, rest] &= ~(alive[:, None] & (overlaps > limits))
+    candidates = Boxes(_to_xywh(predictions.boxes_xyxy), predictions.offsets)
+    sizes = candidates.counts()
+    if images is not None:
+        sizes = np.where(np.isin(np.arange(len(sizes)), list(images)), sizes, 0)
+    for chunk in like_sized_chunks(sizes, sizes * (sizes + len(limits))):
+        boxes, rows = pad_boxes(candidates, chunk)
+        overlaps = iou(boxes[:, :, None], boxes[:, None])  # (I, N, N)
+        alive = np.ones((len(chunk), len(limits), boxes.shape[1]), dtype=bool)
+        for first in range(boxes.shape[1] - 1):
+            too_close = overlaps[:, None, first, first + 1 :] > limits  # (I, T, N - first - 1)
+            alive[:, :, first + 1 :] &= ~(alive[:, :, first, None] & too_close)
+        image, rank = np.nonzero(rows >= 0)
+        kept[:, rows[image, rank]] = alive[image, :, rank].T
     return kept
 
 
