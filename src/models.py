@@ -26,7 +26,7 @@ class ModelInfo:
     """Everything that makes an experiment; the defaults are the paper's.
 
     Attributes:
-        encoder: a name in `encoders.ENCODERS`.
+        encoder: a name in `encoders.ENCODERS`, or `timm/<model>`.
         img_size: side of the network input, pixels; a multiple of 32, at least 192.
         batch_size: images to a training step.
         augmentation_level: a key of `augmentations.AUGMENTATION_LEVELS`.
@@ -87,7 +87,7 @@ def _se_resnext101(
 
 
 def _small_from_scratch(**changes: Any) -> ModelInfo:  # noqa: ANN401 - fields of ModelInfo
-    """A ResNet-18 that a CPU trains in minutes, without pretrained weights."""
+    """An experiment that a CPU trains in minutes, without pretrained weights."""
     settings: dict[str, Any] = {
         "encoder": "resnet18",
         "batch_size": 8,
@@ -145,7 +145,16 @@ MODELS: dict[str, ModelInfo] = {
         dropout_global=0.8,
     ),
     # Small ones for machines without a GPU.
-    "demo": _small_from_scratch(img_size=192, pyramid_width=48, head_depth=2, n_epochs=12),
+    "demo": _small_from_scratch(
+        encoder="timm/regnetx_002",
+        img_size=192,
+        hflip=True,
+        dropout_class=0.0,
+        dropout_global=0.0,
+        pyramid_width=48,
+        head_depth=2,
+        n_epochs=20,
+    ),
     "resnet18_256_scratch": _small_from_scratch(img_size=256),
 }
 

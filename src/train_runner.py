@@ -24,9 +24,12 @@ from src.models import ModelInfo, get_model_info
 from src.runs import DEBUG_TAG, Run, check_tag
 
 if TYPE_CHECKING:  # what an action needs is imported when it runs: `--help` waits for nothing
+    from collections.abc import Sequence
+
     import torch
     from torch.utils.data import Dataset
 
+    from src.datasets.annotations import Record
     from src.predictions import Predictions
     from src.retinanet.model import RetinaNet
 
@@ -185,11 +188,11 @@ def test_model(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None
     from src.datasets.loaders import load_labelled_images, unlabelled_loader
     from src.engine import choose_device, predict
     from src.training import prediction_header, sample_options
-    from src.visualizations.overlays import draw_predictions, save_picture
+    from src.visualizations.overlays import contact_sheet, draw_predictions, save_picture
 
     device = choose_device(arguments.device)
     images = load_labelled_images(arguments.data_dir, run.fold, debug=arguments.debug)
-    records = images.valid[: arguments.num_images]
+    records = _pick_images(images.valid, arguments.num_images)
     dataset = ValidationDataset(records, images.images_dir, sample_options(info))
     for epoch in _epochs_to_use(run, arguments):
         model = _load_model(run, info, epoch, arguments.weights_dir, device)
@@ -199,16 +202,16 @@ def test_model(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None
         header = prediction_header(run, info, epoch)
         predictions = predict(model, loader, device=device, header=header)
         threshold = _threshold(run, epoch, arguments.threshold)
+        folder = run.pics_dir / f"{epoch:03}"
+        pictures = []
         for i, record in enumerate(records):
-            picture = draw_predictions(
-                dataset[i].image[0].numpy(),
-                predictions,
-                i,
-                threshold=threshold,
-                nms=arguments.nms,
+            image = dataset[i].image[0].numpy()
+            pictures.append(
+                draw_predictions(image, predictions, i, threshold=threshold, nms=arguments.nms)
             )
-            save_picture(run.pics_dir / f"{epoch:03}" / f"{record.patient_id}.png", picture)
-        print(f"epoch {epoch}: {len(records)} pictures\n{run.pics_dir / f'{epoch:03}'}")
+            save_picture(folder / f"{record.patient_id}.png", pictures[-1])
+        save_picture(folder / "overview.png", contact_sheet(pictures))
+        print(f"epoch {epoch}: {len(records)} pictures and overview.png\n{folder}")
 
 
 def _saved_or_new_predictions(
@@ -248,6 +251,14 @@ def _saved_or_new_predictions(
     predictions = predict(model, loader, device=device, header=header)
     predictions.save(path)
     return predictions, path
+
+
+def _pick_images(records: Sequence[Record], n_images: int) -> list[Record]:
+    """Take two images with boxes for each one without, as far as there are."""
+    with_boxes = [record for record in records if len(record.boxes_xywh)]
+    without = [record for record in records if not len(record.boxes_xywh)]
+    n_without = max(n_images // 3, n_images - len(with_boxes))
+    return with_boxes[: n_images - min(n_without, len(without))] + without[:n_without]
 
 
 def _load_model(

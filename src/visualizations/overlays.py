@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +21,8 @@ FOUND_COLOUR = (230, 159, 0)
 TEXT_COLOUR = (240, 240, 240)
 MIN_SIDE = 512  # smaller images are enlarged, so that the text is readable
 CAPTION_HEIGHT = 26
+SHEET_TILE = 384  # width of a picture on a contact sheet
+SHEET_COLUMNS = 4
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -93,6 +96,24 @@ def draw_predictions(
         scores=predictions.scores[rows][kept],
         caption=caption,
     )
+
+
+def contact_sheet(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Lay pictures of one size out in rows of four, reduced.
+
+    Args:
+        pictures: (H, W, 3) each, RGB.
+
+    Returns:
+        (H', W', 3) uint8, RGB.
+    """
+    height, width, _ = pictures[0].shape
+    tile = (SHEET_TILE, round(SHEET_TILE * height / width))
+    tiles = [cv2.resize(picture, tile, interpolation=cv2.INTER_AREA) for picture in pictures]
+    n_columns = min(SHEET_COLUMNS, len(tiles))
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % n_columns)
+    rows = [np.hstack(tiles[i : i + n_columns]) for i in range(0, len(tiles), n_columns)]
+    return np.asarray(np.vstack(rows), dtype=np.uint8)
 
 
 def save_picture(path: Path, picture: NDArray[np.uint8]) -> None:
