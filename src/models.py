@@ -28,13 +28,16 @@ class ModelInfo:
     Attributes:
         encoder: a name in `encoders.ENCODERS`, or `timm/<model>`.
         img_size: side of the network input, pixels; a multiple of 32, at least 192.
+        source_crop: side of the central square of the file that is shown, its pixels; None
+            shows the whole image.
         batch_size: images to a training step.
         augmentation_level: a key of `augmentations.AUGMENTATION_LEVELS`.
         box_points: points of a box that are carried through a rotation.
         hflip: mirror every second training image.
         pretrained: start the encoder from ImageNet weights.
-        train_batch_norm: let batch norm follow the batches. Frozen statistics are the paper's
-            way; without pretrained weights they would be 0 and 1 and normalise nothing.
+        batch_norm: "frozen" statistics are the paper's way; without pretrained weights they
+            would be 0 and 1 and normalise nothing. "train" lets them follow the batches. "auto"
+            trains batch norm exactly where the encoder is not pretrained.
         dropout_class: before the class head's output.
         dropout_global: before the global head's linear layer.
         pyramid_levels: consecutive levels from 2..5 to 5..7.
@@ -51,12 +54,13 @@ class ModelInfo:
 
     encoder: str
     img_size: int = 512
+    source_crop: int | None = None
     batch_size: int
     augmentation_level: int = 10
     box_points: Literal["thirds", "corners"] = "thirds"
     hflip: bool = False
     pretrained: bool = True
-    train_batch_norm: bool = False
+    batch_norm: Literal["auto", "frozen", "train"] = "auto"
     dropout_class: float = 0.5
     dropout_global: float = 0.5
     pyramid_levels: tuple[int, ...] = PAPER_LEVELS
@@ -68,22 +72,27 @@ class ModelInfo:
     clip_norm: float = 0.05
     n_epochs: int = 15
 
+    @property
+    def trains_batch_norm(self) -> bool:
+        """Say whether batch norm follows the batches."""
+        if self.batch_norm == "auto":
+            return not self.pretrained
+        return self.batch_norm == "train"
+
 
 def _se_resnext101(
     *,
     dropout: float = 0.5,
-    batch_size: int,
     augmentation_level: int = 20,
-    **changes: Any,  # noqa: ANN401 - fields of ModelInfo
+    **settings: Any,  # noqa: ANN401 - of ModelInfo
 ) -> ModelInfo:
-    return ModelInfo(
-        encoder="se_resnext101",
-        dropout_class=dropout,
-        dropout_global=dropout,
-        batch_size=batch_size,
-        augmentation_level=augmentation_level,
-        **changes,
+    return _with_dropout(
+        dropout, encoder="se_resnext101", augmentation_level=augmentation_level, **settings
     )
+
+
+def _with_dropout(dropout: float, **settings: Any) -> ModelInfo:  # noqa: ANN401 - of ModelInfo
+    return ModelInfo(dropout_class=dropout, dropout_global=dropout, **settings)
 
 
 def _small_from_scratch(**changes: Any) -> ModelInfo:  # noqa: ANN401 - fields of ModelInfo
@@ -92,7 +101,6 @@ def _small_from_scratch(**changes: Any) -> ModelInfo:  # noqa: ANN401 - fields o
         "encoder": "resnet18",
         "batch_size": 8,
         "pretrained": False,
-        "train_batch_norm": True,
         "pyramid_levels": WITHOUT_P2,
         "pyramid_width": 64,
         "learning_rate": 2e-3,
@@ -102,8 +110,8 @@ def _small_from_scratch(**changes: Any) -> ModelInfo:  # noqa: ANN401 - fields o
     return ModelInfo(**(settings | changes))
 
 
-MODELS: dict[str, ModelInfo] = {
-    # The original release's table.
+# The 27 experiments of the original release's table.
+ORIGINAL: dict[str, ModelInfo] = {
     "resnet101_512": ModelInfo(encoder="resnet101", batch_size=6, augmentation_level=20),
     "resnet152_512": ModelInfo(encoder="resnet152", batch_size=4, augmentation_level=20),
     "se_resnext101_512": _se_resnext101(batch_size=3, augmentation_level=10),
@@ -121,9 +129,7 @@ MODELS: dict[str, ModelInfo] = {
     "se_resnext101_dr0.75_512_aug21": _se_resnext101(
         dropout=0.75, batch_size=6, augmentation_level=21
     ),
-    "se_resnext101_dr_512_without_pretrained": _se_resnext101(
-        batch_size=4, pretrained=False, train_batch_norm=True
-    ),
+    "se_resnext101_dr_512_without_pretrained": _se_resnext101(batch_size=4, pretrained=False),
     "se_resnext101_512_bs12": _se_resnext101(batch_size=12, augmentation_level=10),
     "se_resnext101_512_bs12_aug20": _se_resnext101(batch_size=12),
     "se_resnext101_512_sgd": _se_resnext101(
@@ -135,16 +141,74 @@ MODELS: dict[str, ModelInfo] = {
     ),
     "se_resnext101_256": _se_resnext101(img_size=256, batch_size=12, augmentation_level=10),
     "resnet34_256": ModelInfo(encoder="resnet34", img_size=256, batch_size=32),
+    "pnas_512": _with_dropout(0.0, encoder="pnasnet5large", batch_size=4),
+    "pnas_512_dr": _with_dropout(0.5, encoder="pnasnet5large", batch_size=2, augmentation_level=20),
+    "pnas_512_bs12": _with_dropout(0.0, encoder="pnasnet5large", batch_size=8),
+    "pnas_256_aug20": _with_dropout(
+        0.0, encoder="pnasnet5large", img_size=256, batch_size=8, augmentation_level=20
+    ),
+    "inc_resnet_v2_512": ModelInfo(
+        encoder="inceptionresnetv2", batch_size=4, augmentation_level=20
+    ),
+    "inc_resnet_v2_512_dr": _with_dropout(
+        0.6, encoder="inceptionresnetv2", batch_size=4, augmentation_level=20
+    ),
+    "inc_resnet_v2_256": ModelInfo(
+        encoder="inceptionresnetv2", img_size=256, batch_size=16, augmentation_level=20
+    ),
     "resnet50_512": ModelInfo(encoder="resnet50", batch_size=12, augmentation_level=15),
     "se_resnext50_512": ModelInfo(encoder="se_resnext50", batch_size=8, augmentation_level=20),
-    "se_resnext50_512_dr0.8": ModelInfo(
-        encoder="se_resnext50",
-        batch_size=8,
-        augmentation_level=20,
-        dropout_class=0.8,
-        dropout_global=0.8,
+    "se_resnext50_512_dr0.8": _with_dropout(
+        0.8, encoder="se_resnext50", batch_size=8, augmentation_level=20
     ),
-    # Small ones for machines without a GPU.
+    "nasnet_mobile_512": ModelInfo(encoder="nasnet_mobile", batch_size=8, augmentation_level=20),
+    "xception_512_dr": _with_dropout(0.6, encoder="xception", batch_size=6, augmentation_level=20),
+}
+
+# Experiments that only the second place's own code had.
+SECOND_PLACE: dict[str, ModelInfo] = {
+    "resnet34_512": ModelInfo(encoder="resnet34", batch_size=8),
+    "resnet34_1024": ModelInfo(encoder="resnet34", img_size=1024, batch_size=4),
+    "dpn92_256": ModelInfo(encoder="dpn92", img_size=256, batch_size=4),
+    "dpn92_512": ModelInfo(encoder="dpn92", batch_size=4),
+    "dpn92_512_aug20": ModelInfo(encoder="dpn92", batch_size=4, augmentation_level=20),
+    "dpn92_512_dr": ModelInfo(encoder="dpn92", batch_size=6, augmentation_level=20),
+    "pnas_256": _with_dropout(0.0, encoder="pnasnet5large", img_size=256, batch_size=8),
+    "nasnet_mobile_768": ModelInfo(
+        encoder="nasnet_mobile",
+        img_size=768,
+        source_crop=768,
+        batch_size=6,
+        augmentation_level=20,
+        pyramid_levels=WITHOUT_P2,
+    ),
+    "nasnet_mobile_1024": ModelInfo(
+        encoder="nasnet_mobile",
+        img_size=1024,
+        batch_size=3,
+        augmentation_level=20,
+        pyramid_levels=WITHOUT_P2,
+    ),
+}
+
+# What the field has moved to since, with the paper's training.
+MODERN: dict[str, ModelInfo] = {
+    "convnext_tiny_512": ModelInfo(
+        encoder="timm/convnext_tiny", batch_size=8, augmentation_level=20
+    ),
+    "swinv2_tiny_512": ModelInfo(
+        encoder="timm/swinv2_tiny_window8_256", batch_size=8, augmentation_level=20
+    ),
+    "timm_seresnext50_512": ModelInfo(
+        encoder="timm/seresnext50_32x4d", batch_size=8, augmentation_level=20
+    ),
+    "efficientnet_b3_512": ModelInfo(
+        encoder="timm/efficientnet_b3", batch_size=8, augmentation_level=20
+    ),
+}
+
+# For machines without a GPU.
+SMALL: dict[str, ModelInfo] = {
     "demo": _small_from_scratch(
         encoder="timm/regnetx_002",
         img_size=192,
@@ -157,6 +221,8 @@ MODELS: dict[str, ModelInfo] = {
     ),
     "resnet18_256_scratch": _small_from_scratch(img_size=256),
 }
+
+MODELS: dict[str, ModelInfo] = ORIGINAL | SECOND_PLACE | MODERN | SMALL
 
 
 def get_model_info(name: str, **changes: object) -> ModelInfo:
@@ -177,6 +243,15 @@ def get_model_info(name: str, **changes: object) -> ModelInfo:
     return dataclasses.replace(MODELS[name], **given)  # type: ignore[arg-type]
 
 
+def count_parameters(info: ModelInfo) -> int:
+    """Count the numbers that are trained, without taking memory for them."""
+    import torch
+
+    with torch.device("meta"):
+        model = build_model(info)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def build_model(info: ModelInfo, *, encoder_weights: Path | None = None) -> RetinaNet:
     """Build the network of an experiment.
 
@@ -193,5 +268,5 @@ def build_model(info: ModelInfo, *, encoder_weights: Path | None = None) -> Reti
         head_depth=info.head_depth,
         dropout_class=info.dropout_class,
         dropout_global=info.dropout_global,
-        train_batch_norm=info.train_batch_norm,
+        train_batch_norm=info.trains_batch_norm,
     )

@@ -55,8 +55,9 @@ class Predictions:
         true_offsets: (I + 1,) int64, like `offsets`.
         true_boxes_xyxy: (M, 4) float32, pixels of the network input.
         true_categories: (I,) int64, -1 where unknown.
-        header: img_size (pixels of the square network input), model, fold, epoch and what else
-            tells where the file comes from; plain JSON values.
+        header: img_size (side of the network input, pixels), source_crop (side of the file's
+            central square that it shows, None for all), model, fold, epoch and what else tells
+            where the file comes from; plain JSON values.
     """
 
     ids: NDArray[np.str_]
@@ -91,10 +92,14 @@ class Predictions:
         """Return the rows of `true_boxes_xyxy` that belong to an image."""
         return slice(int(self.true_offsets[image]), int(self.true_offsets[image + 1]))
 
-    def to_file_pixels(self) -> NDArray[np.float64]:
-        """Return the factor x, y, x, y from network pixels to the file's, (I, 4)."""
-        sizes = self.image_sizes[:, ::-1].astype(np.float64) / self.img_size
-        return np.concatenate([sizes, sizes], axis=1)
+    def in_file_pixels(self, image: int, boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Carry boxes (N, 4) of an image from pixels of the network input to those of its file."""
+        file_size = self.image_sizes[image, ::-1].astype(np.float64)  # width, height
+        source_crop = self.header.get("source_crop")
+        shown = np.full(2, float(source_crop)) if source_crop else file_size
+        corner = (file_size - shown) / 2
+        boxes = boxes_xyxy.astype(np.float64)
+        return boxes * np.tile(shown / self.img_size, 2) + np.tile(corner, 2)
 
     def save(self, path: Path) -> None:
         """Write to `path` (.npz), whole or not at all."""
@@ -128,6 +133,8 @@ def _parse_header(path: Path, header: NDArray[Any]) -> dict[str, Any]:
         fields = json.loads(str(header))
         ok = fields["format"] == FORMAT and fields["version"] == FORMAT_VERSION
         ok = ok and isinstance(fields["img_size"], int) and fields["img_size"] > 0
+        source_crop = fields.get("source_crop")
+        ok = ok and (source_crop is None or (isinstance(source_crop, int) and source_crop > 0))
     except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         raise PredictionsError(f"{path}: not a predictions file: its header is wrong") from error
     if not ok:

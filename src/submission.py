@@ -34,12 +34,11 @@ def prediction_strings(
         patientId -> string, empty for an image without boxes; pixels of the image's file.
     """
     kept = suppress_at(predictions, [nms])[0] & (gate_scores(predictions, gate) > threshold)
-    factors = predictions.to_file_pixels()
     strings = {}
     for image, patient in enumerate(predictions.ids):
         rows = predictions.candidates_of(image)
         chosen = kept[rows]
-        boxes = predictions.boxes_xyxy[rows][chosen] * factors[image]
+        boxes = predictions.in_file_pixels(image, predictions.boxes_xyxy[rows][chosen])
         strings[str(patient)] = _format(boxes, predictions.scores[rows][chosen])
     return strings
 

@@ -72,6 +72,7 @@ def parse_arguments() -> argparse.Namespace:
         "default the best of check_metric")  # fmt: skip
     add("--nms", type=_share, default=0.05, help="IoU over which the weaker of two boxes goes")
     add("--num-images", type=_positive, default=24, help="test_model: how many pictures")
+    add("--list-models", action="store_true", help="print the experiments and stop")
     add("--overwrite", action="store_true", help="make predictions again that are there already")
     return parser.parse_args()
 
@@ -79,6 +80,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     with report_errors():
+        if arguments.list_models:
+            list_models()
+            return
         info = get_model_info(
             arguments.model,
             batch_size=arguments.batch_size,
@@ -98,6 +102,34 @@ def main() -> None:
             "test_model": test_model,
         }
         actions[arguments.action](run, info, arguments)
+
+
+def list_models() -> None:
+    """Print the experiments with their effective settings."""
+    from src.models import MODELS, count_parameters
+
+    row = "{:42} {:30} {:>5} {:>5} {:>5} {:>9} {:>10}  {}"
+    print(row.format("model", "encoder", "input", "batch", "augm.", "dropout", "parameters", ""))
+    for name, info in MODELS.items():
+        notes = [f"from scratch, batch norm {'trained' if info.trains_batch_norm else 'frozen'}"]
+        notes = [] if info.pretrained else notes
+        notes += [info.optimizer] if info.optimizer != "adam" else []
+        notes += [f"boxes by {info.box_points}"] if info.box_points != "thirds" else []
+        notes += [f"P{info.pyramid_levels[0]} to P{info.pyramid_levels[-1]}"]
+        dropout = f"{info.dropout_class:g}, {info.dropout_global:g}"
+        print(
+            row.format(
+                name,
+                info.encoder,
+                info.img_size,
+                info.batch_size,
+                info.augmentation_level,
+                dropout,
+                f"{count_parameters(info):,}",
+                "; ".join(notes),
+            ),
+            flush=True,
+        )
 
 
 def train(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
@@ -231,7 +263,7 @@ def _saved_or_new_predictions(
         path = run.test_predictions_path(epoch)
         paths = find_dicoms(DataFolder(arguments.data_dir).images_dir("test"))
         ids = [image.stem for image in paths]
-        dataset = TestDataset(paths, info.img_size)
+        dataset = TestDataset(paths, sample_options(info))
     else:
         path = run.predictions_path(epoch)
         images = load_labelled_images(arguments.data_dir, run.fold, debug=arguments.debug)

@@ -237,6 +237,7 @@ def sample_options(info: ModelInfo, seed: int = 0) -> SampleOptions:
     """Take from an experiment what shapes its samples."""
     return SampleOptions(
         img_size=info.img_size,
+        source_crop=info.source_crop,
         augmentation_level=info.augmentation_level,
         box_points=info.box_points,
         hflip=info.hflip,
@@ -248,6 +249,7 @@ def prediction_header(run: Run, info: ModelInfo, epoch: int) -> dict[str, Any]:
     """Say where predictions come from."""
     return {
         "img_size": info.img_size,
+        "source_crop": info.source_crop,
         "frame": "pixels of the network input",
         "model": run.model,
         "fold": run.fold,

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from src.datasets.transforms import Crop, whole_image_crop
+from src.datasets.transforms import Crop, central_crop
 
 FloatImage = NDArray[np.float32]
 
@@ -93,6 +93,7 @@ def draw_crop(
     rng: np.random.Generator,
     *,
     hflip: bool = False,
+    source_crop: int | None = None,
 ) -> Crop:
     """Draw the part of an image that is shown, and how it is bent.
 
@@ -101,8 +102,9 @@ def draw_crop(
         size: side of the crop, pixels.
         hflip: mirror every second sample. Differs from the original, which names flips in its
             table and never makes them; off by default.
+        source_crop: side of the central square that is shown, source pixels; None shows all.
     """
-    whole = whole_image_crop(source_size, size)
+    whole = central_crop(source_size, size, source_crop)
     shift_x, shift_y = rng.uniform(-MAX_CENTER_SHIFT, MAX_CENTER_SHIFT, size=2)
     stretch_x, stretch_y = np.exp2(rng.normal(0.0, level.scale, size=2))
     return Crop(

@@ -14,15 +14,21 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from src.datasets.annotations import AnnotationsError, Record
-from src.datasets.augmentations import AUGMENTATION_LEVELS, augment_pixels, draw_crop
+from src.datasets.augmentations import (
+    AUGMENTATION_LEVELS,
+    FloatImage,
+    augment_pixels,
+    draw_crop,
+)
 from src.datasets.dicom import read_image
 from src.datasets.transforms import (
     BoxPoints,
+    Crop,
     FloatArray,
+    central_crop,
     drop_boxes_outside,
     warp_boxes,
     warp_image,
-    whole_image_crop,
 )
 from src.structures import Target
 
@@ -52,6 +58,7 @@ class SampleOptions:
 
     Attributes:
         img_size: side of the network input, pixels.
+        source_crop: side of the central square of the file that is shown; None shows all.
         augmentation_level: a key of `AUGMENTATION_LEVELS`; for training samples.
         box_points: which points of a box are carried through the crop.
         hflip: mirror every second training sample.
@@ -62,6 +69,7 @@ class SampleOptions:
     """
 
     img_size: int
+    source_crop: int | None = None
     augmentation_level: int = 10
     box_points: BoxPoints = "thirds"
     hflip: bool = False
@@ -92,10 +100,20 @@ class TrainingDataset(Dataset[Sample]):
         rng = np.random.default_rng((options.seed, epoch, index))
         source = read_image(self.images_dir / f"{record.patient_id}.dcm")
         file_size = (source.shape[0], source.shape[1])
-        crop = draw_crop(file_size, options.img_size, self.level, rng, hflip=options.hflip)
+        crop = draw_crop(
+            file_size,
+            options.img_size,
+            self.level,
+            rng,
+            hflip=options.hflip,
+            source_crop=options.source_crop,
+        )
         image = augment_pixels(warp_image(source, crop), self.level, rng)
         boxes = warp_boxes(record.boxes_xywh, crop, options.box_points)
-        return _make_sample(record, image, boxes, file_size, clip=options.clip_boxes)
+        boxes = drop_boxes_outside(boxes, options.img_size)
+        if options.clip_boxes:
+            boxes = boxes.clip(0, options.img_size)
+        return _make_sample(record, image, boxes, file_size)
 
 
 class ValidationDataset(Dataset[Sample]):
@@ -110,12 +128,14 @@ class ValidationDataset(Dataset[Sample]):
         return len(self.records)
 
     def __getitem__(self, index: int) -> Sample:
-        record, size = self.records[index], self.options.img_size
+        record, options = self.records[index], self.options
         source = read_image(self.images_dir / f"{record.patient_id}.dcm")
-        image = shrink_image(source, size, self.options.reduction)
+        image = shrink_image(
+            source, options.img_size, options.reduction, source_crop=options.source_crop
+        )
         file_size = (source.shape[0], source.shape[1])
-        boxes = warp_boxes(record.boxes_xywh, whole_image_crop(file_size, size))
-        return _make_sample(record, image, boxes, file_size, clip=False)
+        crop = central_crop(file_size, options.img_size, options.source_crop)
+        return _make_sample(record, image, warp_boxes(record.boxes_xywh, crop), file_size)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -139,8 +159,14 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return iter([(self.epoch, int(index)) for index in order[: self.n_kept]])
 
 
-def shrink_image(image: np.ndarray, size: int, reduction: Reduction = "subsample") -> np.ndarray:
-    """Squeeze a whole image into a square.
+def shrink_image(
+    image: FloatImage,
+    size: int,
+    reduction: Reduction = "subsample",
+    *,
+    source_crop: int | None = None,
+) -> FloatImage:
+    """Squeeze a whole image, or its central square of side `source_crop`, into a square.
 
     Args:
         image: (H, W) float32.
@@ -148,9 +174,15 @@ def shrink_image(image: np.ndarray, size: int, reduction: Reduction = "subsample
     Returns:
         (size, size) float32; by "subsample" image[::2, ::2] for 1024 -> 512.
     """
-    if reduction == "area":
-        return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA))
-    return warp_image(image, whole_image_crop((image.shape[0], image.shape[1]), size))
+    crop = central_crop((image.shape[0], image.shape[1]), size, source_crop)
+    if reduction == "subsample":
+        return warp_image(image, crop)
+    # Every pixel counts: reduce the image as a whole, then cut out at the new scale.
+    height, width = (
+        round(side * scale) for side, scale in zip(image.shape, crop.scale_xy[::-1], strict=True)
+    )
+    smaller = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+    return warp_image(smaller, Crop(size, (width / 2, height / 2), (1.0, 1.0)))
 
 
 def check_images_exist(records: Sequence[Record], images_dir: Path) -> None:
@@ -170,17 +202,8 @@ def check_images_exist(records: Sequence[Record], images_dir: Path) -> None:
 
 
 def _make_sample(
-    record: Record,
-    image: np.ndarray,
-    boxes_xyxy: FloatArray,
-    file_size: tuple[int, int],
-    *,
-    clip: bool,
+    record: Record, image: FloatImage, boxes_xyxy: FloatArray, file_size: tuple[int, int]
 ) -> Sample:
-    size = image.shape[0]
-    boxes_xyxy = drop_boxes_outside(boxes_xyxy, size)
-    if clip:
-        boxes_xyxy = boxes_xyxy.clip(0, size)
     target = Target(torch.from_numpy(boxes_xyxy.astype(np.float32)), record.category)
     tensor = torch.from_numpy(np.ascontiguousarray(image))[None]
     return Sample(tensor, target, record.patient_id, file_size)

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from src.datasets.annotations import AnnotationsError
-from src.datasets.detection_dataset import Reduction, Sample, shrink_image
+from src.datasets.detection_dataset import Sample, SampleOptions, shrink_image
 from src.datasets.dicom import read_image
 from src.structures import UNKNOWN_CATEGORY, Target
 
@@ -20,20 +20,19 @@ class TestDataset(Dataset[Sample]):
 
     __test__ = False  # not a test of pytest's
 
-    def __init__(
-        self, paths: Sequence[Path], img_size: int, reduction: Reduction = "subsample"
-    ) -> None:
+    def __init__(self, paths: Sequence[Path], options: SampleOptions) -> None:
         self.paths = paths
-        self.img_size = img_size
-        self.reduction = reduction
+        self.options = options
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Sample:
-        path = self.paths[index]
+        path, options = self.paths[index], self.options
         source = read_image(path)
-        image = shrink_image(source, self.img_size, self.reduction)
+        image = shrink_image(
+            source, options.img_size, options.reduction, source_crop=options.source_crop
+        )
         return Sample(
             image=torch.from_numpy(np.ascontiguousarray(image))[None],
             target=Target(torch.zeros(0, 4), UNKNOWN_CATEGORY),

@@ -66,15 +66,17 @@ class Crop:
         return to_source @ _mirror(self.size) if self.hflip else to_source
 
 
-def whole_image_crop(source_size: tuple[int, int], size: int) -> Crop:
-    """Return the crop that shows all of an image, squeezed into a square.
+def central_crop(source_size: tuple[int, int], size: int, source_crop: int | None = None) -> Crop:
+    """Return the crop that shows all of an image, squeezed into a square, or its centre.
 
     Args:
         source_size: height and width of the source image, pixels.
         size: side of the crop, pixels.
+        source_crop: side of the central square that is shown, source pixels; None shows all.
     """
     height, width = source_size
-    return Crop(size, (width / 2, height / 2), (size / width, size / height))
+    shown_height, shown_width = (source_crop, source_crop) if source_crop else source_size
+    return Crop(size, (width / 2, height / 2), (size / shown_width, size / shown_height))
 
 
 def warp_image(image: NDArray[np.float32], crop: Crop) -> NDArray[np.float32]:
