@@ -22,6 +22,7 @@ import config
 from src.errors import CommandParser, InputError, report_errors
 from src.models import ModelInfo, get_model_info
 from src.runs import DEBUG_TAG, Run, check_tag
+from src.threads import wait_passively
 
 if TYPE_CHECKING:  # what an action needs is imported when it runs: `--help` waits for nothing
     from collections.abc import Sequence
@@ -60,8 +61,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--debug", type=_yes_or_no, nargs="?", const=True, default=False,
         help="a few images only, in a run of their own")  # fmt: skip
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    add("--num-workers", type=_natural, help="processes that prepare images; by default 2 for a "
-        "CPU, up to 8 for a GPU")  # fmt: skip
+    add("--num-workers", type=_natural, help="processes that prepare images; by default one for "
+        "each core, half of that where the network runs on the CPU, 8 at most")  # fmt: skip
     add("--data-dir", type=Path, default=config.DATA_DIR, help="the challenge's unpacked archive")
     add("--output-dir", type=Path, default=config.OUTPUT_DIR, help="the folder of all runs")
     add("--resume", action="store_true", help="go on with a training that was stopped")
@@ -79,6 +80,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    wait_passively()
     with report_errors():
         if arguments.list_models:
             list_models()

@@ -26,7 +26,7 @@ from src.datasets.folds import load_folds, split_records
 from src.structures import Batch
 
 N_DEBUG_TRAIN, N_DEBUG_VALID = 32, 16  # images
-MAX_WORKERS_CPU, MAX_WORKERS_CUDA = 2, 8
+MAX_WORKERS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +100,9 @@ def _loader(
 ) -> DataLoader[Batch]:
     on_cuda = device.type == "cuda"
     if n_workers is None:
-        n_workers = min(os.cpu_count() or 1, MAX_WORKERS_CUDA if on_cuda else MAX_WORKERS_CPU)
+        n_cores = os.cpu_count() or 1
+        # On a CPU the network needs the cores: half of them prepare images, and mostly wait.
+        n_workers = min(n_cores if on_cuda else max(1, n_cores // 2), MAX_WORKERS)
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_size=batch_size,
