@@ -156,6 +156,8 @@ def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise AnnotationsError(f"{path}: not a readable CSV file: {error}") from error
+    if not isinstance(table.index, pd.RangeIndex):
+        raise AnnotationsError(f"{path}: line 2: more cells than the header has columns")
     missing = [column for column in columns if column not in table]
     if missing:
         raise AnnotationsError(

@@ -14,6 +14,7 @@ scaled them: the stored value / 255. Every other kind is brought to the same ran
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,11 @@ def read_image(path: Path) -> NDArray[np.float32]:
     """
     dataset = _read_dataset(path)
     _check_header(path, dataset)
+    slope, intercept = _rescale(path, dataset)
     stored = _decode(path, dataset)
     if stored.ndim == 3:
         stored = _grey_from_colour(path, stored)
-    pixels = _scale(dataset, stored)
+    pixels = _scale(stored, slope, intercept)
     return 1 - pixels if dataset.PhotometricInterpretation == "MONOCHROME1" else pixels
 
 
@@ -104,6 +106,7 @@ def _check_header(path: Path, dataset: FileDataset, *, has_pixels: bool = True) 
         frames = int(dataset.get("NumberOfFrames", None) or 1)
         kind = str(dataset.get("PhotometricInterpretation", ""))
         bits = int(dataset.BitsAllocated)
+        lacks_pixels = has_pixels and not dataset.get("PixelData")
     except Exception as error:
         raise DicomError(f"{path}: broken header: {_cause(error)}") from error
     if not 0 < rows * columns <= MAX_PIXELS or rows < 0:
@@ -114,7 +117,7 @@ def _check_header(path: Path, dataset: FileDataset, *, has_pixels: bool = True) 
         raise DicomError(f"{path}: photometric interpretation {kind!r} is not grey")
     if bits not in (8, 16, 32):
         raise DicomError(f"{path}: {bits} bits allocated; 8, 16 or 32 are read")
-    if has_pixels and "PixelData" not in dataset:
+    if lacks_pixels:
         raise DicomError(f"{path}: has no pixel data")
 
 
@@ -127,7 +130,12 @@ def _decode(path: Path, dataset: FileDataset) -> NDArray[Any]:
             dataset.file_meta.TransferSyntaxUID.is_compressed
         ):
             _check_length(path, dataset)
-        return dataset.pixel_array
+        stored = dataset.pixel_array
+        if stored.shape[:2] != (dataset.Rows, dataset.Columns):
+            raise DicomError(
+                f"{path}: has the pixels of several frames; one image to a file is read"
+            )
+        return stored
     except DicomError:
         raise
     except Exception as error:  # decoders raise their own kinds, pydicom many
@@ -167,10 +175,19 @@ def _grey_from_colour(path: Path, stored: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(stored[..., 1])
 
 
-def _scale(dataset: FileDataset, stored: NDArray[Any]) -> NDArray[np.float32]:
+def _rescale(path: Path, dataset: FileDataset) -> tuple[float, float]:
+    try:
+        slope = float(dataset.get("RescaleSlope", None) or 1)
+        intercept = float(dataset.get("RescaleIntercept", None) or 0)
+    except Exception as error:
+        raise DicomError(f"{path}: broken header: rescale: {_cause(error)}") from error
+    if not (math.isfinite(slope) and math.isfinite(intercept)):
+        raise DicomError(f"{path}: broken header: rescale slope {slope}, intercept {intercept}")
+    return slope, intercept
+
+
+def _scale(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[np.float32]:
     """Bring stored values to [0, 1]."""
-    slope = float(dataset.get("RescaleSlope", None) or 1)
-    intercept = float(dataset.get("RescaleIntercept", None) or 0)
     if stored.dtype == np.uint8 and (slope, intercept) == (1, 0):
         return stored.astype(np.float32) / np.float32(MAX_8_BIT)
     values = stored.astype(np.float64) * slope + intercept

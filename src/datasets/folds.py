@@ -64,14 +64,15 @@ def read_folds(path: Path) -> dict[str, int]:
         AnnotationsError: the file is missing, a column is, or a fold is no whole number.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise AnnotationsError(f"{path}: cannot be read: {error}") from error
-    if not rows or not {"patientId", "fold"} <= set(rows[0]):
+    if not rows or not {"patientId", "fold"} <= set(rows[0][1]):
         raise AnnotationsError(f"{path}: needs rows with the columns patientId and fold")
     folds: dict[str, int] = {}
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         patient, fold = row["patientId"], row["fold"]
         if fold is None or not (fold.isascii() and fold.isdigit()):
             raise AnnotationsError(f"{path}: line {line}: fold {fold!r} is not a whole number")
@@ -98,7 +99,7 @@ def split_records(
     """
     lost = [record.patient_id for record in records if record.patient_id not in folds]
     if lost:
-        raise AnnotationsError(f"patient {lost[0]} and {len(lost) - 1} more have no fold")
+        raise AnnotationsError(f"{len(lost)} patients have no fold, the first is {lost[0]}")
     train = [record for record in records if folds[record.patient_id] != fold]
     valid = [record for record in records if folds[record.patient_id] == fold]
     if not valid:

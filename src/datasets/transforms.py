@@ -7,7 +7,7 @@ is warped through it, the boxes go the other way.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
@@ -112,8 +112,10 @@ def warp_boxes(boxes_xywh: FloatArray, crop: Crop, points: BoxPoints = "thirds")
     """
     corner, size = boxes_xywh[:, None, :2], boxes_xywh[:, None, 2:]
     source = corner + size * BOX_POINTS[points]  # (M, P, 2)
-    to_crop = np.linalg.inv(crop.matrix())
+    to_crop = np.linalg.inv(replace(crop, hflip=False).matrix())
     carried = source @ to_crop[:2, :2].T + to_crop[:2, 2]
+    if crop.hflip:  # edges, other than pixels, mirror to size - x
+        carried[..., 0] = crop.size - carried[..., 0]
     return np.concatenate([carried.min(axis=1), carried.max(axis=1)], axis=1)
 
 

@@ -1,0 +1,170 @@
+import shutil
+
+import pytest
+import torch
+
+from src.datasets.annotations import AnnotationsError
+from src.datasets.detection_dataset import SampleOptions
+from src.datasets.loaders import (
+    N_DEBUG_TRAIN,
+    N_DEBUG_VALID,
+    load_labelled_images,
+    training_loader,
+    unlabelled_loader,
+    validation_loader,
+)
+from src.datasets.test_dataset import TestDataset, find_dicoms
+from tests.datasets.conftest import LANDSCAPE, LANDSCAPE_SIZE, N_TEST, N_TRAIN
+
+CPU = torch.device("cpu")
+OPTIONS = SampleOptions(img_size=32, augmentation_level=20, hflip=True, seed=3)
+
+
+def read_epochs(images, n_workers, n_epochs):
+    """Return the batches of each epoch."""
+    loader, sampler = training_loader(
+        images, OPTIONS, batch_size=16, n_workers=n_workers, device=CPU
+    )
+    epochs = []
+    for epoch in range(n_epochs):
+        sampler.epoch = epoch
+        epochs.append(list(loader))
+    return epochs
+
+
+def assert_same_batch(batch, other):
+    assert batch.ids == other.ids
+    assert torch.equal(batch.images, other.images)
+    for target, other_target in zip(batch.targets, other.targets, strict=True):
+        assert torch.equal(target.boxes_xyxy, other_target.boxes_xyxy)
+        assert target.category == other_target.category
+
+
+# load_labelled_images
+
+
+def test_load_labelled_images_parts_the_folds(data_dir):
+    folds = [load_labelled_images(data_dir, fold) for fold in range(4)]
+    for images in folds:
+        train, valid = ({r.patient_id for r in part} for part in (images.train, images.valid))
+        assert not train & valid
+        assert len(train | valid) == N_TRAIN
+    assert len({r.patient_id for images in folds for r in images.valid}) == N_TRAIN
+
+
+def test_load_labelled_images_keeps_a_few_for_debugging(data_dir):
+    images = load_labelled_images(data_dir, 1)
+    few = load_labelled_images(data_dir, 1, debug=True)
+    assert (len(few.train), len(few.valid)) == (N_DEBUG_TRAIN, N_DEBUG_VALID) == (32, 16)
+    assert {r.patient_id for r in few.train} < {r.patient_id for r in images.train}
+    assert {r.patient_id for r in few.valid} < {r.patient_id for r in images.valid}
+
+
+def test_load_labelled_images_takes_the_folders_folds(data_dir, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(data_dir, copy)
+    lines = [f"p{i:02},{int(i >= 4)}" for i in range(N_TRAIN)]
+    (copy / "folds.csv").write_text("\n".join(["patientId,fold", *lines]))
+    images = load_labelled_images(copy, 0)
+    assert [record.patient_id for record in images.valid] == ["p00", "p01", "p02", "p03"]
+
+
+@pytest.mark.parametrize("part", ["train", "valid"])
+def test_load_labelled_images_refuses_a_missing_image(data_dir, tmp_path, part):
+    copy = tmp_path / "data"
+    shutil.copytree(data_dir, copy)
+    patient = getattr(load_labelled_images(copy, 0), part)[-1].patient_id
+    (copy / "stage_2_train_images" / f"{patient}.dcm").unlink()
+    with pytest.raises(AnnotationsError, match=rf"{patient}\.dcm: no such file"):
+        load_labelled_images(copy, 0)
+
+
+def test_load_labelled_images_refuses_an_unknown_fold(data_dir):
+    with pytest.raises(AnnotationsError, match="fold 4 has no images"):
+        load_labelled_images(data_dir, 4)
+
+
+def test_load_labelled_images_refuses_a_missing_folder(tmp_path):
+    with pytest.raises(AnnotationsError, match="no such data folder"):
+        load_labelled_images(tmp_path / "none", 0)
+
+
+# Loaders
+
+
+def test_training_loader_gives_the_same_batches_from_any_number_of_workers(data_dir):
+    images = load_labelled_images(data_dir, 0, debug=True)
+    alone, together = read_epochs(images, 0, 2), read_epochs(images, 2, 2)
+    for epoch, other in zip(alone, together, strict=True):
+        for batch, other_batch in zip(epoch, other, strict=True):
+            assert_same_batch(batch, other_batch)
+
+
+def test_training_loader_shows_each_image_once_in_another_order(data_dir):
+    images = load_labelled_images(data_dir, 0, debug=True)
+    first, second = (
+        [i for batch in epoch for i in batch.ids] for epoch in read_epochs(images, 0, 2)
+    )
+    assert sorted(first) == sorted(second) == [record.patient_id for record in images.train]
+    assert first != second
+
+
+def test_training_loader_gives_whole_batches(data_dir):
+    images = load_labelled_images(data_dir, 0)
+    loader, _ = training_loader(images, OPTIONS, batch_size=5, n_workers=0, device=CPU)
+    sizes = [len(batch.ids) for batch in loader]
+    assert sizes == [5] * (len(images.train) // 5)
+    assert len(loader) == len(sizes)
+
+
+def test_training_loader_gives_one_batch_of_a_small_set(data_dir):
+    images = load_labelled_images(data_dir, 0, debug=True)
+    loader, _ = training_loader(images, OPTIONS, batch_size=64, n_workers=0, device=CPU)
+    assert [len(batch.ids) for batch in loader] == [N_DEBUG_TRAIN]
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_validation_loader_shows_every_image_in_order(data_dir, n_workers):
+    images = load_labelled_images(data_dir, 0)
+    loader = validation_loader(images, OPTIONS, batch_size=5, n_workers=n_workers, device=CPU)
+    batches = list(loader)
+    ids = [patient for batch in batches for patient in batch.ids]
+    assert ids == [record.patient_id for record in images.valid]
+    assert len(ids) % 5  # the last batch is not whole, and there
+    assert batches[0].images.shape == (5, 1, 32, 32)
+
+
+def test_validation_loader_takes_landscapes(data_dir):
+    (fold,) = [
+        images
+        for images in (load_labelled_images(data_dir, fold) for fold in range(4))
+        if LANDSCAPE in [record.patient_id for record in images.valid]
+    ]
+    loader = validation_loader(fold, OPTIONS, batch_size=64, n_workers=0, device=CPU)
+    (batch,) = loader
+    sizes = dict(zip(batch.ids, batch.file_sizes, strict=True))
+    assert sizes[LANDSCAPE] == LANDSCAPE_SIZE
+    assert set(sizes.values()) == {LANDSCAPE_SIZE, (128, 128)}
+
+
+def test_unlabelled_loader_shows_every_image_in_order(data_dir):
+    paths = find_dicoms(data_dir / "stage_2_test_images")
+    dataset = TestDataset(paths, OPTIONS)
+    batches = list(unlabelled_loader(dataset, batch_size=2, n_workers=0, device=CPU))
+    assert [batch.ids for batch in batches] == [("t0", "t1"), ("t2", "t3"), ("t4",)]
+    assert sum(len(batch.targets) for batch in batches) == N_TEST
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than this machine has
+@pytest.mark.parametrize(
+    ("device", "n_cores", "expected"),
+    [("cpu", 1, 1), ("cpu", 2, 1), ("cpu", 6, 3), ("cpu", 64, 8), ("cuda", 4, 4), ("cuda", 64, 8)],
+)
+def test_loaders_choose_workers_by_device(data_dir, monkeypatch, device, n_cores, expected):
+    monkeypatch.setattr("os.cpu_count", lambda: n_cores)
+    images = load_labelled_images(data_dir, 0, debug=True)
+    loader = validation_loader(
+        images, OPTIONS, batch_size=4, n_workers=None, device=torch.device(device)
+    )
+    assert loader.num_workers == expected
+    assert loader.pin_memory == (device == "cuda")

@@ -1,0 +1,259 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from src.datasets.transforms import (
+    Crop,
+    central_crop,
+    drop_boxes_outside,
+    warp_boxes,
+    warp_image,
+)
+from tests.paths import shared
+
+# OpenCV 5 computes the weights of a bilinear interpolation in float32, scikit-image in float64: on
+# the golden crops that comes to .007 of 255 grey levels. OpenCV 4 rounded positions to 1/32 pixel,
+# up to 4 levels away, and would fail.
+MAX_GREY_DIFFERENCE = 0.02 / 255
+
+PLAIN = Crop(size=256, center_xy=(256.0, 256.0), scale_xy=(0.5, 0.5))
+BENT = {
+    "plain": PLAIN,
+    "moved": replace(PLAIN, center_xy=(270.0, 230.0)),
+    "stretched": replace(PLAIN, scale_xy=(0.45, 0.56)),
+    "turned": replace(PLAIN, angle=8.0),
+    "turned back": replace(PLAIN, angle=-8.0),
+    "sheared": replace(PLAIN, shear=6.0),
+    "all": Crop(256, (262.0, 250.0), (0.47, 0.54), angle=-5.0, shear=4.0),
+}
+BOX_XYWH = np.array([[120.0, 180.0, 130.0, 90.0]])
+
+
+def golden_geometry():
+    """Return the golden arrays and the crop of each case."""
+    golden = np.load(shared("golden") / "geometry.npz")
+    crops = [
+        Crop(int(size), (x, y), (scale_x, scale_y), angle=angle, shear=shear)
+        for size, x, y, scale_x, scale_y, angle, shear in golden["params"]
+    ]
+    return golden, crops
+
+
+def draw_box(box_xywh, size=512):
+    """Return a black image with a white box."""
+    x, y, w, h = (int(value) for value in box_xywh)
+    image = np.zeros((size, size), np.float32)
+    image[y : y + h, x : x + w] = 1
+    return image
+
+
+def bright_hull(image):
+    """Return xyxy of the pixels above 1/2, their far edges included."""
+    rows, columns = np.nonzero(image > 0.5)
+    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+
+
+def random_image(size):
+    return np.random.default_rng(3).random((size, size), dtype=np.float32)
+
+
+def areas(boxes_xyxy):
+    return np.prod(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], axis=1)
+
+
+# Against scikit-image's numbers
+
+
+def test_crop_matrix_equals_the_golden_matrices():
+    golden, crops = golden_geometry()
+    matrices = [crop.matrix() for crop in crops]
+    np.testing.assert_allclose(matrices, golden["matrices"], rtol=0, atol=1e-9)
+
+
+def test_warp_boxes_equals_the_golden_boxes():
+    golden, crops = golden_geometry()
+    boxes = [warp_boxes(golden["boxes_in_xywh"], crop) for crop in crops]
+    np.testing.assert_allclose(boxes, golden["boxes_out_xyxy"], rtol=0, atol=1e-9)
+
+
+def test_warp_image_equals_the_golden_crops():
+    golden, crops = golden_geometry()
+    image = golden["image"].astype(np.float32) / np.float32(255)
+    warped = [warp_image(image, crop) for crop in crops]
+    np.testing.assert_allclose(warped, golden["crops"], rtol=0, atol=MAX_GREY_DIFFERENCE)
+
+
+# By hand
+
+
+@pytest.mark.parametrize(
+    ("crop", "point", "expected"),
+    [
+        (Crop(10, (50.0, 60.0), (1.0, 1.0)), (5, 5), (50, 60)),
+        (Crop(10, (50.0, 60.0), (0.5, 0.25)), (10, 10), (60, 80)),
+        (Crop(10, (50.0, 60.0), (1.0, 1.0), angle=90.0), (10, 5), (50, 65)),
+        (Crop(10, (50.0, 60.0), (1.0, 1.0), shear=45.0), (5, 10), (45, 65)),
+        (Crop(10, (50.0, 60.0), (1.0, 1.0), hflip=True), (0, 3), (54, 58)),
+    ],
+    ids=["centre", "scale", "angle", "shear", "flip"],
+)
+def test_crop_matrix_leads_to_the_source(crop, point, expected):
+    found = crop.matrix() @ [*point, 1]
+    np.testing.assert_allclose(found, [*expected, 1], rtol=0, atol=1e-9)
+
+
+# Images
+
+
+def test_warp_image_takes_every_second_pixel_in_validation():
+    image = random_image(1024)
+    warped = warp_image(image, central_crop((1024, 1024), 512))
+    np.testing.assert_array_equal(warped, image[::2, ::2])
+
+
+@pytest.mark.parametrize("size", [1024, 256])
+def test_warp_image_takes_every_nth_pixel(size):
+    image = random_image(1024)
+    step = 1024 // size
+    warped = warp_image(image, central_crop((1024, 1024), size))
+    np.testing.assert_array_equal(warped, image[::step, ::step])
+
+
+def test_warp_image_mirrors_the_crop():
+    image = random_image(512)
+    crop = central_crop((512, 512), 256)
+    mirrored = warp_image(image, replace(crop, hflip=True))
+    np.testing.assert_array_equal(mirrored, warp_image(image, crop)[:, ::-1])
+
+
+def test_warp_image_mirrors_a_bent_crop():
+    image = random_image(512)
+    mirrored = warp_image(image, replace(BENT["all"], hflip=True))
+    np.testing.assert_allclose(mirrored, warp_image(image, BENT["all"])[:, ::-1], atol=1e-3)
+
+
+def test_warp_image_is_black_outside():
+    warped = warp_image(np.ones((512, 512), np.float32), replace(PLAIN, center_xy=(0.0, 256.0)))
+    assert np.all(warped[:, :127] == 0)
+    assert np.all(warped[:, 129:] == 1)
+
+
+def test_warp_image_squeezes_a_landscape_into_the_square():
+    image = random_image(600)[:300, :500]
+    warped = warp_image(image, central_crop((300, 500), 100))
+    np.testing.assert_allclose(warped, image[::3, ::5], rtol=0, atol=1e-3)
+
+
+def test_warp_image_returns_float32_of_the_crops_size():
+    warped = warp_image(random_image(64), BENT["all"])
+    assert warped.shape == (256, 256)
+    assert warped.dtype == np.float32
+
+
+# Boxes
+
+
+def test_warp_boxes_halves_the_whole_image_in_validation():
+    boxes = warp_boxes(np.array([[0.0, 0.0, 1024.0, 1024.0]]), central_crop((1024, 1024), 512))
+    np.testing.assert_allclose(boxes, [[0, 0, 512, 512]], rtol=0, atol=1e-9)
+
+
+def test_warp_boxes_through_the_identity_changes_the_format_alone():
+    boxes = warp_boxes(BOX_XYWH, central_crop((1024, 1024), 1024))
+    np.testing.assert_allclose(boxes, [[120, 180, 250, 270]], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("points", ["thirds", "corners"])
+def test_warp_boxes_keeps_no_boxes(points):
+    assert warp_boxes(np.zeros((0, 4)), BENT["all"], points).shape == (0, 4)
+
+
+@pytest.mark.parametrize("hflip", [False, True])
+@pytest.mark.parametrize("name", BENT)
+def test_warp_boxes_goes_where_the_pixels_go(name, hflip):
+    crop = replace(BENT[name], hflip=hflip)
+    hull = bright_hull(warp_image(draw_box(BOX_XYWH[0]), crop))
+    # Pixels have an extent, points have none: hull and box agree to about a pixel.
+    np.testing.assert_allclose(warp_boxes(BOX_XYWH, crop, "corners")[0], hull, rtol=0, atol=1.5)
+
+
+def test_warp_boxes_covers_the_very_pixels_of_a_straight_crop():
+    hull = bright_hull(warp_image(draw_box(BOX_XYWH[0]), PLAIN))
+    np.testing.assert_allclose(warp_boxes(BOX_XYWH, PLAIN)[0], hull, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("points", ["thirds", "corners"])
+def test_warp_boxes_keeps_the_size_when_mirrored(points):
+    plain = warp_boxes(BOX_XYWH, PLAIN, points)[0]
+    mirrored = warp_boxes(BOX_XYWH, replace(PLAIN, hflip=True), points)[0]
+    np.testing.assert_allclose(mirrored[[1, 3]], plain[[1, 3]], rtol=0, atol=1e-9)
+    assert mirrored[2] - mirrored[0] == pytest.approx(plain[2] - plain[0], abs=1e-9)
+
+
+@pytest.mark.parametrize("angle", [-6.0, 2.0, 6.0])
+def test_warp_boxes_by_thirds_is_tighter_than_by_corners(angle):
+    crop = replace(PLAIN, angle=angle)
+    true_area = np.prod(BOX_XYWH[0, 2:]) * 0.25
+    thirds, corners = (
+        areas(warp_boxes(BOX_XYWH, crop)),
+        areas(warp_boxes(BOX_XYWH, crop, "corners")),
+    )
+    assert thirds < corners
+    assert abs(thirds - true_area) < abs(corners - true_area)
+
+
+def test_warp_boxes_by_thirds_equals_corners_without_rotation():
+    crop = BENT["stretched"]
+    np.testing.assert_allclose(
+        warp_boxes(BOX_XYWH, crop), warp_boxes(BOX_XYWH, crop, "corners"), rtol=0, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("box", "kept"),
+    [
+        ((10, 10, 20, 20), True),
+        ((-5, -5, 1, 1), True),  # over the border
+        ((90, 90, 120, 120), True),
+        ((-50, -50, 150, 150), True),
+        ((-20, 10, 0, 20), False),
+        ((10, -20, 20, -1), False),
+        ((100, 10, 120, 20), False),
+        ((10, 101, 20, 120), False),
+        ((-20, 120, -1, 130), False),
+    ],
+)
+def test_drop_boxes_outside_keeps_what_shares_pixels(box, kept):
+    boxes = np.array([box], dtype=float)
+    np.testing.assert_array_equal(drop_boxes_outside(boxes, 100), boxes if kept else boxes[:0])
+
+
+def test_drop_boxes_outside_keeps_the_others_in_order():
+    boxes = np.array([[50.0, 50, 60, 60], [200, 0, 210, 10], [10, 10, 20, 20]])
+    np.testing.assert_array_equal(drop_boxes_outside(boxes, 100), boxes[[0, 2]])
+
+
+def test_drop_boxes_outside_keeps_no_boxes():
+    assert drop_boxes_outside(np.zeros((0, 4)), 100).shape == (0, 4)
+
+
+@pytest.mark.parametrize("size", [(1024, 1024), (300, 500)])
+def test_central_crop_shows_all_by_default(size):
+    height, width = size
+    boxes = warp_boxes(np.array([[0.0, 0.0, width, height]]), central_crop(size, 64))
+    np.testing.assert_allclose(boxes, [[0, 0, 64, 64]], rtol=0, atol=1e-9)
+
+
+def test_central_crop_shows_the_pixels_of_the_central_square():
+    image = random_image(512)
+    warped = warp_image(image, central_crop((512, 512), 128, 256))
+    np.testing.assert_array_equal(warped, image[128:384:2, 128:384:2])
+
+
+@pytest.mark.parametrize("size", [(1024, 1024), (300, 500)])
+def test_central_crop_does_not_squeeze_the_central_square(size):
+    height, width = size
+    box = np.array([[width / 2 - 100, height / 2 - 100, 200.0, 200.0]])
+    boxes = warp_boxes(box, central_crop(size, 64, 200))
+    np.testing.assert_allclose(boxes, [[0, 0, 64, 64]], rtol=0, atol=1e-9)
