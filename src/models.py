@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # torch takes seconds to import and `--help` needs none of it
 
 PAPER_LEVELS = (2, 3, 4, 5, 6, 7)
 WITHOUT_P2 = (3, 4, 5, 6, 7)
+TIMM_PREFIX = "timm/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,18 +230,22 @@ def get_model_info(name: str, **changes: object) -> ModelInfo:
     """Look up an experiment.
 
     Args:
-        name: in `MODELS`.
+        name: in `MODELS`, or `timm/<model>` for any encoder of timm with the paper's settings.
         changes: settings to override; None leaves one as it is.
 
     Raises:
         InputError: there is no such experiment; near names are given.
     """
-    if name not in MODELS:
+    if name.startswith(TIMM_PREFIX):
+        info = ModelInfo(encoder=name, batch_size=8, augmentation_level=20)
+    elif name in MODELS:
+        info = MODELS[name]
+    else:
         near = difflib.get_close_matches(name, MODELS, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(MODELS)}"
+        hint = f"did you mean {' or '.join(near)}?" if near else "--list-models names them"
         raise InputError(f"--model {name!r}: no such experiment; {hint}")
     given = {field: value for field, value in changes.items() if value is not None}
-    return dataclasses.replace(MODELS[name], **given)  # type: ignore[arg-type]
+    return dataclasses.replace(info, **given)  # type: ignore[arg-type]
 
 
 def count_parameters(info: ModelInfo) -> int:
