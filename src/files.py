@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from src.errors import InputError
 
@@ -58,6 +61,29 @@ def replaced_file(path: Path) -> Iterator[Path]:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_arrays(
+    path: Path, names: Iterable[str], kind: str, error: type[InputError]
+) -> dict[str, NDArray[Any]]:
+    """Read arrays of an .npz file; nothing in it can run code.
+
+    Args:
+        names: of the arrays, which must be there; others are left alone.
+        kind: what the file should be, for the message.
+        error: what is raised.
+
+    Raises:
+        error: missing, no .npz file, or without one of the arrays.
+    """
+    if not path.is_file():
+        raise error(f"{path}: no such {kind} file")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in names}
+    except Exception as broken:  # a broken zip raises nearly anything, MemoryError included
+        cause = " ".join(str(broken).split()) or type(broken).__name__
+        raise error(f"{path}: not a {kind} file: {cause}") from broken
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,7 +13,6 @@ makes a sweep cheap: the boxes above any score threshold are the start of that p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +23,6 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 IOU_THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75)
-MAX_PADDED = 4_000_000  # numbers in one padded table: keeps the memory of a pass below 100 MB
 
 
 class Boxes(NamedTuple):
@@ -112,20 +110,61 @@ def precision_steps(
     Returns:
         (K,) steps, 0 in images without true boxes.
     """
-    steps = np.zeros(len(predicted.xywh))
-    n_true_all = true.counts()
-    sizes = np.where(n_true_all > 0, predicted.counts(), 0)
-    for images in like_sized_chunks(sizes, sizes * n_true_all.max(initial=1) * len(thresholds)):
-        boxes, rows = pad_boxes(predicted, images)
-        true_boxes, _ = pad_boxes(true, images)
-        hits = _match(iou(boxes[:, :, None], true_boxes[:, None]), np.array(thresholds))
-        n_hits = hits.cumsum(axis=1)  # (I, N, T)
-        n_kept = np.arange(1, hits.shape[1] + 1)[:, None]
-        n_true = n_true_all[images][:, None, None]
-        precision = (n_hits / (n_kept + n_true - n_hits)).mean(axis=2)  # (I, N)
-        image_steps = np.diff(precision, axis=1, prepend=0.0)
-        steps[rows[rows >= 0]] = image_steps[rows >= 0]
+    n_true = np.repeat(true.counts(), predicted.counts())  # of each box's image
+    rows = np.flatnonzero(n_true > 0)
+    steps = np.zeros(len(n_true))
+    if len(rows) == 0:
+        return steps
+    rank = np.arange(len(n_true)) - np.repeat(predicted.offsets[:-1], predicted.counts())
+    rank, n_true = rank[rows, None], n_true[rows, None]
+    n_hits = match_boxes(predicted, true, thresholds)[rows].cumsum(axis=0)  # (K, T)
+    first = np.flatnonzero(rank == 0)
+    before = np.concatenate([np.zeros((1, n_hits.shape[1]), dtype=n_hits.dtype), n_hits])[first]
+    n_hits = n_hits - np.repeat(before, np.diff(np.append(first, len(rows))), axis=0)
+    precision = (n_hits / (rank + 1 + n_true - n_hits)).mean(axis=1)
+    change = np.diff(precision, prepend=0.0)
+    change[first] = precision[first]
+    steps[rows] = change
     return steps
+
+
+def match_boxes(
+    predicted: Boxes, true: Boxes, thresholds: tuple[float, ...] = IOU_THRESHOLDS
+) -> BoolArray:
+    """Say which predicted boxes hit a true one.
+
+    Args:
+        predicted: K boxes, best first within each image.
+        true: of the same images.
+        thresholds: T of IoU.
+
+    Returns:
+        (K, T), whatever else of the image is kept: a hit needs only the better boxes.
+    """
+    limits = np.asarray(thresholds, dtype=np.float64)
+    hits = np.zeros((len(predicted.xywh), len(limits)), dtype=bool)
+    found, target = _pairs(predicted, true)
+    overlaps = iou(predicted.xywh[found], true.xywh[target])
+    close = overlaps >= limits.min(initial=np.inf)
+    found, target, overlaps = found[close], target[close], overlaps[close]
+    reached = overlaps[:, None] >= limits
+
+    n_rivals = np.bincount(target, minlength=len(true.xywh))[target]
+    n_choices = np.bincount(found, minlength=len(hits))[found]
+    alone = (n_rivals == 1) & (n_choices == 1)
+    hits[found[alone]] = reached[alone]
+    # The rest in turns: the first pair of every image, then the second, ...
+    found, target, reached = found[~alone], target[~alone], reached[~alone]
+    image = np.searchsorted(predicted.offsets, found, side="right") - 1
+    turn = np.arange(len(image)) - np.searchsorted(image, image, side="left")
+    taken = np.zeros((len(true.xywh), len(limits)), dtype=bool)
+    order = np.argsort(turn, kind="stable")
+    for pairs in np.split(order, np.cumsum(np.bincount(turn))[:-1]) if len(order) else []:
+        f, t = found[pairs], target[pairs]
+        new = reached[pairs] & ~hits[f] & ~taken[t]
+        hits[f] |= new
+        taken[t] |= new
+    return hits
 
 
 def dataset_scores(
@@ -174,49 +213,13 @@ def image_scores(
     return np.where((n_true == 0) & (n_kept == 0), np.nan, totals)
 
 
-def pad_boxes(boxes: Boxes, images: IntArray) -> tuple[FloatArray, IntArray]:
-    """Lay the boxes of some images side by side.
-
-    Returns:
-        (I, N, 4) boxes, padded with boxes of size 0, and (I, N) their rows in the table, -1 where
-        padded.
-    """
-    counts = boxes.counts()[images]
-    rank = np.arange(counts.max())
-    rows = np.where(rank < counts[:, None], boxes.offsets[images][:, None] + rank, -1)
-    return np.where((rows >= 0)[..., None], boxes.xywh[rows], 0.0), rows
-
-
-def like_sized_chunks(sizes: IntArray, costs: IntArray) -> Iterator[IntArray]:
-    """Group images with like numbers of boxes, so that little is padded and memory is bounded.
-
-    Args:
-        sizes: (I,) boxes of each image; images without are left out.
-        costs: (I,) numbers that an image takes in the largest table.
-
-    Yields:
-        Indices of images, each image once.
-    """
-    images = np.argsort(sizes, kind="stable")
-    images = images[sizes[images] > 0]
-    while len(images):
-        n_like = int(np.searchsorted(sizes[images], 2 * sizes[images[0]], side="right"))
-        n_chunk = max(1, min(n_like, MAX_PADDED // int(costs[images[:n_like]].max())))
-        yield images[:n_chunk]
-        images = images[n_chunk:]
-
-
-def _match(overlaps: FloatArray, thresholds: FloatArray) -> BoolArray:
-    """Say which predicted boxes hit: (I, N, M) IoU, (T,) -> (I, N, T)."""
-    n_images, n_predicted, n_true = overlaps.shape
-    hits = np.zeros((n_images, n_predicted, len(thresholds)), dtype=bool)
-    taken = np.zeros((n_images, n_true, len(thresholds)), dtype=bool)
-    for rank in range(n_predicted):
-        free = (overlaps[:, rank, :, None] >= thresholds) & ~taken
-        first_free = free & (free.cumsum(axis=1) == 1)
-        taken |= first_free
-        hits[:, rank] = first_free.any(axis=1)
-    return hits
+def _pairs(predicted: Boxes, true: Boxes) -> tuple[IntArray, IntArray]:
+    """Pair every predicted box with every true one of its image: rows in both tables, in order."""
+    n_true = np.repeat(true.counts(), predicted.counts())
+    found = np.repeat(np.arange(len(n_true)), n_true)
+    start = np.repeat(np.repeat(true.offsets[:-1], predicted.counts()), n_true)
+    first_pair = np.repeat(np.cumsum(n_true) - n_true, n_true)
+    return found, start + np.arange(len(found)) - first_pair
 
 
 def _sums_above(levels: FloatArray, values: FloatArray, weights: FloatArray) -> FloatArray:

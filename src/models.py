@@ -218,7 +218,7 @@ SMALL: dict[str, ModelInfo] = {
         dropout_global=0.0,
         pyramid_width=48,
         head_depth=2,
-        n_epochs=20,
+        n_epochs=16,
     ),
     "resnet18_256_scratch": _small_from_scratch(img_size=256),
 }

@@ -8,7 +8,6 @@ back to the pixels of the files.
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.errors import InputError
-from src.files import replaced_file
+from src.files import read_arrays, replaced_file
 from src.structures import UNKNOWN_CATEGORY
 
 FORMAT = "pneumonia-predictions"
@@ -116,13 +115,7 @@ def load_predictions(path: Path) -> Predictions:
     Raises:
         PredictionsError: missing, no .npz, or not the arrays of this format.
     """
-    if not path.is_file():
-        raise PredictionsError(f"{path}: no such predictions file")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            content = {name: file[name] for name in ("header", *ARRAYS)}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise PredictionsError(f"{path}: not a predictions file: {error}") from error
+    content = read_arrays(path, ("header", *ARRAYS), "predictions", PredictionsError)
     header = _parse_header(path, content.pop("header"))
     _check_arrays(path, content)
     return Predictions(header=header, **content)

@@ -14,7 +14,6 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 import argparse
 import json
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,14 +23,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from src.errors import CommandParser, InputError, report_errors
-from src.files import replaced_file
+from src.files import read_arrays, replaced_file
 from src.metric import (
     Boxes,
     FloatArray,
+    IntArray,
     dataset_scores,
     iou,
-    like_sized_chunks,
-    pad_boxes,
     precision_steps,
 )
 from src.predictions import Predictions, load_predictions
@@ -48,6 +46,7 @@ NMS_GRID = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 SHRINKS = (1.0,)  # of each side of a box; the second place used 0.875
 SHRINK_GRID = (1.0, 0.95, 0.9, 0.875, 0.85)
 GATES = ("score", "score_category", "sqrt_score_category")
+MAX_PADDED = 4_000_000  # numbers in one padded table: keeps memory below 100 MB
 AXES = ("epoch", "gate", "shrink", "nms", "threshold")
 
 
@@ -122,13 +121,13 @@ def load_sweep(path: Path) -> Sweep:
     """
     if not path.is_file():
         raise ScoresError(f"{path}: no such scores file; --action check_metric makes it")
+    arrays = read_arrays(path, (*AXES, "scores", "header"), "scores", ScoresError)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            axes = [tuple(file[name].tolist()) for name in AXES]
-            scores, header = file["scores"], json.loads(str(file["header"]))
+        axes = [tuple(arrays[name].tolist()) for name in AXES]
+        scores, header = arrays["scores"], json.loads(str(arrays["header"]))
         if scores.shape != tuple(map(len, axes)) or scores.dtype != np.float64:
             raise ValueError(f"scores of shape {scores.shape}")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ScoresError(f"{path}: not a scores file: {error}") from error
     epochs, gates, shrinks, nms, thresholds = axes
     return Sweep(epochs, gates, shrinks, nms, thresholds, scores, header)
@@ -206,8 +205,8 @@ def suppress_at(
     sizes = candidates.counts()
     if images is not None:
         sizes = np.where(np.isin(np.arange(len(sizes)), list(images)), sizes, 0)
-    for chunk in like_sized_chunks(sizes, sizes * (sizes + len(limits))):
-        boxes, rows = pad_boxes(candidates, chunk)
+    for chunk in _like_sized_chunks(sizes, sizes * (sizes + len(limits))):
+        boxes, rows = _pad_boxes(candidates, chunk)
         overlaps = iou(boxes[:, :, None], boxes[:, None])  # (I, N, N)
         alive = np.ones((len(chunk), len(limits), boxes.shape[1]), dtype=bool)
         for first in range(boxes.shape[1] - 1):
@@ -216,6 +215,38 @@ def suppress_at(
         image, rank = np.nonzero(rows >= 0)
         kept[:, rows[image, rank]] = alive[image, :, rank].T
     return kept
+
+
+def _pad_boxes(boxes: Boxes, images: IntArray) -> tuple[FloatArray, IntArray]:
+    """Lay the boxes of some images side by side.
+
+    Returns:
+        (I, N, 4) boxes, padded with boxes of size 0, and (I, N) their rows in the table, -1 where
+        padded.
+    """
+    counts = boxes.counts()[images]
+    rank = np.arange(counts.max())
+    rows = np.where(rank < counts[:, None], boxes.offsets[images][:, None] + rank, -1)
+    return np.where((rows >= 0)[..., None], boxes.xywh[rows], 0.0), rows
+
+
+def _like_sized_chunks(sizes: IntArray, costs: IntArray) -> Iterator[IntArray]:
+    """Group images with like numbers of boxes, so that little is padded and memory is bounded.
+
+    Args:
+        sizes: (I,) boxes of each image; images without are left out.
+        costs: (I,) numbers that an image takes in the largest table.
+
+    Yields:
+        Indices of images, each image once.
+    """
+    images = np.argsort(sizes, kind="stable")
+    images = images[sizes[images] > 0]
+    while len(images):
+        n_like = int(np.searchsorted(sizes[images], 2 * sizes[images[0]], side="right"))
+        n_chunk = max(1, min(n_like, MAX_PADDED // int(costs[images[:n_like]].max())))
+        yield images[:n_chunk]
+        images = images[n_chunk:]
 
 
 def shrink_boxes(boxes_xywh: FloatArray, factor: float) -> FloatArray:

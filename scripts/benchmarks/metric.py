@@ -1,0 +1,143 @@
+"""The challenge's score over a grid of thresholds: plain loops, this project, faster-coco-eval."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import config
+from scripts.benchmarks.measuring import Row, describe_machine, report, time_in_turn
+from src.datasets.annotations import DataFolder, Record, read_records
+from src.datasets.folds import load_folds, split_records
+from src.metric import IOU_THRESHOLDS, Boxes, FloatArray, dataset_scores, precision_steps
+
+SCORE_LEVELS = tuple(np.linspace(0.1, 0.85, 16).tolist())
+JITTER = 0.08  # of a box's sides, standard deviation
+FALSE_ALARM_RATE = 1.0  # low-scored boxes to an image, on average, as trained nets leave them
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-dir", type=Path, default=config.DATA_DIR, help="labels are read")
+    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--runs", type=int, default=5, help="timed runs; the median counts")
+    parser.add_argument("--json", type=Path, help="write the numbers")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Time each way on the labels of one fold with jittered detections."""
+    from tests import oracles
+
+    folder = DataFolder(arguments.data_dir)
+    _, records = split_records(read_records(folder), load_folds(folder), arguments.fold)
+    found = [invent_detections(record, seed) for seed, record in enumerate(records)]
+    predicted = _table([boxes for boxes, _ in found])
+    true = _table([record.boxes_xywh for record in records])
+    scores = np.concatenate([scores for _, scores in found])
+    images = [
+        (record.boxes_xywh.tolist(), boxes.tolist(), image_scores.tolist())
+        for record, (boxes, image_scores) in zip(records, found, strict=True)
+    ]
+
+    def loops() -> list[float]:
+        return [oracles.dataset_score(images, level) for level in SCORE_LEVELS]
+
+    def ours() -> FloatArray:
+        steps = precision_steps(predicted, true)
+        return dataset_scores(predicted, steps, true.counts(), scores, SCORE_LEVELS)
+
+    np.testing.assert_allclose(ours(), loops(), atol=1e-12)
+    ways: dict[str, Callable[[], object]] = {"plain loops": loops, "src.metric": ours}
+    coco = _coco_evaluation(records, found)
+    if coco is not None:
+        ways["faster-coco-eval"] = coco
+    timings = time_in_turn(list(ways.values()), n_runs=arguments.runs)
+    ours_median = timings[1].median
+    rows: list[Row] = [
+        {
+            "way": name,
+            "median ms": timing.median * 1e3,
+            "fastest ms": timing.fastest * 1e3,
+            "slowest ms": timing.slowest * 1e3,
+            "times src.metric": timing.median / ours_median,
+        }
+        for name, timing in zip(ways, timings, strict=True)
+    ]
+    print(
+        f"{len(records)} images, {len(true.xywh)} true boxes, {len(scores)} detections, "
+        f"{len(SCORE_LEVELS)} score x {len(IOU_THRESHOLDS)} IoU thresholds\n"
+    )
+    if coco is None:
+        print("faster-coco-eval is not installed: pip install faster-coco-eval to compare\n")
+    report(rows, describe_machine("cpu", 1), arguments.json)
+
+
+def invent_detections(record: Record, seed: int) -> tuple[FloatArray, FloatArray]:
+    """Jitter the true boxes and add false alarms: (N, 4) xywh and (N,) scores, descending."""
+    rng = np.random.default_rng(seed)
+    true = record.boxes_xywh
+    jittered = true + rng.normal(0, JITTER, true.shape) * np.tile(true[:, 2:], 2)
+    n_false = rng.poisson(FALSE_ALARM_RATE)
+    false = np.hstack([rng.uniform(0, 600, (n_false, 2)), rng.uniform(80, 400, (n_false, 2))])
+    boxes = np.concatenate([jittered, false])
+    scores = np.concatenate([rng.beta(4, 3, len(true)), rng.beta(2, 4, n_false)])
+    order = np.argsort(-scores, kind="stable")
+    return boxes[order], scores[order]
+
+
+def _table(parts: list[FloatArray]) -> Boxes:
+    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
+    return Boxes(np.concatenate(parts), offsets)
+
+
+def _coco_evaluation(
+    records: list[Record], found: list[tuple[FloatArray, FloatArray]]
+) -> Callable[[], object] | None:
+    """Set up COCO's evaluation of the same detections; another score, the same matching work."""
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError:
+        return None
+    truth = {
+        "info": {},
+        "images": [{"id": i, "width": 1024, "height": 1024} for i in range(len(records))],
+        "categories": [{"id": 1, "name": "opacity"}],
+        "annotations": [],
+    }
+    boxes = [(i, box) for i, record in enumerate(records) for box in record.boxes_xywh.tolist()]
+    truth["annotations"] = [
+        {
+            "id": k + 1,
+            "image_id": image,
+            "category_id": 1,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+        }
+        for k, (image, box) in enumerate(boxes)
+    ]
+    detections = np.array(
+        [
+            [i, *box, score, 1]
+            for i, (image_boxes, scores) in enumerate(found)
+            for box, score in zip(image_boxes.tolist(), scores.tolist(), strict=True)
+        ]
+    )
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco_truth = COCO(truth)
+        coco_found = coco_truth.loadRes(detections)  # its tables are built before the clock starts
+
+    def evaluate() -> object:
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation = COCOeval_faster(coco_truth, coco_found, "bbox")
+            evaluation.params.iouThrs = np.array(IOU_THRESHOLDS)
+            evaluation.evaluate()
+            evaluation.accumulate()
+        return evaluation
+
+    return evaluate
