@@ -8,6 +8,7 @@ back to the pixels of the files.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,49 @@ def load_predictions(path: Path) -> Predictions:
     return Predictions(header=header, **content)
 
 
+def join_predictions(parts: Sequence[Predictions]) -> Predictions:
+    """Put predictions of different images, such as those of four folds, into one.
+
+    The header keeps what all parts agree on.
+
+    Raises:
+        PredictionsError: an image is in two parts, or the network inputs differ in size.
+    """
+    first = parts[0]
+    seen: dict[str, int] = {}
+    for i, part in enumerate(parts):
+        if part.img_size != first.img_size:
+            raise PredictionsError(
+                f"predictions of {first.img_size} and of {part.img_size} px cannot be pooled"
+            )
+        for patient in part.ids.tolist():
+            if patient in seen:
+                raise PredictionsError(
+                    f"patient {patient} is in {_origin(parts[seen[patient]])} and in "
+                    f"{_origin(part)}: these cannot be pooled"
+                )
+            seen[patient] = i
+    arrays: dict[str, NDArray[Any]] = {}
+    for name in ARRAYS:
+        values = [getattr(part, name) for part in parts]
+        if name.endswith("offsets"):
+            counts = np.concatenate([np.diff(value) for value in values])
+            arrays[name] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        else:
+            arrays[name] = np.concatenate(values)
+    header = {
+        key: value
+        for key, value in first.header.items()
+        if all(part.header.get(key) == value for part in parts)
+    }
+    return Predictions(header=header, **arrays)
+
+
+def _origin(predictions: Predictions) -> str:
+    header = predictions.header
+    return f"{header.get('model')} fold {header.get('fold')}"
+
+
 def _parse_header(path: Path, header: NDArray[Any]) -> dict[str, Any]:
     try:
         fields = json.loads(str(header))
@@ -137,6 +181,8 @@ def _parse_header(path: Path, header: NDArray[Any]) -> dict[str, Any]:
 
 def _check_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     """Hold every array against `ARRAYS`, and the offsets and boxes against sense."""
+    if arrays["ids"].ndim != 1:
+        raise PredictionsError(f"{path}: ids has {arrays['ids'].ndim} dimensions, not 1")
     sizes: dict[str | int, int] = {"I": len(arrays["ids"]), "I+1": len(arrays["ids"]) + 1}
     for name, (kind, shape) in ARRAYS.items():
         array = arrays[name]

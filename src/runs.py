@@ -9,6 +9,7 @@ from pathlib import Path
 from src.errors import InputError
 
 DEBUG_TAG = "debug"
+N_FOLDS = 4  # of the paper
 
 
 @dataclass(frozen=True)

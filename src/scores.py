@@ -29,11 +29,12 @@ from src.metric import (
     FloatArray,
     IntArray,
     dataset_scores,
+    image_scores,
     iou,
     precision_steps,
 )
-from src.predictions import Predictions, load_predictions
-from src.runs import numbered_files
+from src.predictions import Predictions, join_predictions, load_predictions
+from src.runs import N_FOLDS, Run, numbered_files
 
 # What a box's score, times 5, is compared with; the original release's grid.
 SCORE_THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.28, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0,
@@ -46,6 +47,8 @@ NMS_GRID = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 SHRINKS = (1.0,)  # of each side of a box; the second place used 0.875
 SHRINK_GRID = (1.0, 0.95, 0.9, 0.875, 0.85)
 GATES = ("score", "score_category", "sqrt_score_category")
+BOOTSTRAP_DRAWS = 2000
+NEAR_BEST = 0.005  # of score: a difference that no one should care about
 MAX_PADDED = 4_000_000  # numbers in one padded table: keeps memory below 100 MB
 AXES = ("epoch", "gate", "shrink", "nms", "threshold")
 
@@ -97,6 +100,20 @@ class Sweep:
         index = np.unravel_index(int(np.nanargmax(scores)), scores.shape)
         values = (axis[i] for axis, i in zip(self.axes(), index, strict=True))
         return dict(zip(AXES, values, strict=True)) | {"score": float(scores[index])}
+
+    def near_best(self, tolerance: float = NEAR_BEST) -> dict[str, list[Any]]:
+        """Return, for each axis, the values that alone cost at most `tolerance` of the best score.
+
+        The other axes stay at the best combination: few values mean a sharp optimum.
+        """
+        best = self.best()
+        index = [axis.index(best[name]) for name, axis in zip(AXES, self.axes(), strict=True)]
+        near = {}
+        for i, (name, axis) in enumerate(zip(AXES, self.axes(), strict=True)):
+            line = self.scores[(*index[:i], slice(None), *index[i + 1 :])]
+            near[name] = [v for v, score in zip(axis, line, strict=True)
+                          if score >= best["score"] - tolerance]  # fmt: skip
+        return near
 
     def table(self) -> pd.DataFrame:
         """Return one row for each combination, tidy."""
@@ -273,17 +290,35 @@ def sweep_run(
     Raises:
         ScoresError: there are no predictions, or not those of a named epoch.
     """
-    folder = run_dir / "predictions"
-    saved = numbered_files(folder, ".npz") if run_dir.is_dir() else []
-    if not saved:
-        raise ScoresError(f"{folder}: holds no predictions; --action train makes them")
-    missing = sorted(set(epochs or saved) - set(saved))
-    if missing:
-        raise ScoresError(f"{folder}: holds no predictions of epoch {missing[0]}; it has {saved}")
-    chosen = tuple(epochs or saved)
+    return sweep_pooled(
+        [run_dir], epochs, thresholds=thresholds, nms=nms, shrinks=shrinks, gates=gates
+    )
+
+
+def sweep_pooled(
+    run_dirs: Sequence[Path],
+    epochs: Sequence[int] | None = None,
+    *,
+    thresholds: Sequence[float] = SCORE_THRESHOLDS,
+    nms: Sequence[float] = NMS_THRESHOLDS,
+    shrinks: Sequence[float] = SHRINKS,
+    gates: Sequence[str] = ("score",),
+) -> Sweep:
+    """Score the images of several runs, such as the four folds of a model, as one data set.
+
+    Args:
+        run_dirs: the runs' folders.
+        epochs: which; None takes all that every run has.
+
+    Raises:
+        ScoresError: a run has no predictions, or not those of a named epoch, or the runs have no
+            epoch in common.
+        PredictionsError: the runs share images, or differ in the network's input.
+    """
+    chosen = tuple(_common_epochs(run_dirs) if epochs is None else epochs)
     per_epoch, header = [], {}
     for epoch in chosen:
-        predictions = load_predictions(folder / f"{epoch:03}.npz")
+        predictions = load_epoch(run_dirs, epoch)
         header = {key: predictions.header.get(key) for key in ("model", "fold", "tag")}
         per_epoch.append(
             sweep_epoch(predictions, thresholds=thresholds, nms=nms, shrinks=shrinks, gates=gates)
@@ -292,6 +327,92 @@ def sweep_run(
     return Sweep(
         chosen, tuple(gates), tuple(shrinks), tuple(nms), tuple(thresholds), scores, header
     )
+
+
+def load_epoch(run_dirs: Sequence[Path], epoch: int) -> Predictions:
+    """Load the validation predictions of one epoch of one or several runs, as one.
+
+    Raises:
+        ScoresError: a run does not have the epoch.
+        PredictionsError: a file is broken, or of another run, or the runs cannot be pooled.
+    """
+    parts = []
+    for run_dir in run_dirs:
+        saved = saved_epochs(run_dir)
+        if epoch not in saved:
+            raise ScoresError(f"{run_dir}: holds no predictions of epoch {epoch}; it has {saved}")
+        path = run_dir / "predictions" / f"{epoch:03}.npz"
+        predictions = load_predictions(path)
+        if predictions.header.get("epoch", epoch) != epoch:
+            raise ScoresError(f"{path}: is of epoch {predictions.header['epoch']}")
+        parts.append(predictions)
+    return parts[0] if len(parts) == 1 else join_predictions(parts)
+
+
+def saved_epochs(run_dir: Path) -> list[int]:
+    """Return the epochs of a run whose predictions are saved.
+
+    Raises:
+        ScoresError: there are none.
+    """
+    if not run_dir.is_dir():
+        raise ScoresError(f"{run_dir}: no such folder of a run")
+    saved = numbered_files(run_dir / "predictions", ".npz")
+    if not saved:
+        raise ScoresError(
+            f"{run_dir / 'predictions'}: holds no predictions; --action train makes them"
+        )
+    return saved
+
+
+def score_images(
+    predictions: Predictions, *, threshold: float, nms: float, shrink: float, gate: str
+) -> FloatArray:
+    """Score every image at one setting.
+
+    Returns:
+        (I,) mean precision over the IoU thresholds, NaN where the image does not count.
+    """
+    found, rows = _select(predictions, suppress_at(predictions, [nms])[0])
+    found = found._replace(xywh=shrink_boxes(found.xywh, shrink))
+    true = Boxes(_to_xywh(predictions.true_boxes_xyxy), predictions.true_offsets)
+    steps = precision_steps(found, true)
+    values = gate_scores(predictions, gate)[rows]
+    return image_scores(found, steps, true.counts(), values, threshold)
+
+
+def bootstrap_interval(
+    scores: FloatArray, *, share: float = 0.95, n_draws: int = BOOTSTRAP_DRAWS
+) -> tuple[float, float]:
+    """Estimate how far a mean could lie elsewhere with other images of the same kind.
+
+    Args:
+        scores: (I,) of images, NaN where one does not count; images are drawn with replacement,
+            those that do not count too.
+        share: of the draws that lie in the interval.
+
+    Returns:
+        Its lower and upper end; the same draws every time.
+    """
+    random = np.random.default_rng(0)
+    counts = (~np.isnan(scores)).astype(np.float64)
+    values = np.nan_to_num(scores)
+    means: list[float] = []
+    for _ in range(n_draws):
+        weights = np.bincount(random.integers(0, len(scores), len(scores)), minlength=len(scores))
+        n_counted = weights @ counts
+        means.append(float(weights @ values / n_counted) if n_counted else np.nan)
+    low, high = np.nanquantile(means, [(1 - share) / 2, (1 + share) / 2])
+    return float(low), float(high)
+
+
+def _common_epochs(run_dirs: Sequence[Path]) -> list[int]:
+    epochs = [saved_epochs(run_dir) for run_dir in run_dirs]
+    common = sorted(set(epochs[0]).intersection(*epochs[1:]))
+    if not common:
+        had = "; ".join(f"{d.name} has {e}" for d, e in zip(run_dirs, epochs, strict=True))
+        raise ScoresError(f"the runs have no epoch in common: {had}")
+    return common
 
 
 def _select(predictions: Predictions, kept: NDArray[np.bool_]) -> tuple[Boxes, NDArray[np.int64]]:
@@ -306,12 +427,29 @@ def _to_xywh(boxes_xyxy: NDArray[np.float32]) -> FloatArray:
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
-def _describe(sweep: Sweep) -> Iterator[str]:
+def _describe(sweep: Sweep, run_dirs: Sequence[Path]) -> Iterator[str]:
+    """Say what came out best, how sure that is, and how flat the optimum."""
     best = sweep.best()
-    yield (
-        f"best score {best['score']:.4f} at epoch {best['epoch']}, threshold {best['threshold']}, "
-        f"NMS {best['nms']}, shrink {best['shrink']}, gate {best['gate']}"
+    setting = {name: best[name] for name in ("gate", "shrink", "nms", "threshold")}
+    low, high = bootstrap_interval(score_images(load_epoch(run_dirs, best["epoch"]), **setting))
+    yield f"best score {best['score']:.4f} (95 % of bootstrap draws {low:.4f} to {high:.4f})"
+    yield "  at " + ", ".join(f"{name} {best[name]}" for name in AXES)
+    near = sweep.near_best()
+    yield f"  within {NEAR_BEST} of it: " + "; ".join(
+        f"{name} {', '.join(map(str, near[name]))}" for name in AXES if len(near[name]) > 1
     )
+
+
+def _pools(sweeps: dict[Path, Sweep]) -> Iterator[tuple[str, list[Path]]]:
+    """Find the models of which all folds are there: the name of the pool and its runs."""
+    groups: dict[tuple[Any, Any], dict[int, Path]] = {}
+    for run_dir, sweep in sweeps.items():
+        header = sweep.header
+        groups.setdefault((header["model"], header["tag"]), {})[header["fold"]] = run_dir
+    for (model, tag), by_fold in groups.items():
+        if set(by_fold) == set(range(N_FOLDS)):
+            name = Run(str(model), 0, str(tag or ""), Path()).name.removesuffix("_fold_0")
+            yield f"{name}_all_folds", [by_fold[fold] for fold in sorted(by_fold)]
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -329,19 +467,26 @@ def _parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = _parse_arguments()
     with report_errors():
+        grid = {
+            "thresholds": arguments.thresholds,
+            "nms": arguments.nms,
+            "shrinks": arguments.shrinks,
+            "gates": arguments.gates,
+        }
+        sweeps: dict[Path, Sweep] = {}
         for run_dir in arguments.runs:
-            sweep = sweep_run(
-                run_dir,
-                arguments.epochs,
-                thresholds=arguments.thresholds,
-                nms=arguments.nms,
-                shrinks=arguments.shrinks,
-                gates=arguments.gates,
-            )
-            path = run_dir / "sweep.npz"
-            sweep.save(path)
-            print(f"{run_dir.name}: {' '.join(_describe(sweep))}")
-            print(f"  {path.with_suffix('.csv')}")
+            sweeps[run_dir] = sweep_run(run_dir, arguments.epochs, **grid)
+            _save(sweeps[run_dir], run_dir, [run_dir])
+        for name, run_dirs in _pools(sweeps):
+            sweep = sweep_pooled(run_dirs, arguments.epochs, **grid)
+            _save(sweep, run_dirs[0].parent / name, run_dirs)
+
+
+def _save(sweep: Sweep, folder: Path, run_dirs: Sequence[Path]) -> None:
+    path = folder / "sweep.npz"
+    sweep.save(path)
+    print(f"{folder.resolve().name}:", "\n".join(_describe(sweep, run_dirs)))
+    print(f"  {path.with_suffix('.csv')}")
 
 
 if __name__ == "__main__":

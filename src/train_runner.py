@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import config
 from src.errors import CommandParser, InputError, report_errors
 from src.models import ModelInfo, get_model_info
-from src.runs import DEBUG_TAG, Run, check_tag
+from src.runs import DEBUG_TAG, N_FOLDS, Run, check_tag
 from src.threads import wait_passively
 
 if TYPE_CHECKING:  # what an action needs is imported when it runs: `--help` waits for nothing
@@ -36,7 +36,6 @@ if TYPE_CHECKING:  # what an action needs is imported when it runs: `--help` wai
 
 ACTIONS = ("train", "check_metric", "generate_predictions", "test_model")
 DEFAULT_THRESHOLD = 0.3  # on score x 5, where no scores were saved; the second place's default
-FOLDS = range(4)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -91,8 +90,8 @@ def main() -> None:
             learning_rate=arguments.learning_rate,
             n_epochs=arguments.num_epochs,
         )
-        if arguments.fold not in FOLDS:
-            raise InputError(f"--fold {arguments.fold}: there are folds 0 to {FOLDS[-1]}")
+        if not 0 <= arguments.fold < N_FOLDS:
+            raise InputError(f"--fold {arguments.fold}: there are folds 0 to {N_FOLDS - 1}")
         tag = check_tag(arguments.run)
         if arguments.debug:
             tag = f"{tag}_{DEBUG_TAG}" if tag else DEBUG_TAG
@@ -178,7 +177,7 @@ def check_metric(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> No
     """Score the saved predictions at the paper's thresholds; save and show the table."""
     from src.scores import sweep_run
     from src.visualizations.figures import save_figure
-    from src.visualizations.plot_metrics import plot_heat_map
+    from src.visualizations.plot_sweep import plot_sweep
 
     epochs = _chosen_epochs(arguments, run.epochs_with_predictions(), run)
     sweep = sweep_run(run.dir, epochs, nms=(arguments.nms,))
@@ -189,7 +188,7 @@ def check_metric(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> No
     print(
         f"best score {best['score']:.4f} at epoch {best['epoch']}, threshold {best['threshold']:g}"
     )
-    pictures = save_figure(plot_heat_map(sweep, run.name), run.pics_dir / "scores.png")
+    pictures = save_figure(plot_sweep(sweep, run.name), run.pics_dir / "scores.png")
     print(run.scores_path, run.scores_path.with_suffix(".csv"), *pictures, sep="\n")
 
 
