@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.retinanet.encoders import build_encoder
+from src.retinanet.anchors import count_anchors
+from src.retinanet.encoders import ENCODERS, build_encoder
 from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.fpn import FeaturePyramid
 from src.retinanet.heads import BoxHead, ClassHead, GlobalHead
 from src.retinanet.model import RetinaNet, check_input_size
 from tests.paths import shared
+from tests.retinanet.test_encoders import IDLE_CLASSIFIERS
 
 
 class TinyEncoder(Encoder):
@@ -90,11 +92,30 @@ def test_global_head_equals_the_original_release():
     np.testing.assert_allclose(log_probs.detach(), golden["global_log_probs"], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "se_resnext50", "se_resnext101"])
+@pytest.mark.parametrize("name", ENCODERS)
 def test_parameter_count_equals_the_original_release(name):
+    """Less the ImageNet classifiers that five of the original's encoders carry along unused."""
     golden = json.loads((shared("golden") / "encoders.json").read_text())[name]
-    model = RetinaNet(build_encoder(name))
-    assert sum(p.numel() for p in model.parameters()) == golden["params_total"]
+    with torch.device("meta"):
+        model = RetinaNet(build_encoder(name))
+    n_inputs, n_classes = IDLE_CLASSIFIERS.get(name, (0, 0))
+    n_idle = n_inputs * n_classes + n_classes
+    assert sum(p.numel() for p in model.parameters()) + n_idle == golden["params_total"]
+
+
+@pytest.mark.parametrize("name", [*ENCODERS, "timm/convnext_tiny", "timm/regnetx_002"])
+@pytest.mark.parametrize(
+    ("levels", "width", "head_depth"),
+    [((2, 3, 4, 5, 6, 7), 64, 4), ((3, 4, 5, 6, 7), 24, 1), ((3, 4, 5), 8, 0)],
+)
+def test_every_encoder_works_with_every_pyramid_and_head(name, levels, width, head_depth):
+    with torch.device("meta"):  # shapes without arithmetic
+        model = RetinaNet(build_encoder(name), levels=levels, width=width, head_depth=head_depth)
+        outputs = model(torch.empty(2, 1, 192, 224))
+    n_anchors = sum(count_anchors((192, 224), level) for level in levels)
+    assert outputs.scores.shape == (2, n_anchors)
+    assert outputs.deltas.shape == (2, n_anchors, 4)
+    assert outputs.class_log_probs.shape == (2, 3)
 
 
 def test_an_untrained_net_scores_every_anchor_with_the_prior():
