@@ -7,7 +7,7 @@ what an exact resume needs.
 
 from __future__ import annotations
 
-import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from src.errors import InputError
-from src.files import replaced_file
+from src.files import OutputError, replaced_file
 
 FORMAT = "pneumonia-checkpoint"
 FORMAT_VERSION = 1
@@ -58,7 +58,10 @@ class Checkpoint:
         content = {name: getattr(self, name, None) for name in FIELDS}
         content |= {"format": FORMAT, "version": FORMAT_VERSION}
         with replaced_file(path) as temporary:
-            torch.save(content, temporary)
+            try:
+                torch.save(content, temporary)
+            except RuntimeError as error:  # PyTorch's writer, where the disk is full
+                raise OutputError(f"{path}: cannot be written: is the disk full?") from error
 
 
 def load_checkpoint(path: Path, experiment: str, *, resume: bool = False) -> Checkpoint:
@@ -72,11 +75,17 @@ def load_checkpoint(path: Path, experiment: str, *, resume: bool = False) -> Che
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
+    if not zipfile.is_zipfile(path):  # PyTorch would read an old, bare pickle, with a warning
+        raise CheckpointError(f"{path}: not a readable checkpoint: no file of torch.save")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not a readable checkpoint: {cause}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint: {error.strerror}") from error
+    except Exception as error:  # a damaged file makes the reader raise almost anything
+        # PyTorch's own words advise to load without weights_only, which runs what is in the file.
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint: damaged, or more than tensors and plain values"
+        ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this project")
     wrong = [name for name, kind in FIELDS.items() if not isinstance(content.get(name), kind)]

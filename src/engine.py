@@ -80,6 +80,14 @@ class Scheduler:
         if self.by_loss is not None:
             self.by_loss.step(validation_regression_loss)
 
+    def skip(self, n_epochs: int, steps_per_epoch: int) -> None:
+        """Move on as if so many epochs had been trained; what follows the loss stays."""
+        for _ in range(n_epochs):
+            for _ in range(steps_per_epoch):
+                self.after_step()
+            if self.by_epoch is not None:
+                self.by_epoch.step()
+
     def state_dict(self) -> dict[str, Any]:
         return self._active().state_dict()
 
@@ -273,5 +281,14 @@ def _progress(batches: Iterable[Batch], title: str) -> Iterator[tqdm[Batch]]:
     bar = tqdm(batches, desc=title, unit="batch", dynamic_ncols=True, mininterval=0.5)
     try:
         yield bar
+    except InputError as error:
+        raise _without_worker_traceback(error) from error
     finally:
         bar.close()
+
+
+def _without_worker_traceback(error: InputError) -> InputError:
+    """Take a worker process's error out of the traceback that PyTorch wraps around its text."""
+    kind = type(error)
+    message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2]
+    return kind(message.strip())

@@ -35,9 +35,8 @@ def read_history(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         if missing:
             known = ", ".join(str(column) for column in table.columns)
             raise HistoryError(f"{path}: has no column {missing[0]}; it has {known}")
-        table = table[["epoch", *columns]].astype(float)
+        return table[["epoch", *columns]].astype(float).astype({"epoch": int})
     except (ValueError, OSError) as error:
         if isinstance(error, HistoryError):
             raise
         raise HistoryError(f"{path}: not a readable history: {error}") from error
-    return table.astype({"epoch": int})

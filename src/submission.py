@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -69,7 +70,11 @@ def read_sample_ids(path: Path) -> list[str]:
         raise SubmissionError(f"{path}: cannot be read: {error}") from error
     if not rows or not set(HEADER) <= set(rows[0]):
         raise SubmissionError(f"{path}: needs rows with the columns {', '.join(HEADER)}")
-    return [row[HEADER[0]] for row in rows]
+    ids = [row[HEADER[0]] for row in rows]
+    if len(set(ids)) < len(ids):
+        twice = next(patient for patient, count in Counter(ids).items() if count > 1)
+        raise SubmissionError(f"{path}: names patient {twice} more than once")
+    return ids
 
 
 def check_ids(found: Sequence[str], expected: Sequence[str], path: Path) -> None:

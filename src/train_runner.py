@@ -271,6 +271,8 @@ def _saved_or_new_predictions(
         ids = [record.patient_id for record in images.valid]
         dataset = ValidationDataset(images.valid, images.images_dir, sample_options(info))
     if path.exists() and not arguments.overwrite:
+        if arguments.weights_dir is not None:
+            raise InputError(f"{path}: is there already; --overwrite makes it with other weights")
         predictions = load_predictions(path)
         if predictions.ids.tolist() != ids:
             raise InputError(f"{path}: is of other images; --overwrite makes it again")
@@ -360,11 +362,18 @@ def _threshold(run: Run, epoch: int, given: float | None) -> float:
 
 
 def _natural(text: str) -> int:
-    return _at_least(int(text), 0)
+    return _at_least(_whole(text), 0)
 
 
 def _positive(text: str) -> int:
-    return _at_least(int(text), 1)
+    return _at_least(_whole(text), 1)
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
 def _at_least(value: int, least: int) -> int:

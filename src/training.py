@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-import config
 from src.checkpoints import Checkpoint, CheckpointError, load_checkpoint, load_weights
 from src.datasets.detection_dataset import SampleOptions
 from src.datasets.loaders import LabelledImages, training_loader, validation_loader
@@ -28,7 +27,7 @@ from src.engine import (
 )
 from src.errors import InputError
 from src.files import make_dir, write_json
-from src.history import write_history
+from src.history import read_history, write_history
 from src.models import ModelInfo, build_model
 from src.predictions import Predictions
 from src.retinanet.model import RetinaNet
@@ -75,6 +74,11 @@ class Training:
                 the folder cannot be written.
         """
         self.run, self.info, self.options = run, info, options
+        if options.from_epoch > info.n_epochs:
+            raise InputError(
+                f"--from-epoch {options.from_epoch}: the experiment has epochs 0 to "
+                f"{info.n_epochs - 1}; --num-epochs makes it longer"
+            )
         last = self._last_checkpoint()
         make_dir(run.dir)
         self.model = self._build_model(skip_weights=last is not None)
@@ -99,8 +103,9 @@ class Training:
         if last is not None:
             self._restore(last)
         elif options.from_epoch:
-            for _ in range(options.from_epoch * len(self.train_loader)):
-                self.scheduler.after_step()
+            self.optimizer.step()  # moves nothing without gradients; schedulers expect it first
+            self.scheduler.skip(options.from_epoch, len(self.train_loader))
+            self.history = self._earlier_history()
         if last is None:
             write_json(run.experiment_path, self._describe(images))
 
@@ -166,8 +171,12 @@ class Training:
     def _last_checkpoint(self) -> Checkpoint | None:
         """Load what a resumed run goes on from; refuse to train over an older run."""
         path = self.run.last_checkpoint_path
-        if self.options.resume:
-            return load_checkpoint(path, self.run.model, resume=True) if path.exists() else None
+        if self.options.resume and path.exists():
+            return load_checkpoint(path, self.run.model, resume=True)
+        if self.options.resume and any(self.run.epochs_with_checkpoint()):
+            raise InputError(f"{path}: is missing, and without it nothing can go on from here")
+        if self.options.resume:  # stopped before its first epoch was done: begin again
+            return None
         taken = [epoch for epoch in self.run.epochs_with_checkpoint()
                  if epoch >= self.options.from_epoch]  # fmt: skip
         if taken:
@@ -176,6 +185,16 @@ class Training:
                 f"--run TAG starts another run"
             )
         return None
+
+    def _earlier_history(self) -> list[dict[str, float]]:
+        """Read the rows of the epochs before, where this run has them."""
+        path = self.run.history_path
+        if not path.exists():
+            return []
+        columns = [f"{part}_{name}" for part in ("train", "valid") for name in LOSS_NAMES]
+        table = read_history(path, ["learning_rate", *columns])
+        rows = table[table["epoch"] < self.options.from_epoch].to_dict("records")
+        return [{str(name): value for name, value in row.items()} for row in rows]
 
     def _build_model(self, *, skip_weights: bool) -> RetinaNet:
         seed_step(StepKey(self.options.seed, 0, 0))
@@ -204,7 +223,7 @@ class Training:
         settings = dataclasses.asdict(self.info) | {"seed": self.options.seed}
         began = last.settings | {"seed": last.training.get("seed")}
         if self.info.scheduler != "one_cycle":
-            settings["n_epochs"] = began["n_epochs"]  # only one-cycle depends on the length
+            settings["n_epochs"] = began.get("n_epochs")  # only one-cycle depends on the length
         for name, value in settings.items():
             if began.get(name) != value:
                 raise CheckpointError(
@@ -264,7 +283,7 @@ def git_commit() -> str | None:
         command = [
             "git",
             "-C",
-            str(config.ROOT),
+            str(Path(__file__).parent),
             "describe",
             "--always",
             "--dirty=+",

@@ -1,0 +1,113 @@
+"""What several tests share: phantom X-rays, a trained run, and commands as a user types them."""
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import pytest
+
+from scripts import make_demo_dataset
+from src.runs import Run
+from tests.paths import ROOT
+
+TRAINING = ("--model", "demo", "--num-epochs", "2", "--batch-size", "2")
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    def errors(self):
+        """Return the lines on standard error without those of progress bars."""
+        lines = [line.split("\r")[-1] for line in self.err.splitlines()]
+        return [line for line in lines if line and "batch/s]" not in line and "s/batch" not in line]
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory):
+    """Return the data folder of 16 + 3 phantom radiographs; tests leave it as it is."""
+    out_dir = tmp_path_factory.mktemp("some phantoms") / "data"
+    counts = ["--n-train", "16", "--n-test", "3", "--seed", "0", "--num-workers", "0"]
+    assert make_demo_dataset.main(["--out", str(out_dir), *counts]) == 0
+    return out_dir
+
+
+@pytest.fixture(scope="session")
+def run_command(tmp_path_factory):
+    """Return a function that runs a command in another directory, by default one that must work."""
+    elsewhere = tmp_path_factory.mktemp("else where")
+    own = ("PNEUMONIA_DATA_DIR", "PNEUMONIA_OUTPUT_DIR", "PNEUMONIA_WEIGHTS_DIR", "PYTHONPATH")
+    environment = {name: value for name, value in os.environ.items() if name not in own}
+
+    def run(*command, cwd=elsewhere, ok=True):
+        result = subprocess.run(
+            [sys.executable, *map(str, command)],
+            cwd=cwd,
+            env=environment | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert not ok or result.returncode == 0, result.stderr
+        return Outcome(result.returncode, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.fixture
+def call_main(monkeypatch, capfd):
+    """Return a function that runs a command's main() in this process: quicker than a new one."""
+
+    def call(main, *arguments):
+        capfd.readouterr()
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # main() sets it
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        return Outcome(code, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def trained(phantoms, run_command, tmp_path_factory):
+    """Return a run that a subprocess trained for two epochs; tests leave its files as they are."""
+    output_dir = tmp_path_factory.mktemp("trained") / "out put"
+    folders = ("--data-dir", phantoms, "--output-dir", output_dir)
+    script = ROOT / "src" / "train_runner.py"
+    run_command(script, "--action", "train", *TRAINING, *folders, "--num-workers", "0")
+    return Run("demo", 0, "", output_dir)
+
+
+@pytest.fixture(scope="session")
+def read_picture():
+    """Return a function that reads a picture as (H, W, 3) uint8, RGB."""
+
+    def read(path):
+        picture = cv2.imread(str(path))
+        assert picture is not None, f"{path} is no picture"
+        return picture[..., ::-1]
+
+    return read
+
+
+@pytest.fixture
+def listing():
+    """Return a function that tells when something under some folders changes."""
+
+    def list_files(*folders: Path):
+        return {
+            str(path): (path.stat().st_size, path.stat().st_mtime_ns)
+            for folder in folders
+            for path in [folder, *folder.rglob("*")]
+        }
+
+    return list_files

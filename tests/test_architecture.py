@@ -1,0 +1,152 @@
+"""The directions of docs and design, held by reading imports."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.paths import ROOT
+
+FOR_ALL = {"errors", "files", "structures"}  # errors and files know nothing but themselves
+
+# Who may import whom; a package's modules may import each other.
+MAY_IMPORT = {
+    "errors": set(),
+    "files": {"errors"},
+    "structures": set(),
+    "threads": set(),
+    "metric": set(),
+    "retinanet": {"structures", "errors"},
+    "datasets": {"structures", "errors", "files"},
+    "predictions": FOR_ALL,
+    "history": FOR_ALL,
+    "runs": FOR_ALL,
+    "checkpoints": FOR_ALL,
+    "models": FOR_ALL | {"retinanet"},
+    "engine": FOR_ALL | {"retinanet", "predictions", "models"},
+    "training": FOR_ALL
+    | {"engine", "models", "checkpoints", "datasets", "runs", "predictions", "history"}
+    | {"retinanet"},
+    "scores": FOR_ALL | {"metric", "predictions", "runs"},
+    "submission": FOR_ALL | {"scores", "predictions"},
+    "diagnostics": FOR_ALL | {"metric", "predictions", "scores"},
+    "baseline": FOR_ALL | {"datasets", "metric"},
+    "visualizations": FOR_ALL
+    | {"datasets", "diagnostics", "history", "metric", "predictions", "runs", "scores"},
+    "train_runner": FOR_ALL
+    | {"checkpoints", "datasets", "engine", "models", "predictions", "retinanet", "runs"}
+    | {"scores", "submission", "threads", "training", "visualizations"},
+}
+VAGUE_NAMES = {"utils", "helpers", "misc", "common", "util", "helper", "tools"}
+
+FILES = sorted((ROOT / "src").rglob("*.py"))
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+def imports_of(path):
+    """The modules that a file names anywhere, with dots."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part_of(path):
+    """The module of src, or its package, that a file belongs to."""
+    return path.relative_to(ROOT / "src").with_suffix("").parts[0]
+
+
+def is_run(path):
+    return any(
+        isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+        for node in ast.parse(path.read_text()).body
+    )
+
+
+COMMANDS = [path for path in [*FILES, *SCRIPTS] if is_run(path)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_go_one_way(path):
+    part = part_of(path)
+    if path.name == "__init__.py" and path.parent == ROOT / "src":
+        return
+    assert part in MAY_IMPORT, f"{part} needs a place in the table"
+    parts = {name.split(".")[1] for name in imports_of(path) if name.startswith("src.")}
+    assert parts <= MAY_IMPORT[part] | {part}
+
+
+def test_the_table_has_no_circles():
+    order: list[str] = []
+    while len(order) < len(MAY_IMPORT):
+        free = [p for p in MAY_IMPORT if p not in order and MAY_IMPORT[p] - {p} <= set(order)]
+        assert free, f"circle among {set(MAY_IMPORT) - set(order)}"
+        order += free
+
+
+def test_metric_needs_only_numpy():
+    outside = {name.split(".")[0] for name in imports_of(ROOT / "src" / "metric.py")}
+    assert outside - sys.stdlib_module_names - {"__future__"} == {"numpy"}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if part_of(path) == "retinanet"], ids=name_of
+)
+def test_the_network_knows_no_data(path):
+    outside = {name.split(".")[0] for name in imports_of(path)}
+    assert outside.isdisjoint({"cv2", "pandas", "pydicom", "config", "matplotlib", "scripts"})
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if part_of(p) == "datasets"], ids=name_of)
+def test_data_sets_know_no_network(path):
+    imported = {name.split(".")[0] for name in imports_of(path)}
+    assert imported.isdisjoint({"timm", "torchvision", "pretrainedmodels"})
+
+
+def test_only_files_that_are_run_import_config():
+    importing = {path for path in FILES if "config" in {n.split(".")[0] for n in imports_of(path)}}
+    assert {name_of(path) for path in importing - set(COMMANDS)} == set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_config_is_read_when_it_is_used(path):
+    assert not [name for name in imports_of(path) if name.startswith("config.")]
+
+
+@pytest.mark.parametrize("path", [*FILES, *SCRIPTS, ROOT / "config.py"], ids=name_of)
+def test_a_module_has_a_name_of_its_own(path):
+    name = path.stem if path.name != "__init__.py" else path.parent.name
+    assert name not in VAGUE_NAMES
+    assert name not in sys.stdlib_module_names
+
+
+def test_config_imports_only_the_standard_library():
+    assert {name.split(".")[0] for name in imports_of(ROOT / "config.py")} <= {"os", "pathlib"}
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=name_of)
+def test_a_command_runs_by_path_from_another_directory(path, run_command):
+    outcome = run_command(path, "--help")
+    assert outcome.out.startswith("usage: ")
+    assert outcome.err == ""
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=name_of)
+def test_a_command_runs_as_a_module(path, run_command):
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    assert run_command("-m", module, "--help", cwd=ROOT).out.startswith("usage: ")
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=name_of)
+def test_a_command_refuses_an_unknown_flag_in_one_line(path, run_command):
+    outcome = run_command(path, "--no-such-flag", ok=False)
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert "error" in outcome.err or Path(path).name in outcome.err

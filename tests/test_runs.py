@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from src.errors import InputError
+from src.runs import Run, check_tag
+
+RUN = Run("resnet50_512", 2, "", Path("output"))
+
+
+def test_run_names_its_folder_by_model_tag_and_fold():
+    assert RUN.name == "resnet50_512_fold_2"
+    assert Run("resnet50_512", 0, "long", Path()).name == "resnet50_512_long_fold_0"
+
+
+def test_run_keeps_a_slash_out_of_its_folder():
+    assert Run("timm/resnet50", 0, "", Path("output")).dir == Path("output/timm-resnet50_fold_0")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (RUN.experiment_path, "experiment.json"),
+        (RUN.history_path, "history.csv"),
+        (RUN.last_checkpoint_path, "checkpoints/last.pt"),
+        (RUN.checkpoint_path(7), "checkpoints/007.pt"),
+        (RUN.predictions_path(12), "predictions/012.npz"),
+        (RUN.test_predictions_path(12), "predictions/test_012.npz"),
+        (RUN.tensorboard_dir, "tensorboard"),
+        (RUN.scores_path, "scores.npz"),
+        (RUN.pics_dir, "pics"),
+        (RUN.submission_path("test", 3), "submission_test_003.csv"),
+    ],
+)
+def test_run_lays_its_files_where_the_design_says(path, expected):
+    assert path == Path("output/resnet50_512_fold_2") / expected
+
+
+@pytest.mark.parametrize("tag", ["", "a", "b-2", "1.5_x"])
+def test_a_plain_tag_is_taken(tag):
+    assert check_tag(tag) == tag
+
+
+@pytest.mark.parametrize("tag", ["a/b", "..\\x", "a b", "é", "a\n"])
+def test_a_tag_that_makes_no_folder_name_is_refused(tag):
+    with pytest.raises(InputError, match="--run"):
+        check_tag(tag)
+
+
+def test_run_lists_the_epochs_it_holds(tmp_path):
+    run = Run("demo", 0, "", tmp_path)
+    assert run.epochs_with_checkpoint() == []
+    for name in ("010.pt", "002.pt", "1000.pt", "last.pt", ".003.tmp.pt", "004.npz", "12.pt"):
+        path = run.dir / "checkpoints" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert run.epochs_with_checkpoint() == [2, 10, 1000]
+
+
+def test_run_tells_predictions_of_the_test_images_apart(tmp_path):
+    run = Run("demo", 0, "", tmp_path)
+    run.predictions_path(1).parent.mkdir(parents=True)
+    run.predictions_path(1).touch()
+    run.test_predictions_path(2).touch()
+    assert run.epochs_with_predictions() == [1]
