@@ -7,7 +7,6 @@ what an exact resume needs.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from src.files import OutputError, replaced_file
 
 FORMAT = "pneumonia-checkpoint"
 FORMAT_VERSION = 1
+ZIP_MAGIC = b"PK\x03\x04"  # torch.save writes a zip archive
 FIELDS = {
     "format": str,
     "version": int,
@@ -75,10 +75,14 @@ def load_checkpoint(path: Path, experiment: str, *, resume: bool = False) -> Che
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
-    if not zipfile.is_zipfile(path):  # PyTorch would read an old, bare pickle, with a warning
-        raise CheckpointError(f"{path}: not a readable checkpoint: no file of torch.save")
     try:
+        with path.open("rb") as file:
+            is_zip = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
+        if not is_zip:  # PyTorch would go on to try a bare pickle, and warn
+            raise CheckpointError(f"{path}: not a readable checkpoint: no file of torch.save")
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+    except CheckpointError:
+        raise
     except OSError as error:
         raise CheckpointError(f"{path}: not a readable checkpoint: {error.strerror}") from error
     except Exception as error:  # a damaged file makes the reader raise almost anything

@@ -110,7 +110,7 @@ class Sweep:
         index = [axis.index(best[name]) for name, axis in zip(AXES, self.axes(), strict=True)]
         near = {}
         for i, (name, axis) in enumerate(zip(AXES, self.axes(), strict=True)):
-            line = self.scores[(*index[:i], slice(None), *index[i + 1 :])]
+            line = np.moveaxis(self.scores, i, -1)[tuple(index[:i] + index[i + 1 :])]
             near[name] = [v for v, score in zip(axis, line, strict=True)
                           if score >= best["score"] - tolerance]  # fmt: skip
         return near

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from src.engine import make_optimizer, seed_step
+from src.engine import StepKey, make_optimizer, seed_step
 from src.models import MODELS, build_model
 from src.retinanet.losses import detection_losses
 from src.structures import Target
@@ -23,7 +23,7 @@ def two_images():
 
 def loss_after_steps(n_steps, **changes):
     info = dataclasses.replace(MODELS["demo"], pyramid_width=16, head_depth=1, **changes)
-    seed_step((0, 0, 0))
+    seed_step(StepKey(0, 0, 0))
     model = build_model(info)
     optimizer = make_optimizer(model, info)
     images, targets = two_images()

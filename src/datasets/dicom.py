@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ def _read_dataset(path: Path, *, stop_before_pixels: bool = False) -> FileDatase
     try:
         if os.path.getsize(path) == 0:  # noqa: PTH202 - once for each image
             raise DicomError(f"{path}: the file is empty")
-        dataset = pydicom.dcmread(path, force=True, stop_before_pixels=stop_before_pixels)
+        with warnings.catch_warnings(record=True):  # what matters comes back as an error
+            dataset = pydicom.dcmread(path, force=True, stop_before_pixels=stop_before_pixels)
         # force reads anything; what has no image size was never an image.
         if "Rows" not in dataset or "Columns" not in dataset:
             raise DicomError(f"{path}: {_what_lacks_a_size(path)}")

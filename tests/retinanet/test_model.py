@@ -128,8 +128,9 @@ def test_an_untrained_net_scores_every_anchor_with_the_prior():
 
 def test_initial_weights_follow_the_original_rule():
     model = RetinaNet(TinyEncoder())
-    conv = model.pyramid.output[0]
-    assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 256)), rel=0.01)
+    weight = model.pyramid.output[0].weight
+    assert isinstance(weight, torch.Tensor)
+    assert weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 256)), rel=0.01)
 
 
 def test_a_batch_gives_what_single_images_give():
