@@ -1,0 +1,60 @@
+"""Every command in the README runs, with a small experiment on a few phantoms."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.paths import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+SCRIPTS = ("scripts/run_demo.sh", "scripts/run_tests.sh", "scripts/dataset_download.sh")
+
+
+def test_the_commands_run_one_after_the_other(phantoms, tmp_path):
+    place = tmp_path / "a clone"
+    place.mkdir()
+    for name in ("src", "scripts"):
+        (place / name).symlink_to(ROOT / name)
+    (place / "my_images").symlink_to(phantoms)
+    blocks = [block for block in BLOCKS if "python" in block]
+    script = "set -e\n" + "\n".join(blocks)
+    script = re.sub(r"^MODEL=.*$", "MODEL=demo", script, flags=re.MULTILINE)
+    script = script.replace("--action train ", "--action train --num-epochs 1 ")
+    python_dir = Path(sys.executable).parent  # not resolved: the environment's own folder
+    environment = os.environ | {
+        "PATH": f"{python_dir}{os.pathsep}{os.environ['PATH']}",
+        "PNEUMONIA_DATA_DIR": str(phantoms),
+        "PNEUMONIA_OUTPUT_DIR": str(place / "output"),
+        "OMP_NUM_THREADS": "1",
+    }
+    result = subprocess.run(
+        ["bash", "-c", script],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert result.returncode == 0, result.stderr
+    run_dir = place / "output" / "demo_fold_0"
+    made = {path.name for path in run_dir.iterdir()}
+    assert {"experiment.json", "history.csv", "checkpoints", "predictions"} <= made
+    assert {"scores.csv", "sweep.csv", "pics", "submission_test_000.csv"} <= made
+    assert (place / "output" / "val_loss.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_scripts_that_set_up_are_named_and_there(script):
+    assert f"bash {script}" in README
+    assert (ROOT / script).is_file()
+
+
+def test_every_link_into_the_repository_leads_somewhere():
+    targets = [t for t in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in t]
+    assert "docs/differences.md" in targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
