@@ -27,17 +27,18 @@ def make_anchors(image_size: tuple[int, int], levels: tuple[int, ...]) -> Tensor
 
 def count_anchors(image_size: tuple[int, int], level: int) -> int:
     """Return how many anchors `level` has on an image of `image_size` (height, width)."""
-    rows, columns = _grid_size(image_size, 2**level)
+    rows, columns = grid_size(image_size, 2**level)
     return rows * columns * N_ANCHORS_PER_POSITION
 
 
-def _grid_size(image_size: tuple[int, int], stride: int) -> tuple[int, int]:
+def grid_size(image_size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Return rows and columns of the positions of one level on an image (height, width)."""
     height, width = image_size
     return -(-height // stride), -(-width // stride)
 
 
 def _level_anchors(image_size: tuple[int, int], stride: int) -> Tensor:
-    rows, columns = _grid_size(image_size, stride)
+    rows, columns = grid_size(image_size, stride)
     center_y = (torch.arange(rows, dtype=torch.float64) + 0.5) * stride
     center_x = (torch.arange(columns, dtype=torch.float64) + 0.5) * stride
     grid_y, grid_x = torch.meshgrid(center_y, center_x, indexing="ij")

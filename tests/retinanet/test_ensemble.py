@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+import torch
+
+from src.retinanet.ensemble import Ensemble, low_percentile, mirror_outputs
+from src.retinanet.model import RetinaNet
+from src.retinanet.postprocess import find_candidates
+from src.structures import RawOutputs
+from tests.retinanet.test_model import TinyEncoder
+
+IMAGES = torch.rand(2, 1, 192, 224, generator=torch.Generator().manual_seed(0))
+
+
+def member(seed, **options):
+    """A tiny net whose outputs are not constant: its last layers do not start at 0."""
+    torch.manual_seed(seed)
+    model = RetinaNet(TinyEncoder(), width=8, head_depth=1, levels=(3, 4, 5), **options).eval()
+    torch.nn.init.normal_(model.class_head.output.weight, std=0.05)
+    torch.nn.init.normal_(model.box_head.output.weight, std=0.5)
+    assert model.class_head.output.bias is not None
+    torch.nn.init.constant_(model.class_head.output.bias, -3.7)
+    return model
+
+
+@torch.no_grad()
+def test_one_member_gives_exactly_its_own_outputs():
+    alone = member(0)
+    for rule in ("percentile", "mean"):
+        for ours, its in zip(Ensemble([alone], size_rule=rule)(IMAGES), alone(IMAGES), strict=True):
+            assert torch.equal(ours, its)
+
+
+@torch.no_grad()
+def test_scores_shifts_and_classes_are_means():
+    members = [member(seed) for seed in range(3)]
+    outputs = [m(IMAGES) for m in members]
+    combined = Ensemble(members)(IMAGES)
+    torch.testing.assert_close(combined.scores, sum(o.scores for o in outputs) / 3)
+    torch.testing.assert_close(
+        combined.deltas[..., :2], sum(o.deltas[..., :2] for o in outputs) / 3
+    )
+    torch.testing.assert_close(
+        combined.class_log_probs.exp(), sum(o.class_log_probs.exp() for o in outputs) / 3
+    )
+
+
+@pytest.mark.parametrize("k", [0.0, 0.9, 1.6])
+def test_low_percentile_equals_numpy(k):
+    sizes = torch.randn(7, 5, 2, generator=torch.Generator().manual_seed(1))
+    low, high = np.percentile(sizes, [20, 80], axis=0)
+    np.testing.assert_allclose(low_percentile(sizes, k), low + k * (low - high), atol=1e-6)
+
+
+@torch.no_grad()
+def test_percentiles_of_candidates_alone_change_no_detection():
+    members = [member(seed) for seed in range(4)]
+    outputs = [m(IMAGES) for m in members]
+    combined = Ensemble(members, k=0.9)(IMAGES)
+    everywhere = torch.cat(
+        [
+            combined.deltas[..., :2],
+            low_percentile(torch.stack([o.deltas[..., 2:] for o in outputs]), 0.9),
+        ],
+        dim=-1,
+    )
+    assert not torch.equal(combined.deltas, everywhere)  # it did save work
+    anchors, size = members[0].anchors(IMAGES), (192, 224)
+    full = find_candidates(combined._replace(deltas=everywhere), anchors, size)
+    for ours, expected in zip(find_candidates(combined, anchors, size), full, strict=True):
+        assert len(expected.scores) > 5
+        assert torch.equal(ours.scores, expected.scores)
+        torch.testing.assert_close(ours.boxes_xyxy, expected.boxes_xyxy)
+
+
+@torch.no_grad()
+def test_a_weight_of_zero_leaves_a_member_out_of_the_means():
+    members = [member(0), member(1)]
+    combined = Ensemble(members, weights=[1, 0], size_rule="mean")(IMAGES)
+    for ours, its in zip(combined, members[0](IMAGES), strict=True):
+        torch.testing.assert_close(ours, its)
+
+
+def test_mirroring_outputs_mirrors_the_boxes():
+    model = member(0)
+    anchors = model.anchors(IMAGES)
+    outputs = RawOutputs(
+        torch.zeros(1, len(anchors)), torch.zeros(1, len(anchors), 4), torch.zeros(1, 3)
+    )
+    chosen = 500
+    outputs.scores[0, chosen] = 0.9
+    outputs.deltas[0, chosen] = torch.tensor([1.0, 0.5, -0.3, 0.4])
+    (before,) = find_candidates(outputs, anchors, (192, 224))
+    (after,) = find_candidates(
+        mirror_outputs(outputs, (192, 224), model.levels), anchors, (192, 224)
+    )
+    x1, y1, x2, y2 = before.boxes_xyxy[0].tolist()
+    assert after.boxes_xyxy[0].tolist() == pytest.approx([224 - x2, y1, 224 - x1, y2], abs=1e-3)
+
+
+def test_mirroring_twice_changes_nothing():
+    model = member(2)
+    with torch.no_grad():
+        outputs = model(IMAGES)
+    size = (192, 224)
+    twice = mirror_outputs(mirror_outputs(outputs, size, model.levels), size, model.levels)
+    for ours, its in zip(twice, outputs, strict=True):
+        assert torch.equal(ours, its)
+
+
+@torch.no_grad()
+def test_hflip_makes_the_ensemble_blind_to_mirroring():
+    ensemble = Ensemble([member(0), member(1)], hflip=True)
+    mirrored = mirror_outputs(ensemble(IMAGES.flip(-1)), (192, 224), (3, 4, 5))
+    for ours, its in zip(mirrored, ensemble(IMAGES), strict=True):
+        torch.testing.assert_close(ours, its, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [0.0, 0.0], [2.0, -1.0]])
+def test_weights_that_do_not_fit_are_refused(weights):
+    with pytest.raises(ValueError, match="members need as many positive weights"):
+        Ensemble([member(0), member(1)], weights=weights)
