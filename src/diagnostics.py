@@ -18,7 +18,7 @@ from src.predictions import Predictions
 from src.scores import ScoresError, load_epoch, load_sweep, saved_epochs, suppress_at
 
 DEFAULT_THRESHOLD = 0.3  # on score x 5, where no scores were saved; the second place's default
-MATCH_IOU = 0.5
+MATCH_IOU = 0.5  # where precision and recall of detectors are usually stated
 N_CLASSES = 3
 N_BINS = 10  # of probability
 
@@ -64,14 +64,12 @@ class Matches:
         true_rows: (K,) rows of `true_boxes`: for a hit the one that it overlaps most, -1 for a
             false alarm.
         true_boxes: (M, 4) xywh, like `boxes`.
-        n_images: I, with and without boxes.
     """
 
     boxes: FloatArray
     scores: FloatArray
     true_rows: IntArray
     true_boxes: FloatArray
-    n_images: int
 
     def above(self, score: float) -> Matches:
         """Return those with a score greater than `score`.
@@ -79,8 +77,7 @@ class Matches:
         Their hits stay as they are: a box never takes a true box from one of higher score.
         """
         kept = self.scores > score
-        found = self.boxes[kept], self.scores[kept], self.true_rows[kept]
-        return Matches(*found, self.true_boxes, self.n_images)
+        return Matches(self.boxes[kept], self.scores[kept], self.true_rows[kept], self.true_boxes)
 
     def side_ratios(self) -> FloatArray:
         """Return width and height of each hit over those of its true box, (H, 2)."""
@@ -107,7 +104,6 @@ def match_predictions(
         predictions.scores[kept].astype(np.float64),
         _overlapped_most(found, true, match_boxes(found, true, (iou_threshold,))[:, 0]),
         true.xywh / predictions.img_size,
-        len(predictions),
     )
 
 
@@ -174,14 +170,11 @@ def reliability(probs: FloatArray, came_true: BoolArray, n_bins: int = N_BINS) -
     """
     bins = np.minimum((probs * n_bins).astype(np.int64), n_bins - 1)
     counts = np.bincount(bins, minlength=n_bins)
-    means = (
-        np.divide(sums, counts, out=np.full(n_bins, np.nan), where=counts > 0)
-        for sums in (
-            np.bincount(bins, weights=probs, minlength=n_bins),
-            np.bincount(bins, weights=came_true, minlength=n_bins),
-        )
+    sums = (np.bincount(bins, weights=values, minlength=n_bins) for values in (probs, came_true))
+    mean_prob, share = (
+        np.divide(total, counts, out=np.full(n_bins, np.nan), where=counts > 0) for total in sums
     )
-    return Reliability(*means, counts)
+    return Reliability(mean_prob, share, counts)
 
 
 def class_reliabilities(

@@ -92,7 +92,9 @@ class Predictions:
         """Return the rows of `true_boxes_xyxy` that belong to an image."""
         return slice(int(self.true_offsets[image]), int(self.true_offsets[image + 1]))
 
-    def in_file_pixels(self, image: int, boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float64]:
+    def in_file_pixels(
+        self, image: int, boxes_xyxy: NDArray[np.floating[Any]]
+    ) -> NDArray[np.float64]:
         """Carry boxes (N, 4) of an image from pixels of the network input to those of its file."""
         file_size = self.image_sizes[image, ::-1].astype(np.float64)  # width, height
         source_crop = self.header.get("source_crop")

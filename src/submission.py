@@ -1,46 +1,75 @@
-"""Kaggle's submission file: for each image its boxes in pixels of the original image."""
+"""Kaggle's submission file: write it from predictions, check it, describe it; command line.
+
+python src/submission.py write predictions.npz --out submission.csv --threshold 0.3
+python src/submission.py check submission.csv --sample stage_2_sample_submission.csv
+python src/submission.py stats submission.csv --data-dir data
+"""
 
 from __future__ import annotations
 
-import csv
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+import sys
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+if __name__ == "__main__":  # run by path: find `config` and `src` from the repository's root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from src.errors import InputError
-from src.files import replaced_file
-from src.predictions import Predictions
-from src.scores import gate_scores, suppress_at
+import argparse
+import csv
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-HEADER = ("patientId", "PredictionString")
+from src.submission_format import (
+    HEADER,
+    IMAGE_SIZE,
+    Fault,
+    Submission,
+    SubmissionError,
+    parse_submission,
+    show,
+)
 
+if TYPE_CHECKING:  # `--help` waits for nothing
+    import numpy as np
+    from numpy.typing import NDArray
 
-class SubmissionError(InputError):
-    """A submission, or a sample submission, that is missing or wrong."""
+    from src.predictions import Predictions
 
 
 def prediction_strings(
-    predictions: Predictions, *, threshold: float, nms: float, gate: str = "score"
+    predictions: Predictions,
+    *,
+    threshold: float,
+    nms: float,
+    gate: str = "score",
+    shrink: float = 1.0,
 ) -> dict[str, str]:
     """Write out the boxes of every image: `confidence x y width height` repeated.
 
     Args:
         threshold: a box counts when its gate (score x 5) is greater.
         nms: IoU over which a weaker box is dropped.
+        gate: what meets the threshold; see `src.scores.gate_scores`.
+        shrink: factor on each side of a box, about its centre, after the suppression.
 
     Returns:
         patientId -> string, empty for an image without boxes; pixels of the image's file.
     """
+    import numpy as np
+
+    from src.scores import gate_scores, shrink_boxes, suppress_at
+
     kept = suppress_at(predictions, [nms])[0] & (gate_scores(predictions, gate) > threshold)
     strings = {}
     for image, patient in enumerate(predictions.ids):
         rows = predictions.candidates_of(image)
         chosen = kept[rows]
         boxes = predictions.in_file_pixels(image, predictions.boxes_xyxy[rows][chosen])
-        strings[str(patient)] = _format(boxes, predictions.scores[rows][chosen])
+        boxes_xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+        strings[str(patient)] = _format(
+            shrink_boxes(boxes_xywh, shrink), predictions.scores[rows][chosen]
+        )
     return strings
 
 
@@ -51,6 +80,8 @@ def write_submission(path: Path, strings: Mapping[str, str], order: Iterable[str
         strings: patientId -> PredictionString.
         order: the patients, as the rows shall follow.
     """
+    from src.files import replaced_file
+
     with replaced_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)
@@ -91,8 +122,89 @@ def check_ids(found: Sequence[str], expected: Sequence[str], path: Path) -> None
             )
 
 
-def _format(boxes_xyxy: NDArray[np.float64], scores: NDArray[np.float32]) -> str:
+def check_submission(
+    path: Path, sample_path: Path | None = None, *, image_size: int = IMAGE_SIZE
+) -> Submission:
+    """Hold a submission against the form and the sample submission.
+
+    Args:
+        sample_path: whose patients the submission must have, in any order; None asks nothing.
+        image_size: pixels along each side of every image.
+
+    Returns:
+        What could be read, with all faults in the order of the lines, missing rows last.
+
+    Raises:
+        SubmissionError: a file is missing, or the sample is wrong.
+    """
+    submission = parse_submission(path, image_size=image_size)
+    if sample_path is not None:
+        submission.faults += _compare_patients(submission, sample_path)
+        submission.faults.sort(key=lambda fault: math.inf if fault.line is None else fault.line)
+    return submission
+
+
+def _compare_patients(submission: Submission, sample_path: Path) -> Iterator[Fault]:
+    expected = read_sample_ids(sample_path)
+    known = set(expected)
+    for patient, line in submission.lines.items():
+        if patient not in known:
+            yield Fault(line, f"patient {show(patient)} is not in {sample_path}")
+    for line, patient in enumerate(expected, start=2):
+        if patient not in submission.lines:
+            yield Fault(None, f"patient {patient} is missing, line {line} of {sample_path}")
+
+
+def _format(boxes_xywh: NDArray[np.float64], scores: NDArray[np.float32]) -> str:
     return " ".join(
-        f"{score:.4f} {x:.1f} {y:.1f} {x2 - x:.1f} {y2 - y:.1f}"
-        for (x, y, x2, y2), score in zip(boxes_xyxy, scores, strict=True)
+        f"{score:.4f} {x:.1f} {y:.1f} {width:.1f} {height:.1f}"
+        for (x, y, width, height), score in zip(boxes_xywh, scores, strict=True)
     )
+
+
+def _write(arguments: argparse.Namespace) -> None:
+    from src.predictions import load_predictions
+    from src.scores import GATES
+
+    if arguments.gate not in GATES:
+        raise SubmissionError(f"unknown gate {arguments.gate!r}; one of {', '.join(GATES)}")
+    strings = prediction_strings(
+        load_predictions(arguments.predictions),
+        threshold=arguments.threshold,
+        nms=arguments.nms,
+        gate=arguments.gate,
+        shrink=arguments.shrink,
+    )
+    order = list(strings)
+    if arguments.sample is not None:
+        order = read_sample_ids(arguments.sample)
+        check_ids(list(strings), order, arguments.sample)
+    write_submission(arguments.out, strings, order)
+    n_with_boxes = sum(map(bool, strings.values()))
+    print(f"{len(strings)} images, {n_with_boxes} with boxes\n{arguments.out}")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    path = arguments.submission
+    submission = check_submission(path, arguments.sample, image_size=arguments.image_size)
+    for fault in submission.faults:
+        print(fault.describe(path))
+    sys.stdout.flush()  # the verdict comes last
+    n_faults, n_rows = len(submission.faults), len(submission.lines)
+    if n_faults:
+        raise SubmissionError(f"{path}: {n_faults} faults, {n_rows} patients")
+    compared = "its form alone" if arguments.sample is None else f"the patients of {arguments.sample}"
+    n_boxes = sum(map(len, submission.boxes.values()))
+    print(f"{path}: no fault; {compared}, {n_rows} rows, {n_boxes} boxes", file=sys.stderr)
+
+
+def _stats(arguments: argparse.Namespace) -> None:
+    from src.submission_stats import describe_boxes, table_lines
+
+    columns = {arguments.submission.name: describe_boxes(_boxes_xywh(arguments.submission))}
+    if arguments.data_dir is not None:
+        from src.datasets.annotations import DataFolder, read_records
+
+        records = read_records(DataFolder(arguments.data_dir))
+        columns["training set"] = describe_boxes([record.boxes_xywh for record in records])
+    print("\n".join(table_lines(columns)))

@@ -27,12 +27,8 @@ from src.threads import wait_passively
 if TYPE_CHECKING:  # what an action needs is imported when it runs: `--help` waits for nothing
     from collections.abc import Sequence
 
-    import torch
-    from torch.utils.data import Dataset
-
     from src.datasets.annotations import Record
-    from src.predictions import Predictions
-    from src.retinanet.model import RetinaNet
+    from src.inference import Inference
 
 ACTIONS = ("train", "check_metric", "generate_predictions", "test_model")
 DEFAULT_THRESHOLD = 0.3  # on score x 5, where no scores were saved; the second place's default
@@ -68,6 +64,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--encoder-weights", type=Path, help="a file of ImageNet weights for the encoder")
     add("--split", choices=("valid", "test"), default="valid",
         help="generate_predictions: the validation fold or the test images")  # fmt: skip
+    add("--input", type=Path, help="generate_predictions: a DICOM, PNG or JPEG file, or a folder "
+        "of them, instead of a split")  # fmt: skip
+    add("--out", type=Path, help="with --input: the folder of the results, by epoch")
+    add("--skip-unreadable", action="store_true", help="with --input: leave out files that are no "
+        "radiographs, and name them")  # fmt: skip
+    add("--overlays", action="store_true", help="with --input: draw the boxes over the images")
     add("--threshold", type=float, help="score x 5 over which a box goes into a submission; by "
         "default the best of check_metric")  # fmt: skip
     add("--nms", type=_share, default=0.05, help="IoU over which the weaker of two boxes goes")
@@ -137,6 +139,7 @@ def train(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     """Train an experiment on three folds, validate on the fourth after every epoch."""
     from src.datasets.loaders import load_labelled_images
     from src.engine import choose_device
+    from src.inference import checkpoint_path
     from src.retinanet.encoders.weights import find_weights
     from src.training import Training, TrainingOptions
 
@@ -144,7 +147,7 @@ def train(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     images = load_labelled_images(arguments.data_dir, run.fold, debug=arguments.debug)
     weights_path = None
     if arguments.from_epoch:
-        weights_path = _checkpoint_path(run, arguments.from_epoch - 1, arguments.weights_dir)
+        weights_path = checkpoint_path(run, arguments.from_epoch - 1, arguments.weights_dir)
     encoder_weights = arguments.encoder_weights
     goes_on = weights_path is not None or (arguments.resume and run.last_checkpoint_path.exists())
     if not goes_on and (info.pretrained or encoder_weights is not None):
@@ -193,13 +196,17 @@ def check_metric(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> No
 
 
 def generate_predictions(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
-    """Predict the validation fold or the test images; write .npz and Kaggle's CSV."""
+    """Predict the validation fold, the test images or other files; write .npz and CSV."""
     from src.datasets.annotations import DataFolder
     from src.submission import check_ids, prediction_strings, read_sample_ids, write_submission
 
+    if arguments.input is not None:
+        _predict_files(run, info, arguments)
+        return
+    inference = _make_inference(run, info, arguments)
     sample = DataFolder(arguments.data_dir).sample_submission_path
     for epoch in _epochs_to_use(run, arguments):
-        predictions, path = _saved_or_new_predictions(run, info, arguments, epoch)
+        predictions, path = inference.predict_split(arguments.split, arguments.data_dir, epoch)
         threshold = _threshold(run, epoch, arguments.threshold)
         strings = prediction_strings(predictions, threshold=threshold, nms=arguments.nms)
         order = list(strings)
@@ -215,25 +222,47 @@ def generate_predictions(run: Run, info: ModelInfo, arguments: argparse.Namespac
         )
 
 
+def _predict_files(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
+    """Predict the files of --input; write .npz, a row for each box, and pictures if asked."""
+    from src.datasets.image_files import find_image_files, split_unreadable
+    from src.datasets.test_dataset import TestDataset
+    from src.inference import draw_files, write_boxes
+    from src.training import sample_options
+
+    files = find_image_files(arguments.input)
+    if arguments.skip_unreadable:
+        files, unreadable = split_unreadable(files, arguments.num_workers or 1)
+        for file in unreadable:
+            print(f"skipped: {file.cause}", file=sys.stderr)
+        if not files:
+            raise InputError(f"{arguments.input}: none of its {len(unreadable)} files is readable")
+    inference = _make_inference(run, info, arguments)
+    for epoch in _epochs_to_use(run, arguments):
+        predictions = inference.predict_files(files, epoch)
+        out_dir = arguments.out or run.dir / "inputs" / arguments.input.resolve().stem
+        out_dir = out_dir / f"{epoch:03}"
+        chosen = {"threshold": _threshold(run, epoch, arguments.threshold), "nms": arguments.nms}
+        predictions.save(out_dir / "predictions.npz")
+        write_boxes(out_dir / "boxes.csv", predictions, **chosen)
+        if arguments.overlays:
+            dataset = TestDataset(files, sample_options(info))
+            draw_files(out_dir / "overlays", files, predictions, dataset, **chosen)
+        print(f"epoch {epoch}: {len(files)} images at threshold {chosen['threshold']:g}\n{out_dir}")
+
+
 def test_model(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     """Draw true and found boxes over validation images."""
     from src.datasets.detection_dataset import ValidationDataset
-    from src.datasets.loaders import load_labelled_images, unlabelled_loader
-    from src.engine import choose_device, predict
-    from src.training import prediction_header, sample_options
+    from src.datasets.loaders import load_labelled_images
+    from src.training import sample_options
     from src.visualizations.overlays import contact_sheet, draw_predictions, save_picture
 
-    device = choose_device(arguments.device)
+    inference = _make_inference(run, info, arguments)
     images = load_labelled_images(arguments.data_dir, run.fold, debug=arguments.debug)
     records = _pick_images(images.valid, arguments.num_images)
     dataset = ValidationDataset(records, images.images_dir, sample_options(info))
     for epoch in _epochs_to_use(run, arguments):
-        model = _load_model(run, info, epoch, arguments.weights_dir, device)
-        loader = unlabelled_loader(
-            dataset, batch_size=info.batch_size, n_workers=arguments.num_workers, device=device
-        )
-        header = prediction_header(run, info, epoch)
-        predictions = predict(model, loader, device=device, header=header)
+        predictions = inference.predict(dataset, epoch)
         threshold = _threshold(run, epoch, arguments.threshold)
         folder = run.pics_dir / f"{epoch:03}"
         pictures = []
@@ -247,45 +276,19 @@ def test_model(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None
         print(f"epoch {epoch}: {len(records)} pictures and overview.png\n{folder}")
 
 
-def _saved_or_new_predictions(
-    run: Run, info: ModelInfo, arguments: argparse.Namespace, epoch: int
-) -> tuple[Predictions, Path]:
-    """Load an epoch's predictions, or make and save them."""
-    from src.datasets.annotations import DataFolder
-    from src.datasets.detection_dataset import Sample, ValidationDataset
-    from src.datasets.loaders import load_labelled_images, unlabelled_loader
-    from src.datasets.test_dataset import TestDataset, find_dicoms
-    from src.engine import choose_device, predict
-    from src.predictions import load_predictions
-    from src.training import prediction_header, sample_options
+def _make_inference(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> Inference:
+    from src.engine import choose_device
+    from src.inference import Inference
 
-    dataset: Dataset[Sample]
-    if arguments.split == "test":
-        path = run.test_predictions_path(epoch)
-        paths = find_dicoms(DataFolder(arguments.data_dir).images_dir("test"))
-        ids = [image.stem for image in paths]
-        dataset = TestDataset(paths, sample_options(info))
-    else:
-        path = run.predictions_path(epoch)
-        images = load_labelled_images(arguments.data_dir, run.fold, debug=arguments.debug)
-        ids = [record.patient_id for record in images.valid]
-        dataset = ValidationDataset(images.valid, images.images_dir, sample_options(info))
-    if path.exists() and not arguments.overwrite:
-        if arguments.weights_dir is not None:
-            raise InputError(f"{path}: is there already; --overwrite makes it with other weights")
-        predictions = load_predictions(path)
-        if predictions.ids.tolist() != ids:
-            raise InputError(f"{path}: is of other images; --overwrite makes it again")
-        return predictions, path
-    device = choose_device(arguments.device)
-    model = _load_model(run, info, epoch, arguments.weights_dir, device)
-    loader = unlabelled_loader(
-        dataset, batch_size=info.batch_size, n_workers=arguments.num_workers, device=device
+    return Inference(
+        run=run,
+        info=info,
+        device=choose_device(arguments.device),
+        n_workers=arguments.num_workers,
+        weights_dir=arguments.weights_dir,
+        debug=arguments.debug,
+        overwrite=arguments.overwrite,
     )
-    header = prediction_header(run, info, epoch)
-    predictions = predict(model, loader, device=device, header=header)
-    predictions.save(path)
-    return predictions, path
 
 
 def _pick_images(records: Sequence[Record], n_images: int) -> list[Record]:
@@ -294,30 +297,6 @@ def _pick_images(records: Sequence[Record], n_images: int) -> list[Record]:
     without = [record for record in records if not len(record.boxes_xywh)]
     n_without = max(n_images // 3, n_images - len(with_boxes))
     return with_boxes[: n_images - min(n_without, len(without))] + without[:n_without]
-
-
-def _load_model(
-    run: Run, info: ModelInfo, epoch: int, weights_dir: Path | None, device: torch.device
-) -> RetinaNet:
-    from src.checkpoints import load_checkpoint, load_weights
-    from src.models import build_model
-
-    path = _checkpoint_path(run, epoch, weights_dir)
-    checkpoint = load_checkpoint(path, run.model)
-    model = build_model(info)
-    load_weights(model, checkpoint, path)
-    return model.to(device)
-
-
-def _checkpoint_path(run: Run, epoch: int, weights_dir: Path | None) -> Path:
-    """Find an epoch's weights in the run's folder, or in the one of its name elsewhere."""
-    source = run if weights_dir is None else replace(run, output_dir=weights_dir)
-    path = source.checkpoint_path(epoch)
-    if not path.is_file():
-        saved = source.epochs_with_checkpoint()
-        has = f"it has epochs {saved}" if saved else "--action train makes them"
-        raise InputError(f"{path}: no such checkpoint; {has}")
-    return path
 
 
 def _chosen_epochs(arguments: argparse.Namespace, saved: list[int], run: Run) -> list[int] | None:

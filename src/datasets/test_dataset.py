@@ -1,53 +1,39 @@
-"""Images without labels: the challenge's test set, or any folder of DICOM files."""
+"""Images without labels: the challenge's test set, or anybody's own files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from src.datasets.annotations import AnnotationsError
 from src.datasets.detection_dataset import Sample, SampleOptions, shrink_image
-from src.datasets.dicom import read_image
+from src.datasets.image_files import ImageFile, read_any_image
 from src.structures import UNKNOWN_CATEGORY, Target
 
 
 class TestDataset(Dataset[Sample]):
-    """Whole images, unchanged but for their size; the file's name is the patientId."""
+    """Whole images, unchanged but for their size."""
 
     __test__ = False  # not a test of pytest's
 
-    def __init__(self, paths: Sequence[Path], options: SampleOptions) -> None:
-        self.paths = paths
+    def __init__(self, files: Sequence[ImageFile], options: SampleOptions) -> None:
+        self.files = files
         self.options = options
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> Sample:
-        path, options = self.paths[index], self.options
-        source = read_image(path)
+        file, options = self.files[index], self.options
+        source = read_any_image(file.path)
         image = shrink_image(
             source, options.img_size, options.reduction, source_crop=options.source_crop
         )
         return Sample(
             image=torch.from_numpy(np.ascontiguousarray(image))[None],
             target=Target(torch.zeros(0, 4), UNKNOWN_CATEGORY),
-            patient_id=path.stem,
+            patient_id=file.id,
             file_size=(source.shape[0], source.shape[1]),
         )
-
-
-def find_dicoms(folder: Path) -> list[Path]:
-    """List the .dcm files of a folder, sorted by name.
-
-    Raises:
-        AnnotationsError: there are none.
-    """
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".dcm")
-    if not paths:
-        raise AnnotationsError(f"{folder}: holds no .dcm files")
-    return paths

@@ -1,18 +1,30 @@
-"""What all figures share: colours that a colour-blind reader can tell apart, and saving."""
+"""What all figures share: names, colours that a colour-blind reader can tell apart, saving."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Polygon, Rectangle
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
 
 from src.files import replaced_file
 
 # Okabe and Ito's palette without its yellow, which is too faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", ":", "-.")
+COLOUR_MAP = "cividis"  # grows lighter evenly, for every reader and in grey print
+MARK_COLOUR = "#D55E00"
+BOX_COLOUR = "#56B4E9"  # on an image; that of true boxes in overlays
 DPI = 150
+PRINT_DPI = 300  # for figures that hold images
+TRUETYPE = 42  # journals refuse matplotlib's own Type 3 fonts
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -27,6 +39,17 @@ def style_of(i: int) -> dict[str, str]:
     return {"color": COLOURS[i % n_colours], "linestyle": dash}
 
 
+def name_runs(run_dirs: Sequence[Path]) -> list[str]:
+    """Name runs by their folders, with as many parents as it takes to tell them apart."""
+    folders = [run_dir.resolve() for run_dir in run_dirs]
+    n_parts = 1
+    while len({folder.parts[-n_parts:] for folder in folders}) < len(set(folders)):
+        n_parts += 1
+    names = ["/".join(folder.parts[-n_parts:]) for folder in folders]
+    n_before = [names[:i].count(name) for i, name in enumerate(names)]  # a folder given twice
+    return [f"{name} ({n + 1})" if n else name for name, n in zip(names, n_before, strict=True)]
+
+
 def clean(axes: Axes, *, xlabel: str, ylabel: str, title: str = "") -> None:
     """Label the axes and take away what carries no information."""
     axes.set_xlabel(xlabel)
@@ -36,8 +59,102 @@ def clean(axes: Axes, *, xlabel: str, ylabel: str, title: str = "") -> None:
     axes.grid(axis="y", linewidth=0.4, alpha=0.5)
 
 
-def save_figure(figure: Figure, path: Path) -> list[Path]:
+def show_image(axes: Axes, image: NDArray[np.float32], *, title: str = "") -> None:
+    """Show a grey image without ticks; data coordinates are the edges of its pixels.
+
+    Args:
+        image: (H, W) in [0, 1].
+    """
+    height, width = image.shape
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(title, loc="left", fontsize="medium")
+
+
+def draw_boxes(
+    axes: Axes, boxes_xyxy: NDArray[np.floating], colour: str, *, linestyle: str = "-"
+) -> None:
+    """Draw boxes over an image.
+
+    Args:
+        boxes_xyxy: (M, 4) pixels of the image.
+    """
+    for x, y, x2, y2 in boxes_xyxy.tolist():
+        draw_outline(axes, [(x, y), (x2, y), (x2, y2), (x, y2)], colour, linestyle=linestyle)
+
+
+def draw_outline(
+    axes: Axes, corners: Sequence[tuple[float, float]], colour: str, *, linestyle: str = "-"
+) -> None:
+    """Draw a closed line over an image, with a dark rim: it shows on bone as on lung."""
+    line = Polygon(corners, fill=False, edgecolor=colour, linestyle=linestyle, linewidth=1.3)
+    line.set_path_effects([withStroke(linewidth=2.2, foreground="black", alpha=0.6)])
+    axes.add_patch(line)
+
+
+def draw_counts(axes: Axes, names: Sequence[str], counts: Sequence[int]) -> None:
+    """Draw a lying bar for each count, from the top down, with the number and its share."""
+    total = max(1, sum(counts))
+    bars = axes.barh(names, counts, color=COLOURS[0], height=0.7)
+    axes.bar_label(bars, [f"{n:,}  ({_percent(n / total)})" for n in counts], padding=4)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.6 * max(1, *counts))  # room for the numbers
+    axes.xaxis.set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+
+
+def draw_heat_map(
+    axes: Axes,
+    values: NDArray[np.float64],
+    texts: Sequence[Sequence[str]] | None = None,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    limits: tuple[float, float] | None = None,
+    mark: tuple[int, int] | None = None,
+    bold: NDArray[np.bool_] | None = None,
+) -> AxesImage:
+    """Draw a table as colours.
+
+    Args:
+        values: (R, C); NaN stays white.
+        texts: what is written into the cells.
+        rows: labels of the R rows.
+        columns: labels of the C columns.
+        limits: values of the darkest and the lightest colour; None takes the table's own.
+        mark: row and column of a cell that gets a frame.
+        bold: (R, C) cells whose text stands out.
+
+    Returns:
+        The image, for a colour bar.
+    """
+    low, high = limits or (None, None)
+    image = axes.imshow(values, cmap=COLOUR_MAP, aspect="auto", vmin=low, vmax=high)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    lightness = np.asarray(image.norm(values), dtype=np.float64)
+    for row, texts_of_row in enumerate(texts or ()):
+        for column, text in enumerate(texts_of_row):
+            colour = "white" if lightness[row, column] < 0.5 else "black"
+            weight = "bold" if bold is not None and bold[row, column] else "normal"
+            axes.text(column, row, text, color=colour, weight=weight, size="small", ha="center",
+                      va="center")  # fmt: skip
+    if mark is not None:
+        row, column = mark
+        frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, color=MARK_COLOUR, lw=2.5)
+        axes.add_patch(frame).set_clip_on(False)
+    return image
+
+
+def save_figure(figure: Figure, path: Path, *, dpi: int = DPI) -> list[Path]:
     """Save as PNG and as PDF, whatever ending `path` has.
+
+    Args:
+        dpi: of the PNG, and of images in the PDF.
 
     Returns:
         Both paths.
@@ -46,6 +163,10 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     for target in paths:
         # A date in the PDF would make every run of a command write another file.
         metadata = {"CreationDate": None} if target.suffix == ".pdf" else None
-        with replaced_file(target) as temporary:
-            figure.savefig(temporary, dpi=DPI, metadata=metadata)
+        with replaced_file(target) as temporary, rc_context({"pdf.fonttype": TRUETYPE}):
+            figure.savefig(temporary, dpi=dpi, metadata=metadata)
     return paths
+
+
+def _percent(share: float) -> str:
+    return "<0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"

@@ -15,17 +15,18 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from src.errors import CommandParser, report_errors
-from src.scores import Sweep, load_sweep
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `--help` waits for nothing
     from matplotlib.figure import Figure
+
+    from src.scores import Sweep
 
 
 def plot_runs(names: Sequence[str], sweeps: Sequence[Sweep]) -> Figure:
     """Compare runs: score by epoch on the left, by threshold on the right."""
+    import numpy as np
+
     from src.visualizations.figures import clean, new_figure, style_of
 
     figure = new_figure(10, 4)
@@ -34,8 +35,10 @@ def plot_runs(names: Sequence[str], sweeps: Sequence[Sweep]) -> Figure:
         best = sweep.best()
         epoch = sweep.epochs.index(best["epoch"])
         others = tuple(range(1, sweep.scores.ndim))
-        by_epoch.plot(sweep.epochs, np.nanmax(sweep.scores, axis=others), label=name, **style_of(i))
-        best_by_threshold = np.nanmax(sweep.scores[epoch], axis=(0, 1, 2))
+        # fmax passes over scores that do not exist, and says nothing where there is none.
+        best_by_epoch = np.fmax.reduce(sweep.scores, axis=others)
+        by_epoch.plot(sweep.epochs, best_by_epoch, label=name, **style_of(i))
+        best_by_threshold = np.fmax.reduce(sweep.scores[epoch], axis=(0, 1, 2))
         label = f"{name}, epoch {best['epoch']}"
         by_threshold.plot(sweep.thresholds, best_by_threshold, label=label, **style_of(i))
     by_epoch.xaxis.get_major_locator().set_params(integer=True)
@@ -47,36 +50,17 @@ def plot_runs(names: Sequence[str], sweeps: Sequence[Sweep]) -> Figure:
     return figure
 
 
-def plot_heat_map(sweep: Sweep, title: str) -> Figure:
-    """Show the score for every epoch and threshold, the best one marked."""
-    from src.visualizations.figures import new_figure
-
-    scores = np.nanmax(sweep.scores, axis=(1, 2, 3))  # (epochs, thresholds)
-    n_epochs, n_thresholds = scores.shape
-    figure = new_figure(2 + 0.5 * n_thresholds, 1.5 + 0.35 * n_epochs)
-    axes = figure.subplots()
-    image = axes.imshow(scores, cmap="cividis", aspect="auto")
-    axes.set_xticks(range(n_thresholds), [f"{value:g}" for value in sweep.thresholds])
-    axes.set_yticks(range(n_epochs), [str(epoch) for epoch in sweep.epochs])
-    axes.set_xlabel("score threshold (x 5)")
-    axes.set_ylabel("epoch")
-    row, column = np.unravel_index(int(np.nanargmax(scores)), scores.shape)
-    axes.plot(column, row, marker="o", markersize=14, markerfacecolor="none", color="#D55E00")
-    axes.set_title(f"{title}: best {scores[row, column]:.3f}", loc="left", fontsize="medium")
-    figure.colorbar(image, ax=axes, label="score")
-    return figure
-
-
 def main() -> None:
     parser = CommandParser("Draw the saved scores of several runs into one figure.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs with scores.npz")
     parser.add_argument("--out", type=Path, default=Path("metrics.png"), help="PNG; a PDF beside")
     arguments = parser.parse_args()
     with report_errors():
-        sweeps = [load_sweep(run_dir / "scores.npz") for run_dir in arguments.runs]
-        from src.visualizations.figures import save_figure
+        from src.scores import load_sweep
+        from src.visualizations.figures import name_runs, save_figure
 
-        figure = plot_runs([run_dir.resolve().name for run_dir in arguments.runs], sweeps)
+        sweeps = [load_sweep(run_dir / "scores.npz") for run_dir in arguments.runs]
+        figure = plot_runs(name_runs(arguments.runs), sweeps)
         print(*save_figure(figure, arguments.out), sep="\n")
 
 

@@ -55,12 +55,12 @@ def main() -> None:
     arguments = parser.parse_args()
     with report_errors():
         from src.history import read_history
-        from src.visualizations.figures import save_figure
+        from src.visualizations.figures import name_runs, save_figure
 
         columns = [f"valid_{loss}" for loss in arguments.loss]
         histories = {
-            run_dir.resolve().name: read_history(run_dir / "history.csv", columns)
-            for run_dir in arguments.runs
+            name: read_history(run_dir / "history.csv", columns)
+            for name, run_dir in zip(name_runs(arguments.runs), arguments.runs, strict=True)
         }
         print(*save_figure(plot_losses(histories, arguments.loss), arguments.out), sep="\n")
 

@@ -5,6 +5,7 @@ import torch
 
 from src.datasets.annotations import AnnotationsError
 from src.datasets.detection_dataset import SampleOptions
+from src.datasets.image_files import find_challenge_images
 from src.datasets.loaders import (
     N_DEBUG_TRAIN,
     N_DEBUG_VALID,
@@ -13,7 +14,7 @@ from src.datasets.loaders import (
     unlabelled_loader,
     validation_loader,
 )
-from src.datasets.test_dataset import TestDataset, find_dicoms
+from src.datasets.test_dataset import TestDataset
 from tests.datasets.conftest import LANDSCAPE, LANDSCAPE_SIZE, N_TEST, N_TRAIN
 
 CPU = torch.device("cpu")
@@ -148,7 +149,7 @@ def test_validation_loader_takes_landscapes(data_dir):
 
 
 def test_unlabelled_loader_shows_every_image_in_order(data_dir):
-    paths = find_dicoms(data_dir / "stage_2_test_images")
+    paths = find_challenge_images(data_dir / "stage_2_test_images")
     dataset = TestDataset(paths, OPTIONS)
     batches = list(unlabelled_loader(dataset, batch_size=2, n_workers=0, device=CPU))
     assert [batch.ids for batch in batches] == [("t0", "t1"), ("t2", "t3"), ("t4",)]

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from src.datasets.annotations import AnnotationsError, Record
+from src.datasets.annotations import Record
 from src.datasets.detection_dataset import SampleOptions, ValidationDataset
 from src.datasets.dicom import DicomError
-from src.datasets.test_dataset import TestDataset, find_dicoms
+from src.datasets.image_files import ImageFile, find_challenge_images
+from src.datasets.test_dataset import TestDataset
+from src.errors import InputError
 from src.structures import UNKNOWN_CATEGORY
 from tests.datasets.dicom_files import write_challenge_dicom
 
@@ -20,21 +22,25 @@ def write_random(path, size=(64, 64)):
     return write_challenge_dicom(path, pixels)
 
 
+def files(*paths):
+    return [ImageFile(path.stem, path) for path in paths]
+
+
 def test_test_dataset_has_no_truth(tmp_path):
-    target = TestDataset([write_random(tmp_path / "a.dcm")], OPTIONS)[0].target
+    target = TestDataset(files(write_random(tmp_path / "a.dcm")), OPTIONS)[0].target
     assert (target.boxes_xyxy.shape, target.category) == ((0, 4), UNKNOWN_CATEGORY)
 
 
 def test_test_dataset_names_images_after_their_files(tmp_path):
     paths = [write_random(tmp_path / name) for name in ("b.c.dcm", "a.dcm")]
-    dataset = TestDataset(paths, OPTIONS)
+    dataset = TestDataset(files(*paths), OPTIONS)
     assert len(dataset) == 2
     assert [dataset[i].patient_id for i in range(2)] == ["b.c", "a"]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (300, 500)])
 def test_test_dataset_gives_squares_and_keeps_the_files_size(tmp_path, size):
-    sample = TestDataset([write_random(tmp_path / "a.dcm", size)], OPTIONS)[0]
+    sample = TestDataset(files(write_random(tmp_path / "a.dcm", size)), OPTIONS)[0]
     assert (sample.image.shape, sample.image.dtype) == ((1, 32, 32), torch.float32)
     assert sample.file_size == size
 
@@ -45,23 +51,27 @@ def test_test_dataset_gives_squares_and_keeps_the_files_size(tmp_path, size):
 def test_test_dataset_shows_images_as_validation_does(tmp_path, options):
     path = write_random(tmp_path / "a.dcm")
     validation = ValidationDataset([Record("a", 0, np.zeros((0, 4)))], tmp_path, options)
-    assert torch.equal(TestDataset([path], options)[0].image, validation[0].image)
+    assert torch.equal(TestDataset(files(path), options)[0].image, validation[0].image)
 
 
 def test_test_dataset_refuses_a_broken_file(tmp_path):
     (tmp_path / "a.dcm").write_bytes(b"no image")
     with pytest.raises(DicomError, match=r"a\.dcm"):
-        TestDataset([tmp_path / "a.dcm"], OPTIONS)[0]
+        TestDataset(files(tmp_path / "a.dcm"), OPTIONS)[0]
 
 
-def test_find_dicoms_sorts_and_leaves_other_files(tmp_path):
+def test_find_challenge_images_sorts_and_leaves_other_files(tmp_path):
     for name in ("b.dcm", "C.DCM", "a.dcm", "a.txt", "dcm"):
         (tmp_path / name).touch()
-    assert [path.name for path in find_dicoms(tmp_path)] == ["C.DCM", "a.dcm", "b.dcm"]
+    assert [file.path.name for file in find_challenge_images(tmp_path)] == [
+        "C.DCM",
+        "a.dcm",
+        "b.dcm",
+    ]
 
 
-def test_find_dicoms_refuses_a_folder_without(tmp_path):
+def test_find_challenge_images_refuses_a_folder_without(tmp_path):
     (tmp_path / "a.png").touch()
-    with pytest.raises(AnnotationsError, match=r"holds no \.dcm files") as caught:
-        find_dicoms(tmp_path)
+    with pytest.raises(InputError, match=r"holds no \.dcm files") as caught:
+        find_challenge_images(tmp_path)
     assert str(tmp_path) in str(caught.value)

@@ -1,0 +1,139 @@
+"""Radiographs of any kind of file: DICOM, PNG or JPEG, told apart by their first bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from src.datasets.dicom import MAX_PIXELS, MAX_PLANE_DIFFERENCE, read_image
+from src.errors import InputError
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+JPEG_MAGIC = b"\xff\xd8\xff"
+
+
+class ImageFile(NamedTuple):
+    """A file and the name that its boxes go by."""
+
+    id: str
+    path: Path
+
+
+class UnreadableFile(NamedTuple):
+    """A file that gives no radiograph, and why."""
+
+    path: Path
+    cause: str
+
+
+def find_image_files(place: Path) -> list[ImageFile]:
+    """List a file, or every file below a folder, sorted by name; hidden ones are left alone.
+
+    The id of a DICOM file is its name without ending, the patientId in the challenge's folders,
+    as long as no two files share it; everything else goes by its path below the folder.
+
+    Raises:
+        InputError: there is nothing.
+    """
+    if place.is_file():
+        return [ImageFile(place.stem if place.suffix.lower() == ".dcm" else place.name, place)]
+    if not place.is_dir():
+        raise InputError(f"{place}: no such file or folder")
+    paths = sorted(
+        path
+        for path in place.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(place).parts)
+    )
+    if not paths:
+        raise InputError(f"{place}: holds no files")
+    by_stem = all(path.suffix.lower() == ".dcm" for path in paths) and len(
+        {path.stem for path in paths}
+    ) == len(paths)
+    return [
+        ImageFile(path.stem if by_stem else path.relative_to(place).as_posix(), path)
+        for path in paths
+    ]
+
+
+def find_challenge_images(folder: Path) -> list[ImageFile]:
+    """List the .dcm files of one of the challenge's folders, sorted by name.
+
+    Raises:
+        InputError: there are none.
+    """
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".dcm")
+    if not paths:
+        raise InputError(f"{folder}: holds no .dcm files")
+    return [ImageFile(path.stem, path) for path in paths]
+
+
+def read_any_image(path: Path) -> NDArray[np.float32]:
+    """Read a radiograph from a DICOM, PNG or JPEG file.
+
+    PNG and JPEG are taken as they are, value / 255 or / 65535, bright where bone is; equal colour
+    planes count as grey.
+
+    Returns:
+        (H, W) float32 in [0, 1].
+
+    Raises:
+        InputError: the file gives no radiograph; the message names it and the cause.
+    """
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(PNG_MAGIC))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if magic.startswith((PNG_MAGIC, JPEG_MAGIC)):
+        return _read_picture(path)
+    return read_image(path)
+
+
+def split_unreadable(
+    files: Sequence[ImageFile], n_workers: int
+) -> tuple[list[ImageFile], list[UnreadableFile]]:
+    """Read every file once and tell those apart that give no radiograph."""
+    readable, unreadable = [], []
+    with ProcessPoolExecutor(max(1, n_workers)) as pool:
+        causes = pool.map(_cause_of_failure, [file.path for file in files], chunksize=8)
+        for file, cause in zip(files, tqdm(causes, "check", len(files), unit="file"), strict=True):
+            if cause is None:
+                readable.append(file)
+            else:
+                unreadable.append(UnreadableFile(file.path, cause))
+    return readable, unreadable
+
+
+def _cause_of_failure(path: Path) -> str | None:
+    try:
+        read_any_image(path)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _read_picture(path: Path) -> NDArray[np.float32]:
+    content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    try:
+        picture = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise InputError(f"{path}: the picture cannot be decoded: {error.err}") from error
+    if picture is None or picture.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{path}: the picture cannot be decoded")
+    if picture.shape[0] * picture.shape[1] > MAX_PIXELS:
+        raise InputError(f"{path}: {picture.shape[:2]} pixels is not the size of a radiograph")
+    if picture.ndim == 3:
+        planes = picture[..., :3].astype(np.int64)  # a fourth one is transparency
+        if np.ptp(planes, axis=2).max() > MAX_PLANE_DIFFERENCE * np.iinfo(picture.dtype).max / 255:
+            raise InputError(f"{path}: a colour picture; grey radiographs are read")
+        picture = picture[..., 1]
+    full = np.float32(np.iinfo(picture.dtype).max)
+    return np.asarray(picture.astype(np.float32) / full, dtype=np.float32)

@@ -1,0 +1,160 @@
+"""A trained model over images: the validation fold, the test images, anybody's own files."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset
+
+from src.checkpoints import load_checkpoint, load_weights
+from src.datasets.annotations import CLASS_NAMES, DataFolder
+from src.datasets.detection_dataset import Sample, ValidationDataset
+from src.datasets.image_files import ImageFile, find_challenge_images
+from src.datasets.loaders import load_labelled_images, unlabelled_loader
+from src.datasets.test_dataset import TestDataset
+from src.engine import predict
+from src.errors import InputError
+from src.files import replaced_file
+from src.models import ModelInfo, build_model
+from src.predictions import Predictions, load_predictions
+from src.retinanet.model import RetinaNet
+from src.runs import Run
+from src.selection import select_boxes
+from src.training import prediction_header, sample_options
+from src.visualizations.overlays import draw_predictions, save_picture
+
+BOX_COLUMNS = ("file", "x", "y", "width", "height", "score")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inference:
+    """One experiment's run, ready to predict.
+
+    Attributes:
+        run: whose checkpoints are used.
+        info: its settings.
+        device: where the network runs.
+        n_workers: processes that read images ahead; None chooses.
+        weights_dir: the folder of runs that holds the checkpoints; None takes the run's own.
+        debug: a few images of the validation fold only.
+        overwrite: make predictions again that are saved already.
+    """
+
+    run: Run
+    info: ModelInfo
+    device: torch.device
+    n_workers: int | None = None
+    weights_dir: Path | None = None
+    debug: bool = False
+    overwrite: bool = False
+
+    def load_model(self, epoch: int) -> RetinaNet:
+        """Build the network with the weights of an epoch."""
+        path = checkpoint_path(self.run, epoch, self.weights_dir)
+        checkpoint = load_checkpoint(path, self.run.model)
+        model = build_model(self.info)
+        load_weights(model, checkpoint, path)
+        return model.to(self.device)
+
+    def predict(self, dataset: Dataset[Sample], epoch: int) -> Predictions:
+        """Predict every image of a data set."""
+        loader = unlabelled_loader(
+            dataset,
+            batch_size=self.info.batch_size,
+            n_workers=self.n_workers,
+            device=self.device,
+        )
+        header = prediction_header(self.run, self.info, epoch)
+        return predict(self.load_model(epoch), loader, device=self.device, header=header)
+
+    def predict_files(self, files: Sequence[ImageFile], epoch: int) -> Predictions:
+        """Predict image files, wherever they lie."""
+        return self.predict(TestDataset(files, sample_options(self.info)), epoch)
+
+    def predict_split(self, split: str, data_dir: Path, epoch: int) -> tuple[Predictions, Path]:
+        """Load an epoch's predictions of a split, or make and save them.
+
+        Args:
+            split: "valid", the run's own fold, or "test".
+            data_dir: the challenge's unpacked archive.
+
+        Returns:
+            The predictions and their file.
+
+        Raises:
+            InputError: predictions are there, but of other images or perhaps of other weights.
+        """
+        dataset: Dataset[Sample]
+        if split == "test":
+            path = self.run.test_predictions_path(epoch)
+            files = find_challenge_images(DataFolder(data_dir).images_dir("test"))
+            ids = [file.id for file in files]
+            dataset = TestDataset(files, sample_options(self.info))
+        else:
+            path = self.run.predictions_path(epoch)
+            images = load_labelled_images(data_dir, self.run.fold, debug=self.debug)
+            ids = [record.patient_id for record in images.valid]
+            dataset = ValidationDataset(images.valid, images.images_dir, sample_options(self.info))
+        if path.exists() and not self.overwrite:
+            if self.weights_dir is not None:
+                raise InputError(f"{path}: is there already; --overwrite makes it again")
+            predictions = load_predictions(path)
+            if predictions.ids.tolist() != ids:
+                raise InputError(f"{path}: is of other images; --overwrite makes it again")
+            return predictions, path
+        predictions = self.predict(dataset, epoch)
+        predictions.save(path)
+        return predictions, path
+
+
+def checkpoint_path(run: Run, epoch: int, weights_dir: Path | None) -> Path:
+    """Find an epoch's weights in the run's folder, or in the one of its name elsewhere.
+
+    Raises:
+        InputError: they are not there.
+    """
+    source = run if weights_dir is None else replace(run, output_dir=weights_dir)
+    path = source.checkpoint_path(epoch)
+    if not path.is_file():
+        saved = source.epochs_with_checkpoint()
+        has = f"it has epochs {saved}" if saved else "--action train makes them"
+        raise InputError(f"{path}: no such checkpoint; {has}")
+    return path
+
+
+def write_boxes(path: Path, predictions: Predictions, *, threshold: float, nms: float) -> None:
+    """Write a row for each box, in pixels of its file; an image without one has a row too.
+
+    Columns: file, x, y, width, height, score, and the probability of each class of the image.
+    """
+    with replaced_file(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*BOX_COLUMNS, *(f"P({name})" for name in CLASS_NAMES)])
+        for found in select_boxes(predictions, threshold=threshold, nms=nms):
+            probs = [f"{p:.4f}" for p in predictions.class_probs[found.image]]
+            name = str(predictions.ids[found.image])
+            for (x, y, x2, y2), score in zip(found.boxes_xyxy, found.scores, strict=True):
+                box = [f"{value:.1f}" for value in (x, y, x2 - x, y2 - y)]
+                writer.writerow([name, *box, f"{score:.4f}", *probs])
+            if not len(found.scores):
+                writer.writerow([name, *[""] * 5, *probs])
+
+
+def draw_files(
+    folder: Path,
+    files: Sequence[ImageFile],
+    predictions: Predictions,
+    dataset: TestDataset,
+    *,
+    threshold: float,
+    nms: float,
+) -> None:
+    """Draw the boxes over every image: PNG files named after the images."""
+    for i, file in enumerate(files):
+        image = dataset[i].image[0].numpy()
+        picture = draw_predictions(image, predictions, i, threshold=threshold, nms=nms)
+        save_picture(folder / f"{file.id.replace('/', '_')}.png", picture)

@@ -1,0 +1,123 @@
+"""The boxes that count at one setting, held against the true ones: hits, false boxes, misses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.metric import IOU_THRESHOLDS, Boxes, FloatArray, IntArray, iou, match_boxes
+from src.predictions import Predictions
+from src.scores import ScoresError, gate_scores, score_images, shrink_boxes, suppress_at
+
+HIT_IOU = min(IOU_THRESHOLDS)  # the metric's most lenient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Which candidates count.
+
+    Attributes:
+        threshold: a box counts when its gate is greater.
+        nms: IoU over which the weaker of two boxes is dropped.
+        gate: what is compared with the threshold; see `scores.gate_scores`.
+        shrink: factor on the sides of every box.
+    """
+
+    threshold: float
+    nms: float
+    gate: str = "score"
+    shrink: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """The boxes that count at a setting, held against the truth.
+
+    Attributes:
+        predictions: where they come from.
+        setting: what let them through.
+        gates: (K,) what is compared with the threshold, for every candidate.
+        rows: (F,) the found boxes' rows among the candidates.
+        boxes: the found boxes of every image, shrunk, pixels of the network input; best first.
+        true: the true boxes of every image, pixels of the network input.
+        matches: (F,) row of the true box that each hits at IoU .40, -1 where it hits none.
+        image_scores: (I,) the challenge's score of each image, NaN where it does not count.
+    """
+
+    predictions: Predictions
+    setting: Setting
+    gates: FloatArray
+    rows: IntArray
+    boxes: Boxes
+    true: Boxes
+    matches: IntArray
+    image_scores: FloatArray
+
+    @property
+    def missed(self) -> IntArray:
+        """Return the rows of the true boxes that nothing hits."""
+        return np.setdiff1d(np.arange(len(self.true.xywh)), self.matches)
+
+    def hit_overlaps(self, hits: IntArray) -> FloatArray:
+        """Compute the IoU of found boxes that hit with the true boxes that they hit."""
+        return iou(self.boxes.xywh[hits], self.true.xywh[self.matches[hits]])
+
+
+def find_boxes(predictions: Predictions, setting: Setting) -> Findings:
+    """Select the boxes that count at a setting and match them with the true ones.
+
+    Raises:
+        ScoresError: the predictions hold no truth.
+    """
+    if not predictions.has_truth:
+        raise ScoresError("these predictions hold no true boxes: nothing is right or wrong")
+    gates = gate_scores(predictions, setting.gate)
+    kept = suppress_at(predictions, [setting.nms])[0] & (gates > setting.threshold)
+    rows = np.flatnonzero(kept)
+    offsets = np.concatenate([[0], np.cumsum(kept)])[predictions.offsets]
+    found = to_xywh(predictions.boxes_xyxy[rows])
+    boxes = Boxes(shrink_boxes(found, setting.shrink), offsets)
+    true = Boxes(to_xywh(predictions.true_boxes_xyxy), predictions.true_offsets)
+    return Findings(
+        predictions=predictions,
+        setting=setting,
+        gates=gates,
+        rows=rows,
+        boxes=boxes,
+        true=true,
+        matches=_matched_rows(boxes, true),
+        image_scores=score_images(
+            predictions,
+            threshold=setting.threshold,
+            nms=setting.nms,
+            shrink=setting.shrink,
+            gate=setting.gate,
+        ),
+    )
+
+
+def _matched_rows(boxes: Boxes, true: Boxes) -> IntArray:
+    """Find the true box that each found box (F,) takes, -1 where it takes none.
+
+    A box takes the first true box that is free. So it has a hit among the first j true boxes of
+    its image, with the later ones away, if and only if it takes one of those j.
+    """
+    n_true = true.counts()
+    place = np.arange(len(true.xywh)) - np.repeat(true.offsets[:-1], n_true)
+    n_without_hit = np.zeros(len(boxes.xywh), dtype=np.int64)
+    hits = np.zeros(len(boxes.xywh), dtype=bool)
+    for n_first in range(1, n_true.max(initial=0) + 1):
+        first = place < n_first
+        offsets = np.concatenate([[0], np.cumsum(first)])[true.offsets]
+        hits = match_boxes(boxes, Boxes(true.xywh[first], offsets), (HIT_IOU,))[:, 0]
+        n_without_hit += ~hits
+    start = np.repeat(true.offsets[:-1], boxes.counts())
+    return np.where(hits, start + n_without_hit, -1)
+
+
+def to_xywh(boxes_xyxy: NDArray[np.float32]) -> FloatArray:
+    """Write boxes (K, 4) as the metric reads them."""
+    boxes = boxes_xyxy.astype(np.float64)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)

@@ -1,0 +1,189 @@
+"""Write one self-contained HTML page about a run: scores, curves, errors to look at, settings.
+
+`python src/visualizations/report.py output/demo_fold_0 --data-dir data` writes
+output/demo_fold_0/report.html. The page needs no server, no network and no other file.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # run by path: find `config` and `src` from the repository's root
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+import config
+from src.errors import CommandParser, InputError, report_errors
+
+if TYPE_CHECKING:
+    from src.scores import Sweep
+    from src.visualizations.findings import Setting
+
+STYLE_PATH = Path(__file__).with_name("report.css")
+# The policy forbids scripts and anything from elsewhere, whatever a file's text may contain.
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>{title}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p class="note">{summary}</p>
+{headline}
+<h2>Curves</h2>
+{curves}
+<h2>Scores</h2>
+{scores}
+<h2>Gallery</h2>
+<p class="note">Epoch {epoch}; a box counts when {setting}.</p>
+{legend}
+{gallery}
+<h2>Settings</h2>
+{settings}
+</body>
+</html>
+"""
+LEGEND = """<div class="legend">
+<span><svg viewBox="0 0 34 18"><rect class="true" x="4" y="3" width="26" height="12"/></svg>true
+box</span>
+<span><svg viewBox="0 0 34 18"><rect class="found" x="4" y="3" width="26" height="12"/></svg>found
+box, with its score</span>
+<span><svg viewBox="0 0 34 18"><rect class="found marked" x="4" y="3" width="26" height="12"/></svg>
+filled: the box that the image is listed for</span>
+<span>bars: class probabilities of the whole image, the true class in blue</span>
+</div>"""
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What of a run is shown.
+
+    Attributes:
+        epoch: whose predictions.
+        setting: which boxes count.
+        sweep: the scores, saved or computed for the page.
+        notes: what the reader should know of them.
+    """
+
+    epoch: int
+    setting: Setting
+    sweep: Sweep
+    notes: tuple[str, ...]
+
+
+def choose(run_dir: Path, epoch: int | None) -> Choice:
+    """Take the best epoch by scores.npz, or the one that is named, and its best setting.
+
+    Scores that are missing are computed at the paper's grid, and not saved.
+
+    Raises:
+        InputError: the run, its predictions or those of the epoch are missing.
+    """
+    from src.scores import AXES, load_sweep, saved_epochs, sweep_run
+    from src.visualizations.findings import Setting
+
+    saved, path = saved_epochs(run_dir), run_dir / "scores.npz"
+    notes = []
+    if path.exists():
+        sweep = load_sweep(path)
+        unscored = [other for other in saved if other not in sweep.epochs]
+        if unscored:
+            notes.append(
+                f"scores.npz has nothing of epoch {', '.join(map(str, unscored))}; --action "
+                f"check_metric scores all that are saved."
+            )
+    else:
+        sweep = sweep_run(run_dir)
+        notes.append(
+            "The run's folder holds no scores.npz: these scores were computed for this page. "
+            "--action check_metric saves them."
+        )
+    chosen = sweep.best()["epoch"] if epoch is None else epoch
+    if chosen not in saved:
+        raise InputError(
+            f"{run_dir / 'predictions'}: holds no predictions of epoch {chosen}; it has {saved}"
+        )
+    own = sweep if chosen in sweep.epochs else sweep_run(run_dir, [chosen], nms=sweep.nms)
+    best = {name: own.best(chosen)[name] for name in AXES if name != "epoch"}
+    return Choice(chosen, Setting(**best), sweep, tuple(notes))
+
+
+def build_page(run_dir: Path, data_dir: Path, *, epoch: int | None, n_images: int) -> str:
+    """Write the page.
+
+    Args:
+        data_dir: where the run's images lie.
+        epoch: whose predictions are shown; None takes the best.
+        n_images: of each list of the gallery.
+
+    Raises:
+        InputError: something is missing or wrong; the message names it.
+    """
+    from src.datasets.annotations import DataFolder
+    from src.scores import load_epoch, load_sweep
+    from src.visualizations import report_sections as sections
+    from src.visualizations.findings import find_boxes
+
+    choice = choose(run_dir, epoch)
+    images_dir = DataFolder(data_dir).images_dir("train")
+    findings = find_boxes(load_epoch([run_dir], choice.epoch), choice.setting)
+    experiment = sections.read_experiment(run_dir / "experiment.json")
+    wider_path = run_dir / "sweep.npz"
+    return PAGE.format(
+        title=escape(run_dir.resolve().name),
+        style=STYLE_PATH.read_text(encoding="utf-8"),
+        summary=escape(sections.summarise_experiment(experiment)),
+        headline=sections.write_headline(findings, choice.epoch),
+        curves=sections.write_curves(run_dir / "history.csv"),
+        scores=sections.write_scores(
+            choice.sweep,
+            choice.notes,
+            wider=load_sweep(wider_path) if wider_path.exists() else None,
+            hint="python src/scores.py with the run's folder sweeps NMS, box size and gate too.",
+        ),
+        epoch=choice.epoch,
+        setting=escape(sections.describe_setting(choice.setting)),
+        legend=LEGEND,
+        gallery=sections.write_gallery(findings, images_dir, n_images),
+        settings=sections.write_settings(experiment),
+    )
+
+
+def main() -> None:
+    parser = CommandParser("Write one self-contained HTML page about a run.")
+    add = parser.add_argument
+    add("run", type=Path, help="folder of a run, such as output/demo_fold_0")
+    add("--data-dir", type=Path, default=config.DATA_DIR, help="where the run's images lie")
+    add("--epoch", type=int, help="by default the best by scores.npz")
+    add("--out", type=Path, help="by default report.html in the run's folder")
+    add("--num-images", type=int, default=6, help="pictures in each list of the gallery")
+    arguments = parser.parse_args()
+    with report_errors():
+        if arguments.num_images < 1:
+            raise InputError(f"--num-images {arguments.num_images}: 1 is the least")
+        from src.files import write_text
+
+        page = build_page(
+            arguments.run,
+            arguments.data_dir,
+            epoch=arguments.epoch,
+            n_images=arguments.num_images,
+        )
+        path = arguments.out or arguments.run / "report.html"
+        write_text(path, page)
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

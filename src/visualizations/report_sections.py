@@ -1,0 +1,269 @@
+"""The parts of a run's report as HTML; every text that comes from a file is escaped here."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.datasets.annotations import CLASS_NAMES
+from src.datasets.dicom import read_image
+from src.errors import InputError
+from src.history import read_history
+from src.scores import AXES, NEAR_BEST, Sweep, bootstrap_interval
+from src.visualizations.findings import HIT_IOU, Findings, Setting
+from src.visualizations.gallery import (
+    Entry,
+    best_hits,
+    loosest_hits,
+    missed_boxes,
+    worst_false_positives,
+)
+from src.visualizations.inline_pictures import draw_entry, embed_figure
+from src.visualizations.plot_sweep import plot_sweep
+from src.visualizations.plot_val_loss import plot_losses
+
+LOSS_PANELS = (("loss", "regression"), ("classification", "global_classification"))
+GATE_FORMULAS = {
+    "score": "score × 5",
+    "score_category": "score × category × 10",
+    "sqrt_score_category": "√(score × category) × 5",
+}
+AXIS_NAMES = {
+    "epoch": "epoch",
+    "gate": "gate",
+    "shrink": "box size",
+    "nms": "NMS",
+    "threshold": "threshold",
+}
+SUMMARY = ("encoder", "img_size", "augmentation_level", "optimizer", "learning_rate", "n_epochs")
+
+
+def write_headline(findings: Findings, epoch: int) -> str:
+    """Write the numbers that one looks for first."""
+    n_true, n_found = len(findings.true.xywh), len(findings.rows)
+    n_hits = n_true - len(findings.missed)
+    counts = findings.true.counts()
+    false_alarms = int(((counts == 0) & (findings.boxes.counts() > 0)).sum())
+    low, high = bootstrap_interval(findings.image_scores)
+    score = float(np.nanmean(findings.image_scores))
+    numbers = [
+        (f"{score:.3f}", "challenge's score", f"95 % interval {low:.3f} to {high:.3f}"),
+        (str(epoch), "epoch", describe_setting(findings.setting)),
+        (f"{n_hits} of {n_true}", "true boxes hit", f"recall {_share(n_hits, n_true)}"),
+        (f"{n_found - n_hits} of {n_found}", "found boxes false",
+         f"precision {_share(n_hits, n_found)}"),
+        (f"{false_alarms} of {(counts == 0).sum()}", "false alarms",
+         "images without true boxes where one was found"),
+    ]  # fmt: skip
+    cards = "".join(
+        f"<div><b>{escape(value)}</b><span>{escape(name)}</span><small>{escape(note)}</small></div>"
+        for value, name, note in numbers
+    )
+    return (
+        f'<div class="numbers">{cards}</div>'
+        f"<p class='note'>{len(findings.predictions)} validation images. A hit is a match at IoU "
+        f"{HIT_IOU:.2f}; the score is the mean over IoU {HIT_IOU:.2f} to 0.75. The interval is by "
+        f"drawing images anew. Epoch and threshold were chosen on these same images, which "
+        f"flatters the score a little.</p>"
+    )
+
+
+def describe_setting(setting: Setting) -> str:
+    """Say in words which boxes count."""
+    text = f"{GATE_FORMULAS[setting.gate]} > {setting.threshold:g}, NMS {setting.nms:g}"
+    return text if setting.shrink == 1 else f"{text}, boxes × {setting.shrink:g}"
+
+
+def read_experiment(path: Path) -> dict[str, Any]:
+    """Read experiment.json; an empty answer where there is none.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not the settings of a run: {error}") from error
+    return content
+
+
+def summarise_experiment(experiment: Mapping[str, Any]) -> str:
+    """Name the settings that matter most, in one line."""
+    settings = experiment.get("settings")
+    if not isinstance(settings, dict):
+        return ""
+    return ", ".join(f"{name} {settings[name]}" for name in SUMMARY if name in settings)
+
+
+def write_settings(experiment: Mapping[str, Any]) -> str:
+    """Write everything that experiment.json holds, its groups side by side."""
+    if not experiment:
+        return "<p>experiment.json is not in the run's folder; --action train writes it.</p>"
+    groups = {name: value for name, value in experiment.items() if isinstance(value, dict)}
+    plain = {name: value for name, value in experiment.items() if name not in groups}
+    blocks = "".join(
+        f"<div><h3>{escape(title)}</h3>{_table(rows.items())}</div>"
+        for title, rows in {**groups, "run": plain}.items()
+    )
+    return f'<div class="settings">{blocks}</div>'
+
+
+def write_curves(history_path: Path) -> str:
+    """Draw the losses of training and validation by epoch."""
+    if not history_path.exists():
+        return "<p>history.csv is not in the run's folder; --action train writes it.</p>"
+    names = [name for panel in LOSS_PANELS for name in panel]
+    columns = [f"{part}_{name}" for part in ("valid", "train") for name in names]
+    history = read_history(history_path, columns)
+    training = history[["epoch", *(f"train_{name}" for name in names)]]
+    training = training.rename(columns=lambda name: name.replace("train_", "valid_"))
+    curves = {"validation": history, "training": training}
+    figures = []
+    for panel in LOSS_PANELS:
+        figure = plot_losses(curves, panel)
+        for axes in figure.axes:  # both kinds of curves are here
+            title = axes.get_title("left").removeprefix("Validation ")
+            axes.set_title(title[:1].upper() + title[1:], loc="left", fontsize="medium")
+        figures.append(embed_figure(figure, f"{' and '.join(panel)} by epoch"))
+    return "".join(figures)
+
+
+def write_scores(sweep: Sweep, notes: Iterable[str], *, wider: Sweep | None, hint: str) -> str:
+    """Show the scores of every epoch and threshold, and what a wider sweep found.
+
+    Args:
+        sweep: at the paper's grid.
+        notes: what the reader should know of it.
+        wider: over NMS, box size and gate too, if there is one.
+        hint: how to make one.
+    """
+    best = sweep.best()
+    rows = "".join(
+        f"<tr{' class=best' if epoch == best['epoch'] else ''}><td>{epoch}</td>"
+        f"<td>{score:.3f}</td><td>{threshold:g}</td></tr>"
+        for epoch, score, threshold in _best_by_epoch(sweep)
+    )
+    figure = embed_figure(plot_sweep(sweep, "Score"), "Score by epoch and threshold")
+    return (
+        "".join(f"<p>{escape(note)}</p>" for note in notes)
+        + f'{figure}<div class="sweeps"><div><h3>Best of each epoch</h3><table><thead><tr>'
+        f"<th>epoch</th><th>score</th><th>threshold</th></tr></thead><tbody>{rows}</tbody></table>"
+        f"</div><div><h3>Wider sweep</h3>"
+        + (f"<p>{escape(hint)}</p>" if wider is None else _write_wider(wider))
+        + "</div></div>"
+    )
+
+
+def write_gallery(findings: Findings, images_dir: Path, n_images: int) -> str:
+    """Show the images that are worth a look, list by list, with the rule of each."""
+    lists = (
+        ("Worst false positives", worst_false_positives,
+         "Found boxes that hit no true box, the surest first."),
+        ("Missed boxes", missed_boxes,
+         f"True boxes that no found box hits. First those where the best candidate that reaches "
+         f"IoU {HIT_IOU:.2f}, counted or not, scores least; of equals the largest."),
+        ("Loosest hits", loosest_hits,
+         "Found boxes that hit with the least overlap; they fail at stricter IoU thresholds."),
+        ("Best hits", best_hits,
+         "Images with the highest score, of equals the highest mean IoU of their hits."),
+    )  # fmt: skip
+    sections = []
+    for title, choose, rule in lists:
+        entries = choose(findings, n_images)
+        figures = "".join(_write_entry(findings, entry, images_dir) for entry in entries)
+        body = f'<div class="gallery">{figures}</div>' if entries else "<p>None.</p>"
+        sections.append(f'<section><h3>{title}</h3><p class="note">{rule}</p>{body}</section>')
+    return "".join(sections)
+
+
+def _write_entry(findings: Findings, entry: Entry, images_dir: Path) -> str:
+    predictions, i = findings.predictions, entry.image
+    name = str(predictions.ids[i])
+    if Path(name).name != name:
+        raise InputError(f"the predictions' patientId {name!r} cannot be the name of a file")
+    path = images_dir / f"{name}.dcm"
+    image = read_image(path)
+    size = tuple(predictions.image_sizes[i].tolist())
+    if image.shape != size:
+        raise InputError(
+            f"{path}: is {image.shape[1]} x {image.shape[0]} pixels, the predictions are of an "
+            f"image of {size[1]} x {size[0]}"
+        )
+    score = findings.image_scores[i]
+    probs = "".join(
+        _write_probability(class_name, float(prob), is_true=k == predictions.true_categories[i])
+        for k, (class_name, prob) in enumerate(
+            zip(CLASS_NAMES, predictions.class_probs[i], strict=True)
+        )
+    )
+    return (
+        f"<figure>{draw_entry(findings, entry, image)}<figcaption><code>{name}</code>"
+        f"<p>{escape(entry.reason)}; image scores {'–' if math.isnan(score) else f'{score:.2f}'}"
+        f"</p>{probs}</figcaption></figure>"
+    )
+
+
+def _write_probability(name: str, prob: float, *, is_true: bool) -> str:
+    return (
+        f'<div class="prob{" is-true" if is_true else ""}"><span>{escape(name)}</span>'
+        f'<i><i style="width:{100 * prob:.0f}%"></i></i><span>{prob:.2f}</span></div>'
+    )
+
+
+def _write_wider(sweep: Sweep) -> str:
+    """Name the best of a wide sweep, and along each axis what comes close to it."""
+    best, near = sweep.best(), sweep.near_best()
+    rows = [
+        (AXIS_NAMES[name], _plain(best[name]), ", ".join(map(_plain, near[name]))) for name in AXES
+    ]
+    table = _table(rows, header=("", "best", f"costs at most {NEAR_BEST:g}, all else as the best"))
+    n_settings = f"{int(np.isfinite(sweep.scores).sum()):,}"
+    return f"<p>Best of {n_settings} settings: {best['score']:.3f}.</p>{table}"
+
+
+def _best_by_epoch(sweep: Sweep) -> list[tuple[int, float, float]]:
+    """Return epoch, best score and its threshold, for every epoch that has a score."""
+    scored = sweep.table().dropna(subset="score")
+    best = scored.loc[scored.groupby("epoch")["score"].idxmax()]
+    columns = (best[name].tolist() for name in ("epoch", "score", "threshold"))
+    return list(zip(*columns, strict=True))
+
+
+def _table(rows: Iterable[Sequence[Any]], header: Sequence[str] = ()) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(_plain(cell))}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return (
+        f"<table>{f'<thead><tr>{head}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>"
+    )
+
+
+def _plain(value: object) -> str:
+    """Write a value of a JSON file for a reader."""
+    if isinstance(value, list):
+        texts = [str(part) for part in value]
+        return (
+            shlex.join(texts) if all(isinstance(part, str) for part in value) else ", ".join(texts)
+        )
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.3f}" if whole else "–"

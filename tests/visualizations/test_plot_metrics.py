@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from src.scores import Sweep
+from src.visualizations.figures import save_figure
+from src.visualizations.plot_metrics import main, plot_runs
+
+
+def make_sweep(scores, epochs):
+    scores = np.asarray(scores, dtype=np.float64)[:, None, None, None, :]
+    return Sweep(epochs, ("score",), (1.0,), (0.05,), (0.1, 0.3, 1.0), scores, {})
+
+
+def points(line):
+    return np.asarray(line.get_xydata()).tolist()
+
+
+FIRST = make_sweep([[0.1, 0.2, 0.3], [0.6, 0.5, 0.4]], (0, 1))
+SECOND = make_sweep([[0.3, 0.7, 0.2], [0.1, 0.1, 0.1]], (3, 5))
+
+
+def test_plot_runs_has_a_line_for_each_run():
+    by_epoch, by_threshold = plot_runs(["a", "b"], [FIRST, SECOND]).axes
+    lines = {line.get_label(): points(line) for line in by_epoch.lines}
+    assert lines == {"a": [[0, 0.3], [1, 0.6]], "b": [[3, 0.7], [5, 0.1]]}
+    assert [line.get_label() for line in by_threshold.lines] == ["a, epoch 1", "b, epoch 3"]
+    assert points(by_threshold.lines[1]) == [[0.1, 0.3], [0.3, 0.7], [1, 0.2]]
+    legend = by_epoch.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_plots_pass_over_scores_that_do_not_exist(tmp_path):
+    sweep = make_sweep([[np.nan, 0.2, 0.3], [np.nan, np.nan, np.nan]], (0, 1))
+    save_figure(plot_runs(["a"], [sweep]), tmp_path / "runs.png")
+
+
+def test_the_command_writes_png_and_pdf(tmp_path, call_main):
+    for name, sweep in (("a", FIRST), ("b", SECOND)):
+        sweep.save(tmp_path / name / "scores.npz")
+    out = tmp_path / "pics" / "metrics.png"
+    outcome = call_main(main, tmp_path / "a", tmp_path / "b", "--out", out)
+    assert outcome.out.splitlines() == [str(out), str(out.with_suffix(".pdf"))]
+    assert all(path.stat().st_size > 1000 for path in (out, out.with_suffix(".pdf")))
+
+
+def test_runs_of_the_same_name_keep_a_name_each(tmp_path, call_main, monkeypatch):
+    drawn = []
+
+    def record(names, sweeps):
+        drawn.extend(names)
+        return plot_runs(names, sweeps)
+
+    monkeypatch.setattr("src.visualizations.plot_metrics.plot_runs", record)
+    runs = [tmp_path / parent / "demo_fold_0" for parent in ("one", "two")]
+    for run_dir in runs:
+        FIRST.save(run_dir / "scores.npz")
+    assert call_main(main, *runs, "--out", tmp_path / "m.png").code == 0
+    assert len(set(drawn)) == 2
