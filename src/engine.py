@@ -16,6 +16,7 @@ from tqdm import tqdm
 from src.errors import InputError
 from src.models import ModelInfo
 from src.predictions import Predictions
+from src.retinanet.ensemble import Ensemble
 from src.retinanet.losses import detection_losses
 from src.retinanet.model import RetinaNet
 from src.retinanet.postprocess import find_candidates
@@ -199,7 +200,11 @@ def validate(
 
 
 def predict(
-    model: RetinaNet, batches: Iterable[Batch], *, device: torch.device, header: dict[str, Any]
+    model: RetinaNet | Ensemble,
+    batches: Iterable[Batch],
+    *,
+    device: torch.device,
+    header: dict[str, Any],
 ) -> Predictions:
     """Find candidates in every image; labels, where there are any, are passed on as the truth."""
     collected = _Collector(header)

@@ -20,8 +20,12 @@ class InputError(ValueError):
 class CommandParser(argparse.ArgumentParser):
     """An argument parser that takes no abbreviations and reports a mistake in one line."""
 
-    def __init__(self, description: str | None) -> None:
+    def __init__(
+        self, description: str | None = None, *, prog: str | None = None, **_unused: object
+    ) -> None:
+        # Python 3.14 hands the parser of a subcommand more than prog.
         super().__init__(
+            prog=prog,
             description=description,
             allow_abbrev=False,
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from src.errors import InputError
 from src.files import replaced_file
 from src.models import ModelInfo, build_model
 from src.predictions import Predictions, load_predictions
+from src.retinanet.ensemble import SECOND_PLACE_K, Ensemble, SizeRule
 from src.retinanet.model import RetinaNet
 from src.runs import Run
 from src.selection import select_boxes
@@ -28,6 +29,15 @@ from src.training import prediction_header, sample_options
 from src.visualizations.overlays import draw_predictions, save_picture
 
 BOX_COLUMNS = ("file", "x", "y", "width", "height", "score")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleOptions:
+    """How members are combined; see `retinanet.ensemble.Ensemble`."""
+
+    size_rule: SizeRule = "percentile"
+    k: float = SECOND_PLACE_K
+    hflip: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,16 +62,19 @@ class Inference:
     debug: bool = False
     overwrite: bool = False
 
-    def load_model(self, epoch: int) -> RetinaNet:
-        """Build the network with the weights of an epoch."""
-        path = checkpoint_path(self.run, epoch, self.weights_dir)
-        checkpoint = load_checkpoint(path, self.run.model)
+    def load_model(self, epoch: int, fold: int | None = None) -> RetinaNet:
+        """Build the network with the weights of an epoch, of this run's fold or of another."""
+        run = self.run if fold is None else replace(self.run, fold=fold)
+        path = checkpoint_path(run, epoch, self.weights_dir)
+        checkpoint = load_checkpoint(path, run.model)
         model = build_model(self.info)
         load_weights(model, checkpoint, path)
         return model.to(self.device)
 
-    def predict(self, dataset: Dataset[Sample], epoch: int) -> Predictions:
-        """Predict every image of a data set."""
+    def predict(
+        self, dataset: Dataset[Sample], epoch: int, *, model: RetinaNet | Ensemble | None = None
+    ) -> Predictions:
+        """Predict every image of a data set, by `model` or the weights of `epoch`."""
         loader = unlabelled_loader(
             dataset,
             batch_size=self.info.batch_size,
@@ -69,7 +82,23 @@ class Inference:
             device=self.device,
         )
         header = prediction_header(self.run, self.info, epoch)
-        return predict(self.load_model(epoch), loader, device=self.device, header=header)
+        model = self.load_model(epoch) if model is None else model
+        return predict(model, loader, device=self.device, header=header)
+
+    def predict_by_ensemble(
+        self,
+        files: Sequence[ImageFile],
+        members: Sequence[tuple[int, int]],
+        options: EnsembleOptions,
+    ) -> Predictions:
+        """Predict image files by several (fold, epoch) of the run's experiment at once."""
+        networks = [self.load_model(epoch, fold) for fold, epoch in members]
+        ensemble = Ensemble(networks, size_rule=options.size_rule, k=options.k, hflip=options.hflip)
+        dataset = TestDataset(files, sample_options(self.info))
+        predictions = self.predict(dataset, members[0][1], model=ensemble)
+        described = {"members": [list(member) for member in members], **asdict(options)}
+        header = predictions.header | {"fold": None, "epoch": None, "ensemble": described}
+        return replace(predictions, header=header)
 
     def predict_files(self, files: Sequence[ImageFile], epoch: int) -> Predictions:
         """Predict image files, wherever they lie."""

@@ -62,6 +62,11 @@ class Run:
     def pics_dir(self) -> Path:
         return self.dir / "pics"
 
+    @property
+    def ensemble_dir(self) -> Path:
+        """Return the folder of what several folds find together."""
+        return self.output_dir / f"{self.name.removesuffix(f'_fold_{self.fold}')}_ensemble"
+
     def checkpoint_path(self, epoch: int) -> Path:
         return self.dir / "checkpoints" / f"{epoch:03}.pt"
 

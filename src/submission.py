@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from src.errors import CommandParser, report_errors
 from src.submission_format import (
     HEADER,
     IMAGE_SIZE,
@@ -56,21 +57,13 @@ def prediction_strings(
     Returns:
         patientId -> string, empty for an image without boxes; pixels of the image's file.
     """
-    import numpy as np
+    from src.selection import select_boxes
 
-    from src.scores import gate_scores, shrink_boxes, suppress_at
-
-    kept = suppress_at(predictions, [nms])[0] & (gate_scores(predictions, gate) > threshold)
-    strings = {}
-    for image, patient in enumerate(predictions.ids):
-        rows = predictions.candidates_of(image)
-        chosen = kept[rows]
-        boxes = predictions.in_file_pixels(image, predictions.boxes_xyxy[rows][chosen])
-        boxes_xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-        strings[str(patient)] = _format(
-            shrink_boxes(boxes_xywh, shrink), predictions.scores[rows][chosen]
-        )
-    return strings
+    selected = select_boxes(predictions, threshold=threshold, nms=nms, gate=gate, shrink=shrink)
+    return {
+        str(predictions.ids[chosen.image]): _format(chosen.boxes_xyxy, chosen.scores)
+        for chosen in selected
+    }
 
 
 def write_submission(path: Path, strings: Mapping[str, str], order: Iterable[str]) -> None:
@@ -155,10 +148,10 @@ def _compare_patients(submission: Submission, sample_path: Path) -> Iterator[Fau
             yield Fault(None, f"patient {patient} is missing, line {line} of {sample_path}")
 
 
-def _format(boxes_xywh: NDArray[np.float64], scores: NDArray[np.float32]) -> str:
+def _format(boxes_xyxy: NDArray[np.float64], scores: NDArray[np.float32]) -> str:
     return " ".join(
-        f"{score:.4f} {x:.1f} {y:.1f} {width:.1f} {height:.1f}"
-        for (x, y, width, height), score in zip(boxes_xywh, scores, strict=True)
+        f"{score:.4f} {x:.1f} {y:.1f} {x2 - x:.1f} {y2 - y:.1f}"
+        for (x, y, x2, y2), score in zip(boxes_xyxy, scores, strict=True)
     )
 
 
@@ -168,13 +161,9 @@ def _write(arguments: argparse.Namespace) -> None:
 
     if arguments.gate not in GATES:
         raise SubmissionError(f"unknown gate {arguments.gate!r}; one of {', '.join(GATES)}")
-    strings = prediction_strings(
-        load_predictions(arguments.predictions),
-        threshold=arguments.threshold,
-        nms=arguments.nms,
-        gate=arguments.gate,
-        shrink=arguments.shrink,
-    )
+    predictions = load_predictions(arguments.predictions)
+    chosen = {name: getattr(arguments, name) for name in ("threshold", "nms", "gate", "shrink")}
+    strings = prediction_strings(predictions, **chosen)
     order = list(strings)
     if arguments.sample is not None:
         order = read_sample_ids(arguments.sample)
@@ -192,19 +181,77 @@ def _check(arguments: argparse.Namespace) -> None:
     sys.stdout.flush()  # the verdict comes last
     n_faults, n_rows = len(submission.faults), len(submission.lines)
     if n_faults:
-        raise SubmissionError(f"{path}: {n_faults} faults, {n_rows} patients")
-    compared = "its form alone" if arguments.sample is None else f"the patients of {arguments.sample}"
+        raise SubmissionError(f"{path}: {n_faults} faults among {n_rows} images")
     n_boxes = sum(map(len, submission.boxes.values()))
-    print(f"{path}: no fault; {compared}, {n_rows} rows, {n_boxes} boxes", file=sys.stderr)
+    held = "the form" if arguments.sample is None else f"the form and {arguments.sample}"
+    print(f"{path}: as {held} ask, {n_rows} images, {n_boxes} boxes", file=sys.stderr)
 
 
 def _stats(arguments: argparse.Namespace) -> None:
-    from src.submission_stats import describe_boxes, table_lines
+    from src.submission_stats import format_columns, submission_statistics, training_statistics
 
-    columns = {arguments.submission.name: describe_boxes(_boxes_xywh(arguments.submission))}
+    columns = {arguments.submission.name: submission_statistics(arguments.submission)}
     if arguments.data_dir is not None:
-        from src.datasets.annotations import DataFolder, read_records
+        columns["training set"] = training_statistics(arguments.data_dir)
+    print(*format_columns(columns), sep="\n")
 
-        records = read_records(DataFolder(arguments.data_dir))
-        columns["training set"] = describe_boxes([record.boxes_xywh for record in records])
-    print("\n".join(table_lines(columns)))
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = CommandParser("Write, check or describe a submission of the challenge.")
+    actions = parser.add_subparsers(dest="action", required=True)
+
+    write = actions.add_parser("write", help="make a submission from saved predictions")
+    write.set_defaults(act=_write)
+    add = write.add_argument
+    add("predictions", type=Path, help="an .npz file from the folder predictions/ of a run")
+    add("--out", type=Path, required=True, help="the submission, a CSV file")
+    add("--threshold", type=float, required=True, help="a box counts when its gate is greater")
+    add("--nms", type=_share, default=0.05, help="IoU over which the weaker of two boxes goes")
+    add("--gate", default="score", help="what meets the threshold: score, score_category, "
+        "sqrt_score_category")  # fmt: skip
+    add("--shrink", type=_factor, default=1.0, help="factor on the boxes' sides; the second place "
+        "took 0.875")  # fmt: skip
+    add("--sample", type=Path, help="sample submission: its patients, in its order")
+
+    check = actions.add_parser("check", help="list every fault of a submission")
+    check.set_defaults(act=_check)
+    check.add_argument("submission", type=Path, help="a CSV file")
+    check.add_argument("--sample", type=Path, help="sample submission, for its patients")
+    check.add_argument("--image-size", type=_pixels, default=IMAGE_SIZE, help="of each side")
+
+    stats = actions.add_parser("stats", help="describe the boxes of a submission")
+    stats.set_defaults(act=_stats)
+    stats.add_argument("submission", type=Path, help="a CSV file")
+    stats.add_argument("--data-dir", type=Path, help="show its training boxes beside")
+    return parser.parse_args()
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _factor(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return value
+
+
+def _pixels(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def main() -> None:
+    arguments = _parse_arguments()
+    with report_errors():
+        arguments.act(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -42,6 +42,7 @@ class SubmittedBox(NamedTuple):
 
 
 N_FIELDS = len(SubmittedBox._fields)
+Problem = tuple[str, bool]  # what is wrong in a row, and whether it is fatal
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,9 @@ def parse_submission(path: Path, *, image_size: int | None = None) -> Submission
     lines = [line.removesuffix(b"\r") for line in content.removesuffix(b"\n").split(b"\n")]
     faults += _check_header(lines[0])
     for number, line in enumerate(lines[1:], start=2):
-        faults += [Fault(number, *problem) for problem in _parse_line(submission, number, line, image_size)]
+        faults += [
+            Fault(number, *problem) for problem in _parse_line(submission, number, line, image_size)
+        ]
     if not submission.lines:
         faults.append(Fault(None, "has no rows"))
     return submission
@@ -123,7 +126,8 @@ def read_submission(path: Path) -> dict[str, list[SubmittedBox]]:
         more = f" (and {len(fatal) - 1} more faults)" if len(fatal) > 1 else ""
         raise SubmissionError(f"{fatal[0].describe(path)}{more}")
     if submission.faults:
-        more = f"{len(submission.faults)} departures from the form; `submission.py check` lists them"
+        n_faults = len(submission.faults)
+        more = f"of {n_faults} departures from the form the first; `submission.py check` lists them"
         warnings.warn(f"{submission.faults[0].describe(path)} ({more})", stacklevel=2)
     return submission.boxes
 
@@ -131,10 +135,6 @@ def read_submission(path: Path) -> dict[str, list[SubmittedBox]]:
 def show(text: str) -> str:
     """Quote a wrong cell for a message, cut to a bearable length."""
     return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}...")
-
-
-# What the functions below yield: a problem, and whether it is fatal.
-Problem = tuple[str, bool]
 
 
 def _check_header(line: bytes) -> Iterator[Fault]:
@@ -154,6 +154,7 @@ def _parse_line(
         yield "an empty line", False
         return
     cells, problems = _split_cells(text)
+    is_split = not any(is_fatal for _, is_fatal in problems)
     try:
         line.decode()
     except UnicodeDecodeError as error:
@@ -166,7 +167,7 @@ def _parse_line(
     first = submission.lines.setdefault(patient, number)
     if first != number:
         problems.append((f"patient {patient} again, after line {first}", True))
-    boxes, more = _parse_boxes(cells[1], image_size) if len(cells) == 2 else ([], [])
+    boxes, more = _parse_boxes(cells[1], image_size) if is_split else ([], [])
     problems += more
     if not any(is_fatal for _, is_fatal in problems):
         submission.boxes[patient] = boxes

@@ -19,68 +19,24 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import config
-from src.errors import CommandParser, InputError, report_errors
+from src.arguments import parse_arguments
+from src.errors import InputError, report_errors
 from src.models import ModelInfo, get_model_info
-from src.runs import DEBUG_TAG, N_FOLDS, Run, check_tag
+from src.runs import DEBUG_TAG, Run, check_tag
 from src.threads import wait_passively
 
 if TYPE_CHECKING:  # what an action needs is imported when it runs: `--help` waits for nothing
     from collections.abc import Sequence
 
     from src.datasets.annotations import Record
+    from src.datasets.image_files import ImageFile
     from src.inference import Inference
 
-ACTIONS = ("train", "check_metric", "generate_predictions", "test_model")
 DEFAULT_THRESHOLD = 0.3  # on score x 5, where no scores were saved; the second place's default
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Define the flags and read them; those of the original release first."""
-    parser = CommandParser("Train, score, predict, look.")
-    add = parser.add_argument
-    add("--action", choices=ACTIONS, default="train", help="what to do")
-    add("--model", default="se_resnext101_dr0.75_512", help="experiment, a name in src/models.py")
-    add("--run", default="", help="tag of the run; tells runs of one experiment apart")
-    add("--seed", type=_natural, default=1234, help="of order, augmentation, weights and dropout")
-    add("--fold", type=int, default=0, help="validation fold, 0 to 3")
-    add("--weights_dir", type=Path, help="take checkpoints from the run of that name in this "
-        "folder instead of --output-dir")  # fmt: skip
-    add("--epoch", type=_natural, nargs="+", help="epochs to score, predict or show; by default "
-        "all for check_metric, the best (or last) for the others")  # fmt: skip
-    add("--from-epoch", type=_natural, default=0, help="train: go on from the weights of the epoch "
-        "before; others: first epoch")  # fmt: skip
-    add("--num-epochs", type=_positive, help="train epochs 0 to N - 1; others: epochs below N; by "
-        "default the experiment's own")  # fmt: skip
-    add("--batch-size", type=_positive, help="by default the experiment's own")
-    add("--learning-rate", type=_rate, help="by default the experiment's own")
-    add("--debug", type=_yes_or_no, nargs="?", const=True, default=False,
-        help="a few images only, in a run of their own")  # fmt: skip
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    add("--num-workers", type=_natural, help="processes that prepare images; by default one for "
-        "each core, half of that where the network runs on the CPU, 8 at most")  # fmt: skip
-    add("--data-dir", type=Path, default=config.DATA_DIR, help="the challenge's unpacked archive")
-    add("--output-dir", type=Path, default=config.OUTPUT_DIR, help="the folder of all runs")
-    add("--resume", action="store_true", help="go on with a training that was stopped")
-    add("--encoder-weights", type=Path, help="a file of ImageNet weights for the encoder")
-    add("--split", choices=("valid", "test"), default="valid",
-        help="generate_predictions: the validation fold or the test images")  # fmt: skip
-    add("--input", type=Path, help="generate_predictions: a DICOM, PNG or JPEG file, or a folder "
-        "of them, instead of a split")  # fmt: skip
-    add("--out", type=Path, help="with --input: the folder of the results, by epoch")
-    add("--skip-unreadable", action="store_true", help="with --input: leave out files that are no "
-        "radiographs, and name them")  # fmt: skip
-    add("--overlays", action="store_true", help="with --input: draw the boxes over the images")
-    add("--threshold", type=float, help="score x 5 over which a box goes into a submission; by "
-        "default the best of check_metric")  # fmt: skip
-    add("--nms", type=_share, default=0.05, help="IoU over which the weaker of two boxes goes")
-    add("--num-images", type=_positive, default=24, help="test_model: how many pictures")
-    add("--list-models", action="store_true", help="print the experiments and stop")
-    add("--overwrite", action="store_true", help="make predictions again that are there already")
-    return parser.parse_args()
-
-
 def main() -> None:
-    arguments = parse_arguments()
+    arguments = parse_arguments(data_dir=config.DATA_DIR, output_dir=config.OUTPUT_DIR)
     wait_passively()
     with report_errors():
         if arguments.list_models:
@@ -92,8 +48,6 @@ def main() -> None:
             learning_rate=arguments.learning_rate,
             n_epochs=arguments.num_epochs,
         )
-        if not 0 <= arguments.fold < N_FOLDS:
-            raise InputError(f"--fold {arguments.fold}: there are folds 0 to {N_FOLDS - 1}")
         tag = check_tag(arguments.run)
         if arguments.debug:
             tag = f"{tag}_{DEBUG_TAG}" if tag else DEBUG_TAG
@@ -200,6 +154,9 @@ def generate_predictions(run: Run, info: ModelInfo, arguments: argparse.Namespac
     from src.datasets.annotations import DataFolder
     from src.submission import check_ids, prediction_strings, read_sample_ids, write_submission
 
+    if arguments.folds or arguments.tta:
+        _predict_by_ensemble(run, info, arguments)
+        return
     if arguments.input is not None:
         _predict_files(run, info, arguments)
         return
@@ -224,18 +181,11 @@ def generate_predictions(run: Run, info: ModelInfo, arguments: argparse.Namespac
 
 def _predict_files(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     """Predict the files of --input; write .npz, a row for each box, and pictures if asked."""
-    from src.datasets.image_files import find_image_files, split_unreadable
     from src.datasets.test_dataset import TestDataset
     from src.inference import draw_files, write_boxes
     from src.training import sample_options
 
-    files = find_image_files(arguments.input)
-    if arguments.skip_unreadable:
-        files, unreadable = split_unreadable(files, arguments.num_workers or 1)
-        for file in unreadable:
-            print(f"skipped: {file.cause}", file=sys.stderr)
-        if not files:
-            raise InputError(f"{arguments.input}: none of its {len(unreadable)} files is readable")
+    files = _input_files(arguments)
     inference = _make_inference(run, info, arguments)
     for epoch in _epochs_to_use(run, arguments):
         predictions = inference.predict_files(files, epoch)
@@ -248,6 +198,53 @@ def _predict_files(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> 
             dataset = TestDataset(files, sample_options(info))
             draw_files(out_dir / "overlays", files, predictions, dataset, **chosen)
         print(f"epoch {epoch}: {len(files)} images at threshold {chosen['threshold']:g}\n{out_dir}")
+
+
+def _input_files(arguments: argparse.Namespace) -> list[ImageFile]:
+    """List the files of --input, without the unreadable ones where these may be skipped."""
+    from src.datasets.image_files import find_image_files, split_unreadable
+
+    files = find_image_files(arguments.input)
+    if not arguments.skip_unreadable:
+        return files
+    files, unreadable = split_unreadable(files, arguments.num_workers or 1)
+    for file in unreadable:
+        print(f"skipped: {file.cause}", file=sys.stderr)
+    if not files:
+        raise InputError(f"{arguments.input}: none of its {len(unreadable)} files is readable")
+    return files
+
+
+def _predict_by_ensemble(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
+    """Predict test images, or the files of --input, by several folds and epochs at once."""
+    from src.datasets.annotations import DataFolder
+    from src.datasets.image_files import find_challenge_images
+    from src.inference import EnsembleOptions, write_boxes
+    from src.submission import prediction_strings, write_submission
+
+    if arguments.input is None and arguments.split != "test":
+        raise InputError("--folds and --tta need --split test or --input: the folds of an "
+                         "ensemble have seen each other's validation images")  # fmt: skip
+    runs = [replace(run, fold=fold) for fold in arguments.folds or [run.fold]]
+    members = [(r.fold, epoch) for r in runs for epoch in _epochs_to_use(r, arguments)]
+    if arguments.input is None:
+        files = find_challenge_images(DataFolder(arguments.data_dir).images_dir("test"))
+        out_dir = run.ensemble_dir / "test"
+    else:
+        files = _input_files(arguments)
+        out_dir = run.ensemble_dir / arguments.input.resolve().stem
+    out_dir = arguments.out or out_dir
+    options = EnsembleOptions(
+        size_rule=arguments.combine, k=arguments.k, hflip=arguments.tta == "hflip"
+    )
+    inference = _make_inference(run, info, arguments)
+    predictions = inference.predict_by_ensemble(files, members, options)
+    threshold = DEFAULT_THRESHOLD if arguments.threshold is None else arguments.threshold
+    predictions.save(out_dir / "predictions.npz")
+    write_boxes(out_dir / "boxes.csv", predictions, threshold=threshold, nms=arguments.nms)
+    strings = prediction_strings(predictions, threshold=threshold, nms=arguments.nms)
+    write_submission(out_dir / "submission.csv", strings, strings)
+    print(f"{len(members)} members, {len(files)} images at threshold {threshold:g}\n{out_dir}")
 
 
 def test_model(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
@@ -338,48 +335,6 @@ def _threshold(run: Run, epoch: int, given: float | None) -> float:
 
     sweep = load_sweep(run.scores_path)
     return float(sweep.best(epoch)["threshold"]) if epoch in sweep.epochs else DEFAULT_THRESHOLD
-
-
-def _natural(text: str) -> int:
-    return _at_least(_whole(text), 0)
-
-
-def _positive(text: str) -> int:
-    return _at_least(_whole(text), 1)
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-
-
-def _at_least(value: int, least: int) -> int:
-    if value < least:
-        raise argparse.ArgumentTypeError(f"{value} is less than {least}")
-    return value
-
-
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 10:
-        raise argparse.ArgumentTypeError(f"{text} is not a learning rate; 1e-5 is the paper's")
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
-def _yes_or_no(text: str) -> bool:
-    values = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if text.lower() not in values:
-        raise argparse.ArgumentTypeError(f"{text!r} is not True or False")
-    return values[text.lower()]
 
 
 if __name__ == "__main__":

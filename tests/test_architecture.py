@@ -29,6 +29,11 @@ MAY_IMPORT = {
     | {"engine", "models", "checkpoints", "datasets", "runs", "predictions", "history"}
     | {"retinanet"},
     "scores": FOR_ALL | {"metric", "predictions", "runs"},
+    "selection": FOR_ALL | {"predictions", "scores"},
+    "arguments": FOR_ALL | {"runs"},
+    "inference": FOR_ALL
+    | {"checkpoints", "datasets", "engine", "models", "predictions", "retinanet", "runs"}
+    | {"selection", "training", "visualizations"},
     "submission": FOR_ALL | {"scores", "predictions"},
     "diagnostics": FOR_ALL | {"metric", "predictions", "scores"},
     "baseline": FOR_ALL | {"datasets", "metric"},
@@ -36,7 +41,8 @@ MAY_IMPORT = {
     | {"datasets", "diagnostics", "history", "metric", "predictions", "runs", "scores"},
     "train_runner": FOR_ALL
     | {"checkpoints", "datasets", "engine", "models", "predictions", "retinanet", "runs"}
-    | {"scores", "submission", "threads", "training", "visualizations"},
+    | {"scores", "submission", "threads", "training", "visualizations"}
+    | {"arguments", "inference"},
 }
 VAGUE_NAMES = {"utils", "helpers", "misc", "common", "util", "helper", "tools"}
 

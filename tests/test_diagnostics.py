@@ -71,7 +71,7 @@ def test_precision_and_recall_equal_the_plain_loops(seed, nms):
 
 def test_precision_and_recall_of_a_case_by_hand():
     one, two = [0, 0, 20, 20], [50, 50, 70, 70]
-    first = ([one, two], [one, [80, 0, 90, 10]], [0.9, 0.4])
+    first = ([one, two], [one, [80, 0, 90, 10]], [0.9, 0.5])
     matches = match_predictions(predictions_of(first, ([], [one], [0.6])), nms=0.5)
     precision, recall = precision_recall(matches, np.array([0.1, 0.5, 0.7, 0.95]))
     np.testing.assert_allclose(precision, [1 / 3, 1 / 2, 1, np.nan])

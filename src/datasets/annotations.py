@@ -19,6 +19,7 @@ from src.errors import InputError
 
 CLASS_NAMES = ("No Lung Opacity / Not Normal", "Normal", "Lung Opacity")  # the original's order
 OPACITY = CLASS_NAMES.index("Lung Opacity")
+NO_CLASS = -1  # the category where a label file tells boxes alone; structures.UNKNOWN_CATEGORY
 IMAGE_SIZE = 1024  # every image of the challenge has this many pixels along each side
 
 BOX_COLUMNS = ["x", "y", "width", "height"]
@@ -35,7 +36,7 @@ class Record:
 
     Attributes:
         patient_id: also the name of the image's file.
-        category: an index into `CLASS_NAMES`.
+        category: an index into `CLASS_NAMES`, or `NO_CLASS`.
         boxes_xywh: (M, 4) float64, pixels of the 1024 x 1024 file; M is 0 without an opacity.
     """
 
@@ -106,7 +107,9 @@ def read_records(folder: DataFolder) -> list[Record]:
     return read_label_files(folder.labels_path, folder.classes_path)
 
 
-def read_label_files(labels_path: Path, classes_path: Path | None = None) -> list[Record]:
+def read_label_files(
+    labels_path: Path, classes_path: Path | None = None, *, needs_classes: bool = True
+) -> list[Record]:
     """Read boxes and classes.
 
     Repeated rows are dropped with a warning that counts them. Differs from the original, which
@@ -116,6 +119,7 @@ def read_label_files(labels_path: Path, classes_path: Path | None = None) -> lis
         labels_path: patientId, x, y, width, height, Target, one row for a box, the box's cells
             empty where Target is 0; may have a column class as well.
         classes_path: patientId, class; not needed where the labels have the column.
+        needs_classes: refuse labels whose classes stand nowhere; otherwise they are `NO_CLASS`.
 
     Returns:
         A record for each patient, sorted by patientId.
@@ -124,17 +128,19 @@ def read_label_files(labels_path: Path, classes_path: Path | None = None) -> lis
         AnnotationsError: a column is missing, or a row is wrong; the first such row is named.
     """
     labels = _read_csv(labels_path, LABEL_COLUMNS)
-    if classes_path is None and "class" not in labels:
-        raise AnnotationsError(f"{labels_path}: has no column class, and no class file was given")
     has_classes = "class" in labels and classes_path is None
+    if needs_classes and classes_path is None and not has_classes:
+        raise AnnotationsError(f"{labels_path}: has no column class, and no class file was given")
     labels = labels[[*LABEL_COLUMNS, "class"] if has_classes else LABEL_COLUMNS]
     labels = _drop_repeated(labels_path, labels)
     boxes = _check_boxes(labels_path, labels)
 
-    if classes_path is None:
+    if classes_path is not None:
+        classes = read_classes(classes_path)
+    elif has_classes:
         classes = _check_classes(labels_path, labels[["patientId", "class"]])
     else:
-        classes = read_classes(classes_path)
+        classes = dict.fromkeys(labels["patientId"], NO_CLASS)
     _check_agreement(labels_path, labels, classes)
     return _make_records(labels["patientId"].to_numpy(dtype=str), boxes, classes)
 
@@ -217,7 +223,7 @@ def _check_agreement(path: Path, labels: pd.DataFrame, classes: dict[str, int]) 
     category = labels["patientId"].map(classes)
     _refuse(path, labels, category.isna(), "patient {patientId} has no class")
     has_box = labels["Target"] == "1"
-    expected = category == OPACITY
+    expected = (category == OPACITY).where(category != NO_CLASS, has_box)
     name = CLASS_NAMES[OPACITY]
     _refuse(path, labels, has_box & ~expected, f"Target is 1 but the class is not {name!r}")
     _refuse(path, labels, ~has_box & expected, f"Target is 0 but the class is {name!r}")

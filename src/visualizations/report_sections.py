@@ -208,7 +208,7 @@ def _write_entry(findings: Findings, entry: Entry, images_dir: Path) -> str:
         )
     )
     return (
-        f"<figure>{draw_entry(findings, entry, image)}<figcaption><code>{name}</code>"
+        f"<figure>{draw_entry(findings, entry, image)}<figcaption><code>{escape(name)}</code>"
         f"<p>{escape(entry.reason)}; image scores {'–' if math.isnan(score) else f'{score:.2f}'}"
         f"</p>{probs}</figcaption></figure>"
     )
