@@ -57,7 +57,7 @@ def dataset_score(images, threshold):
 def nms(boxes_xyxy, scores, threshold):
     """Indices of the boxes that survive, best first."""
     boxes_xywh = [(x, y, x2 - x, y2 - y) for x, y, x2, y2 in boxes_xyxy]
-    kept = []
+    kept: list[int] = []
     for j in sorted(range(len(scores)), key=lambda j: -scores[j]):
         if all(iou(boxes_xywh[j], boxes_xywh[k]) <= threshold for k in kept):
             kept.append(j)
