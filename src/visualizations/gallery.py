@@ -68,7 +68,7 @@ def loosest_hits(findings: Findings, n_images: int) -> list[Entry]:
     """List the images of the found boxes that hit with the least overlap."""
     hits = np.flatnonzero(findings.matches >= 0)
     overlaps = findings.hit_overlaps(hits)
-    order = np.argsort(-overlaps, kind="stable")
+    order = np.argsort(overlaps, kind="stable")
     least = dict(zip(hits.tolist(), overlaps.tolist(), strict=True))
     return [
         Entry(image, f"IoU {least[boxes[0]]:.2f} with its true box", marked_found=boxes[:1])

@@ -110,10 +110,6 @@ def choose(run_dir: Path, epoch: int | None) -> Choice:
             "--action check_metric saves them."
         )
     chosen = sweep.best()["epoch"] if epoch is None else epoch
-    if chosen not in saved:
-        raise InputError(
-            f"{run_dir / 'predictions'}: holds no predictions of epoch {chosen}; it has {saved}"
-        )
     own = sweep if chosen in sweep.epochs else sweep_run(run_dir, [chosen], nms=sweep.nms)
     best = {name: own.best(chosen)[name] for name in AXES if name != "epoch"}
     return Choice(chosen, Setting(**best), sweep, tuple(notes))
@@ -133,17 +129,18 @@ def build_page(run_dir: Path, data_dir: Path, *, epoch: int | None, n_images: in
     from src.datasets.annotations import DataFolder
     from src.scores import load_epoch, load_sweep
     from src.visualizations import report_sections as sections
+    from src.visualizations import report_settings as settings
     from src.visualizations.findings import find_boxes
 
     choice = choose(run_dir, epoch)
     images_dir = DataFolder(data_dir).images_dir("train")
     findings = find_boxes(load_epoch([run_dir], choice.epoch), choice.setting)
-    experiment = sections.read_experiment(run_dir / "experiment.json")
+    experiment = settings.read_experiment(run_dir / "experiment.json")
     wider_path = run_dir / "sweep.npz"
     return PAGE.format(
         title=escape(run_dir.resolve().name),
         style=STYLE_PATH.read_text(encoding="utf-8"),
-        summary=escape(sections.summarise_experiment(experiment)),
+        summary=escape(settings.summarise_experiment(experiment)),
         headline=sections.write_headline(findings, choice.epoch),
         curves=sections.write_curves(run_dir / "history.csv"),
         scores=sections.write_scores(
@@ -156,7 +153,7 @@ def build_page(run_dir: Path, data_dir: Path, *, epoch: int | None, n_images: in
         setting=escape(sections.describe_setting(choice.setting)),
         legend=LEGEND,
         gallery=sections.write_gallery(findings, images_dir, n_images),
-        settings=sections.write_settings(experiment),
+        settings=settings.write_settings(experiment),
     )
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,6 +25,7 @@ from src.visualizations.gallery import (
 from src.visualizations.inline_pictures import draw_entry, embed_figure
 from src.visualizations.plot_sweep import plot_sweep
 from src.visualizations.plot_val_loss import plot_losses
+from src.visualizations.report_settings import in_words, write_table
 
 LOSS_PANELS = (("loss", "regression"), ("classification", "global_classification"))
 GATE_FORMULAS = {
@@ -42,7 +40,6 @@ AXIS_NAMES = {
     "nms": "NMS",
     "threshold": "threshold",
 }
-SUMMARY = ("encoder", "img_size", "augmentation_level", "optimizer", "learning_rate", "n_epochs")
 
 
 def write_headline(findings: Findings, epoch: int) -> str:
@@ -79,44 +76,6 @@ def describe_setting(setting: Setting) -> str:
     """Say in words which boxes count."""
     text = f"{GATE_FORMULAS[setting.gate]} > {setting.threshold:g}, NMS {setting.nms:g}"
     return text if setting.shrink == 1 else f"{text}, boxes × {setting.shrink:g}"
-
-
-def read_experiment(path: Path) -> dict[str, Any]:
-    """Read experiment.json; an empty answer where there is none.
-
-    Raises:
-        InputError: it is something else.
-    """
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("not an object")
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not the settings of a run: {error}") from error
-    return content
-
-
-def summarise_experiment(experiment: Mapping[str, Any]) -> str:
-    """Name the settings that matter most, in one line."""
-    settings = experiment.get("settings")
-    if not isinstance(settings, dict):
-        return ""
-    return ", ".join(f"{name} {settings[name]}" for name in SUMMARY if name in settings)
-
-
-def write_settings(experiment: Mapping[str, Any]) -> str:
-    """Write everything that experiment.json holds, its groups side by side."""
-    if not experiment:
-        return "<p>experiment.json is not in the run's folder; --action train writes it.</p>"
-    groups = {name: value for name, value in experiment.items() if isinstance(value, dict)}
-    plain = {name: value for name, value in experiment.items() if name not in groups}
-    blocks = "".join(
-        f"<div><h3>{escape(title)}</h3>{_table(rows.items())}</div>"
-        for title, rows in {**groups, "run": plain}.items()
-    )
-    return f'<div class="settings">{blocks}</div>'
 
 
 def write_curves(history_path: Path) -> str:
@@ -225,9 +184,12 @@ def _write_wider(sweep: Sweep) -> str:
     """Name the best of a wide sweep, and along each axis what comes close to it."""
     best, near = sweep.best(), sweep.near_best()
     rows = [
-        (AXIS_NAMES[name], _plain(best[name]), ", ".join(map(_plain, near[name]))) for name in AXES
+        (AXIS_NAMES[name], in_words(best[name]), ", ".join(map(in_words, near[name])))
+        for name in AXES
     ]
-    table = _table(rows, header=("", "best", f"costs at most {NEAR_BEST:g}, all else as the best"))
+    table = write_table(
+        rows, header=("", "best", f"costs at most {NEAR_BEST:g}, all else as the best")
+    )
     n_settings = f"{int(np.isfinite(sweep.scores).sum()):,}"
     return f"<p>Best of {n_settings} settings: {best['score']:.3f}.</p>{table}"
 
@@ -238,31 +200,6 @@ def _best_by_epoch(sweep: Sweep) -> list[tuple[int, float, float]]:
     best = scored.loc[scored.groupby("epoch")["score"].idxmax()]
     columns = (best[name].tolist() for name in ("epoch", "score", "threshold"))
     return list(zip(*columns, strict=True))
-
-
-def _table(rows: Iterable[Sequence[Any]], header: Sequence[str] = ()) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(_plain(cell))}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    return (
-        f"<table>{f'<thead><tr>{head}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>"
-    )
-
-
-def _plain(value: object) -> str:
-    """Write a value of a JSON file for a reader."""
-    if isinstance(value, list):
-        texts = [str(part) for part in value]
-        return (
-            shlex.join(texts) if all(isinstance(part, str) for part in value) else ", ".join(texts)
-        )
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _share(part: int, whole: int) -> str:

@@ -14,13 +14,13 @@ from src.datasets.annotations import DataFolder
 from src.history import write_history
 from src.scores import sweep_run
 from src.visualizations.report import build_page, choose, main
-from src.visualizations.report_sections import write_settings
+from src.visualizations.report_settings import write_settings
 from tests.paths import ROOT
 from tests.visualizations.test_findings import WHOLE, make_predictions
 
 EVIL = '<script>alert("1")&amp;<img src=x onerror=alert(2)>'
 VOID = {"meta", "link", "img", "br", "hr", "input"}
-RUN_NAME = "a run & more"
+RUN_NAME = "a run & <b>more"
 IDS = (EVIL, "second", "third")
 SETTINGS = {
     "model": EVIL,
@@ -324,7 +324,7 @@ def break_scores(example):
 @pytest.mark.parametrize(
     ("harm", "flags", "words"),
     [
-        (remove_run, [], ["a run & more", "no such folder"]),
+        (remove_run, [], [RUN_NAME, "no such folder"]),
         (remove_predictions, [], ["predictions", "--action train"]),
         (remove_images, [], ["no such folder of images"]),
         (remove_image, [], ["third.dcm"]),
