@@ -35,9 +35,12 @@ step "predict the test images and write a submission; draw the validation fold"
 runner --action generate_predictions --split test
 runner --action test_model --num-images 12
 
-step "curves"
+step "figures and a report to mail"
 src visualizations/plot_val_loss.py "$run" --loss regression classification --out "$run/pics/val_loss.png"
 src visualizations/plot_metrics.py "$run" --out "$run/pics/metrics.png"
+src visualizations/plot_sweep.py "$run" --out "$run/pics/sweep.png"
+src visualizations/plot_detections.py "$run" --out "$run/pics/detections.png"
+src visualizations/report.py "$run" --data-dir "$data" --out "$run/report.html"
 
 step "the detector against the best constant boxes, challenge's score on the validation fold"
 src baseline.py --data-dir "$data" --fold 0
@@ -51,4 +54,4 @@ print(f"detector scores {float(best['score']):.4f} (epoch {best['epoch']})")
 PYTHON
 
 step "everything lies in $demo"
-printf '%s\n' "$data" "$run/history.csv" "$run/scores.csv" "$run/sweep.csv" "$run"/submission_*.csv "$run"/pics/*
+printf '%s\n' "$data" "$run/history.csv" "$run/scores.csv" "$run/sweep.csv" "$run"/submission_*.csv "$run/report.html" "$run"/pics/*

@@ -77,9 +77,9 @@ def test_map_iou_equals_the_plain_loop(ties):
 @pytest.mark.parametrize("ties", [False, True])
 def test_dataset_scores_equal_the_plain_loop_at_every_threshold(ties):
     rng = np.random.default_rng(6)
-    images = [random_image(rng, ties=ties) for _ in range(400)]
+    images = [random_image(rng, ties=ties) for _ in range(5_000)]
     predicted, true, scores = join(images)
-    thresholds = [-1.0, 0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 2.0]
+    thresholds = [-1.0, 0.0, 0.25, 0.5, 0.9, 2.0]
     fast = dataset_scores(
         predicted, precision_steps(predicted, true), true.counts(), scores, thresholds
     )
