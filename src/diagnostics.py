@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from src.metric import BoolArray, Boxes, FloatArray, IntArray, iou, match_boxes
 from src.predictions import Predictions
-from src.scores import ScoresError, load_epoch, load_sweep, saved_epochs, suppress_at
+from src.scores import ScoresError, load_epoch, load_sweep, saved_epochs
+from src.selection import suppress_at, to_xywh
 
 DEFAULT_THRESHOLD = 0.3  # on score x 5, where no scores were saved; the second place's default
 MATCH_IOU = 0.5  # where precision and recall of detectors are usually stated
@@ -97,8 +97,8 @@ def match_predictions(
     """
     kept = suppress_at(predictions, [nms])[0]
     offsets = np.concatenate([[0], np.cumsum(kept)])[predictions.offsets]
-    found = Boxes(_to_xywh(predictions.boxes_xyxy[kept]), offsets)
-    true = Boxes(_to_xywh(predictions.true_boxes_xyxy), predictions.true_offsets)
+    found = Boxes(to_xywh(predictions.boxes_xyxy[kept]), offsets)
+    true = Boxes(to_xywh(predictions.true_boxes_xyxy), predictions.true_offsets)
     return Matches(
         found.xywh / predictions.img_size,
         predictions.scores[kept].astype(np.float64),
@@ -211,8 +211,3 @@ def _overlapped_most(found: Boxes, true: Boxes, hits: BoolArray) -> IntArray:
 def _count_above(values: FloatArray, levels: FloatArray) -> FloatArray:
     """Count the values (K,) greater than each level (S,)."""
     return len(values) - np.searchsorted(np.sort(values), levels, side="right").astype(np.float64)
-
-
-def _to_xywh(boxes_xyxy: NDArray[np.float32]) -> FloatArray:
-    boxes = boxes_xyxy.astype(np.float64)
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)

@@ -14,7 +14,7 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,29 +27,23 @@ from src.files import read_arrays, replaced_file
 from src.metric import (
     Boxes,
     FloatArray,
-    IntArray,
     dataset_scores,
     image_scores,
-    iou,
     precision_steps,
 )
 from src.predictions import Predictions, join_predictions, load_predictions
 from src.runs import N_FOLDS, Run, numbered_files
+from src.selection import GATES, gate_scores, shrink_boxes, suppress_at, to_xywh
 
 # What a box's score, times 5, is compared with; the original release's grid.
 SCORE_THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.28, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0,
                     2.0, 3.0, 4.0)  # fmt: skip
-SCORE_FACTOR = 5.0  # the original release
-CATEGORY_FACTOR = 10.0  # the second place
-NOT_NORMAL_WEIGHT = 0.1  # of that class in an image's category; the second place
 NMS_THRESHOLDS = (0.05,)  # the original release
 NMS_GRID = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 SHRINKS = (1.0,)  # of each side of a box; the second place used 0.875
 SHRINK_GRID = (1.0, 0.95, 0.9, 0.875, 0.85)
-GATES = ("score", "score_category", "sqrt_score_category")
 BOOTSTRAP_DRAWS = 2000
 NEAR_BEST = 0.005  # of score: a difference that no one should care about
-MAX_PADDED = 4_000_000  # numbers in one padded table: keeps memory below 100 MB
 AXES = ("epoch", "gate", "shrink", "nms", "threshold")
 
 
@@ -172,7 +166,7 @@ def sweep_epoch(
     """
     if not predictions.has_truth:
         raise ScoresError("these predictions hold no true boxes: there is nothing to score against")
-    true = Boxes(_to_xywh(predictions.true_boxes_xyxy), predictions.true_offsets)
+    true = Boxes(to_xywh(predictions.true_boxes_xyxy), predictions.true_offsets)
     result = np.full((len(gates), len(shrinks), len(nms), len(thresholds)), np.nan)
     for n, kept in enumerate(suppress_at(predictions, nms)):
         found, rows = _select(predictions, kept)
@@ -183,93 +177,6 @@ def sweep_epoch(
                 values = gate_scores(predictions, gate)[rows]
                 result[g, s, n] = dataset_scores(boxes, steps, true.counts(), values, thresholds)
     return result
-
-
-def gate_scores(predictions: Predictions, gate: str) -> FloatArray:
-    """Compute what is compared with the score threshold, for every candidate.
-
-    Args:
-        gate: "score": score x 5, the original release; "score_category": score x category x 10,
-            and "sqrt_score_category": sqrt(score x category) x 5, the second place, where category
-            = P(opacity) + .1 P(not normal) of the image.
-
-    Returns:
-        (K,), in the order of the candidates, descending within each image.
-    """
-    scores = predictions.scores.astype(np.float64)
-    if gate == "score":
-        return scores * SCORE_FACTOR
-    probs = predictions.class_probs.astype(np.float64)
-    category = probs[:, 2] + NOT_NORMAL_WEIGHT * probs[:, 0]  # the order of CLASS_NAMES
-    scores = scores * np.repeat(category, np.diff(predictions.offsets))
-    return scores * CATEGORY_FACTOR if gate == "score_category" else np.sqrt(scores) * SCORE_FACTOR
-
-
-def suppress_at(
-    predictions: Predictions, thresholds: Sequence[float], *, images: Iterable[int] | None = None
-) -> NDArray[np.bool_]:
-    """Suppress overlapping candidates at several thresholds; overlaps are computed once.
-
-    Args:
-        images: which; None does all. The candidates of others are all kept.
-
-    Returns:
-        (thresholds, K) which candidates are kept.
-    """
-    limits = np.asarray(thresholds, dtype=np.float64)[:, None]
-    kept = np.ones((len(limits), len(predictions.scores)), dtype=bool)
-    candidates = Boxes(_to_xywh(predictions.boxes_xyxy), predictions.offsets)
-    sizes = candidates.counts()
-    if images is not None:
-        sizes = np.where(np.isin(np.arange(len(sizes)), list(images)), sizes, 0)
-    for chunk in _like_sized_chunks(sizes, sizes * (sizes + len(limits))):
-        boxes, rows = _pad_boxes(candidates, chunk)
-        overlaps = iou(boxes[:, :, None], boxes[:, None])  # (I, N, N)
-        alive = np.ones((len(chunk), len(limits), boxes.shape[1]), dtype=bool)
-        for first in range(boxes.shape[1] - 1):
-            too_close = overlaps[:, None, first, first + 1 :] > limits  # (I, T, N - first - 1)
-            alive[:, :, first + 1 :] &= ~(alive[:, :, first, None] & too_close)
-        image, rank = np.nonzero(rows >= 0)
-        kept[:, rows[image, rank]] = alive[image, :, rank].T
-    return kept
-
-
-def _pad_boxes(boxes: Boxes, images: IntArray) -> tuple[FloatArray, IntArray]:
-    """Lay the boxes of some images side by side.
-
-    Returns:
-        (I, N, 4) boxes, padded with boxes of size 0, and (I, N) their rows in the table, -1 where
-        padded.
-    """
-    counts = boxes.counts()[images]
-    rank = np.arange(counts.max())
-    rows = np.where(rank < counts[:, None], boxes.offsets[images][:, None] + rank, -1)
-    return np.where((rows >= 0)[..., None], boxes.xywh[rows], 0.0), rows
-
-
-def _like_sized_chunks(sizes: IntArray, costs: IntArray) -> Iterator[IntArray]:
-    """Group images with like numbers of boxes, so that little is padded and memory is bounded.
-
-    Args:
-        sizes: (I,) boxes of each image; images without are left out.
-        costs: (I,) numbers that an image takes in the largest table.
-
-    Yields:
-        Indices of images, each image once.
-    """
-    images = np.argsort(sizes, kind="stable")
-    images = images[sizes[images] > 0]
-    while len(images):
-        n_like = int(np.searchsorted(sizes[images], 2 * sizes[images[0]], side="right"))
-        n_chunk = max(1, min(n_like, MAX_PADDED // int(costs[images[:n_like]].max())))
-        yield images[:n_chunk]
-        images = images[n_chunk:]
-
-
-def shrink_boxes(boxes_xywh: FloatArray, factor: float) -> FloatArray:
-    """Scale the sides of boxes (K, 4) about their centres (second place: 0.875)."""
-    sides = boxes_xywh[:, 2:]
-    return np.concatenate([boxes_xywh[:, :2] + sides * (1 - factor) / 2, sides * factor], axis=1)
 
 
 def sweep_run(
@@ -375,7 +282,7 @@ def score_images(
     """
     found, rows = _select(predictions, suppress_at(predictions, [nms])[0])
     found = found._replace(xywh=shrink_boxes(found.xywh, shrink))
-    true = Boxes(_to_xywh(predictions.true_boxes_xyxy), predictions.true_offsets)
+    true = Boxes(to_xywh(predictions.true_boxes_xyxy), predictions.true_offsets)
     steps = precision_steps(found, true)
     values = gate_scores(predictions, gate)[rows]
     return image_scores(found, steps, true.counts(), values, threshold)
@@ -419,12 +326,7 @@ def _select(predictions: Predictions, kept: NDArray[np.bool_]) -> tuple[Boxes, N
     """Return the kept candidates as boxes, and their rows."""
     rows = np.flatnonzero(kept)
     offsets = np.concatenate([[0], np.cumsum(kept)])[predictions.offsets]
-    return Boxes(_to_xywh(predictions.boxes_xyxy[rows]), offsets), rows
-
-
-def _to_xywh(boxes_xyxy: NDArray[np.float32]) -> FloatArray:
-    boxes = boxes_xyxy.astype(np.float64)
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    return Boxes(to_xywh(predictions.boxes_xyxy[rows]), offsets), rows
 
 
 def _describe(sweep: Sweep, run_dirs: Sequence[Path]) -> Iterator[str]:

@@ -51,7 +51,7 @@ def prediction_strings(
     Args:
         threshold: a box counts when its gate (score x 5) is greater.
         nms: IoU over which a weaker box is dropped.
-        gate: what meets the threshold; see `src.scores.gate_scores`.
+        gate: what meets the threshold; see `src.selection.gate_scores`.
         shrink: factor on each side of a box, about its centre, after the suppression.
 
     Returns:
@@ -157,7 +157,7 @@ def _format(boxes_xyxy: NDArray[np.float64], scores: NDArray[np.float32]) -> str
 
 def _write(arguments: argparse.Namespace) -> None:
     from src.predictions import load_predictions
-    from src.scores import GATES
+    from src.selection import GATES
 
     if arguments.gate not in GATES:
         raise SubmissionError(f"unknown gate {arguments.gate!r}; one of {', '.join(GATES)}")

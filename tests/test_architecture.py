@@ -28,17 +28,22 @@ MAY_IMPORT = {
     "training": FOR_ALL
     | {"engine", "models", "checkpoints", "datasets", "runs", "predictions", "history"}
     | {"retinanet"},
-    "scores": FOR_ALL | {"metric", "predictions", "runs"},
-    "selection": FOR_ALL | {"predictions", "scores"},
+    "selection": FOR_ALL | {"metric", "predictions"},
+    "scores": FOR_ALL | {"metric", "predictions", "runs", "selection"},
     "arguments": FOR_ALL | {"runs"},
     "inference": FOR_ALL
     | {"checkpoints", "datasets", "engine", "models", "predictions", "retinanet", "runs"}
     | {"selection", "training", "visualizations"},
-    "submission": FOR_ALL | {"scores", "predictions"},
-    "diagnostics": FOR_ALL | {"metric", "predictions", "scores"},
+    "submission_format": {"errors"},
+    "submission_stats": FOR_ALL | {"datasets", "submission_format"},
+    "submission": FOR_ALL
+    | {"predictions", "scores", "selection", "submission_format", "submission_stats"},
+    "leaderboard": FOR_ALL | {"datasets", "metric", "scores", "submission_format"},
+    "diagnostics": FOR_ALL | {"metric", "predictions", "scores", "selection"},
     "baseline": FOR_ALL | {"datasets", "metric"},
     "visualizations": FOR_ALL
-    | {"datasets", "diagnostics", "history", "metric", "predictions", "runs", "scores"},
+    | {"datasets", "diagnostics", "history", "metric", "predictions", "runs"}
+    | {"scores", "selection"},
     "train_runner": FOR_ALL
     | {"checkpoints", "datasets", "engine", "models", "predictions", "retinanet", "runs"}
     | {"scores", "submission", "threads", "training", "visualizations"}

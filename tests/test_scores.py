@@ -11,18 +11,15 @@ from src.datasets.annotations import IMAGE_SIZE, read_label_files
 from src.predictions import Predictions
 from src.scores import (
     AXES,
-    GATES,
     SCORE_THRESHOLDS,
     ScoresError,
     Sweep,
-    gate_scores,
     load_sweep,
     main,
-    shrink_boxes,
-    suppress_at,
     sweep_epoch,
     sweep_run,
 )
+from src.selection import GATES, gate_scores, shrink_boxes, suppress_at
 from tests import oracles
 from tests.paths import ROOT, shared
 from tests.test_predictions import Exploit, offsets_of, random_predictions

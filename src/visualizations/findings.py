@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from src.metric import IOU_THRESHOLDS, Boxes, FloatArray, IntArray, iou, match_boxes
 from src.predictions import Predictions
-from src.scores import ScoresError, gate_scores, score_images, shrink_boxes, suppress_at
+from src.scores import ScoresError, score_images
+from src.selection import gate_scores, shrink_boxes, suppress_at, to_xywh
 
 HIT_IOU = min(IOU_THRESHOLDS)  # the metric's most lenient
 
@@ -21,7 +21,7 @@ class Setting:
     Attributes:
         threshold: a box counts when its gate is greater.
         nms: IoU over which the weaker of two boxes is dropped.
-        gate: what is compared with the threshold; see `scores.gate_scores`.
+        gate: what is compared with the threshold; see `selection.gate_scores`.
         shrink: factor on the sides of every box.
     """
 
@@ -115,9 +115,3 @@ def _matched_rows(boxes: Boxes, true: Boxes) -> IntArray:
         n_without_hit += ~hits
     start = np.repeat(true.offsets[:-1], boxes.counts())
     return np.where(hits, start + n_without_hit, -1)
-
-
-def to_xywh(boxes_xyxy: NDArray[np.float32]) -> FloatArray:
-    """Write boxes (K, 4) as the metric reads them."""
-    boxes = boxes_xyxy.astype(np.float64)
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)

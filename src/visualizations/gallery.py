@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.metric import IntArray, iou
-from src.scores import shrink_boxes
-from src.visualizations.findings import HIT_IOU, Findings, to_xywh
+from src.selection import shrink_boxes, to_xywh
+from src.visualizations.findings import HIT_IOU, Findings
 
 SCORE_DECIMALS = 9  # equal scores of images differ by rounding behind that
 

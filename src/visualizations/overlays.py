@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from src.datasets.annotations import CLASS_NAMES, OPACITY
 from src.files import replaced_file
 from src.predictions import Predictions
-from src.scores import gate_scores, suppress_at
+from src.selection import gate_scores, suppress_at
 from src.structures import UNKNOWN_CATEGORY
 
 TRUE_COLOUR = (86, 180, 233)  # sky blue and orange: told apart by every reader

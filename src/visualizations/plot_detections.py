@@ -54,7 +54,7 @@ class RunDetections:
 def plot_precision_recall(runs: Sequence[RunDetections]) -> Figure:
     """Compare runs: precision and recall by score, and against each other."""
     from src.diagnostics import MATCH_IOU, precision_recall
-    from src.scores import SCORE_FACTOR
+    from src.selection import SCORE_FACTOR
     from src.visualizations.figures import clean, new_figure, style_of
 
     figure = new_figure(12, 3.8 + 0.25 * len(runs))
@@ -120,7 +120,7 @@ def load_detections(
         InputError: no such epoch, no true boxes, or nothing found over the threshold.
     """
     from src.diagnostics import choose_setting, load_labelled, match_predictions
-    from src.scores import SCORE_FACTOR
+    from src.selection import SCORE_FACTOR
 
     epoch, best_threshold = choose_setting(run_dir, epoch)
     threshold = best_threshold if threshold is None else threshold
