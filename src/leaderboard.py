@@ -35,7 +35,6 @@ class LeaderboardResult:
         n_true, n_predicted: (I,) boxes of each image.
         precisions: (T, I) TP / (TP + FP + FN) at each of `IOU_THRESHOLDS`; NaN where an image does
             not count.
-        interval: 95 % of bootstrap draws of the score lie in it; NaN where no image counts.
     """
 
     ids: tuple[str, ...]
@@ -43,7 +42,6 @@ class LeaderboardResult:
     n_true: IntArray
     n_predicted: IntArray
     precisions: FloatArray
-    interval: tuple[float, float]
 
     @property
     def image_scores(self) -> FloatArray:
@@ -88,6 +86,10 @@ class LeaderboardResult:
             name: _mean(self.image_scores[images & self.counted])
             for name, images in self.groups().items()
         }
+
+    def interval(self) -> tuple[float, float]:
+        """Return where 95 % of bootstrap draws of the score lie; NaN where no image counts."""
+        return bootstrap_interval(self.image_scores) if self.n_counted else (np.nan, np.nan)
 
     def lines(self) -> list[str]:
         """Describe the result for a reader."""
@@ -135,15 +137,12 @@ def score_boxes(
         )
         for threshold in IOU_THRESHOLDS
     ]
-    scores = np.mean(precisions, axis=0)
-    no_interval = (float("nan"), float("nan"))
     return LeaderboardResult(
         ids=tuple(record.patient_id for record in records),
         categories=np.array([record.category for record in records]),
         n_true=true.counts(),
         n_predicted=predicted.counts(),
         precisions=np.array(precisions),
-        interval=no_interval if np.isnan(scores).all() else bootstrap_interval(scores),
     )
 
 
@@ -189,7 +188,7 @@ def _describe(result: LeaderboardResult) -> Iterator[str]:
     if result.n_counted == 0:
         yield "no score: no image has true boxes, and none is predicted"
         return
-    low, high = result.interval
+    low, high = result.interval()
     yield f"score {result.score:.5f} (95 % of bootstrap draws {low:.5f} to {high:.5f})"
     yield (
         f"{result.n_counted} images count: {n_with_truth} with true boxes, and false alarms in "

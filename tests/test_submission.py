@@ -471,6 +471,17 @@ def test_write_refuses_a_wrong_setting_in_one_line(tmp_path, call_main, flags, w
     assert [path.name for path in tmp_path.iterdir()] == ["p.npz"]
 
 
+def test_write_refuses_predictions_of_other_images_than_the_samples(tmp_path, call_main):
+    random_predictions(n_images=2).save(tmp_path / "p.npz")
+    sample = write_rows(tmp_path, "patient-0,", "patient-1,", "patient-2,")
+    out = tmp_path / "out.csv"
+    arguments = [tmp_path / "p.npz", "--out", out, "--threshold", "1", "--sample", sample]
+    outcome = call_main(submission.main, "write", *arguments)
+    assert outcome.code == 2
+    assert outcome.err == f"error: {sample}: 1 patients have no image, the first is patient-2\n"
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("arguments", [[], ["check"], ["check", "none.csv"], ["stats", "none.csv"],
                                        ["write", "none.npz", "--out", "o", "--threshold", "1"],
                                        ["check", "a", "--image-size", "0"]])  # fmt: skip

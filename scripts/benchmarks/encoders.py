@@ -123,18 +123,26 @@ def measure(name: str, arguments: argparse.Namespace) -> Row:
 
 
 def plot(rows: list[Row]) -> Figure:
-    """Draw time against arithmetic, a point for each network."""
+    """Draw time against arithmetic, a point for each network, its name at the right."""
     from src.visualizations.figures import COLOURS, clean, new_figure
 
     figure = new_figure(9, 6)
     axes = figure.subplots()
-    for row in rows:
-        x, y = row["forward GFLOP"], row["step s an image"]
-        axes.scatter(x, y, s=4 * row["parameters M"] ** 0.9, color=COLOURS[0], alpha=0.6)
-        label = f"{row['encoder']} {row['input']}"
-        axes.annotate(label, (x, y), fontsize=7, xytext=(4, 3), textcoords="offset points")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    ordered = sorted(rows, key=lambda row: row["step s an image"])
+    for i, row in enumerate(ordered):
+        place = (row["forward GFLOP"], row["step s an image"])
+        axes.scatter(*place, s=4 * row["parameters M"] ** 0.9, color=COLOURS[0], alpha=0.6)
+        axes.annotate(
+            f"{row['encoder']} {row['input']}",
+            place,
+            fontsize=7,
+            va="center",
+            xytext=(1.03, (i + 0.5) / len(ordered)),
+            textcoords="axes fraction",
+            arrowprops={"arrowstyle": "-", "linewidth": 0.3, "color": "0.6"},
+        )
     clean(
         axes,
         xlabel="GFLOP of a forward pass, one image",

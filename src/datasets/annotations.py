@@ -227,6 +227,8 @@ def _check_agreement(path: Path, labels: pd.DataFrame, classes: dict[str, int]) 
     name = CLASS_NAMES[OPACITY]
     _refuse(path, labels, has_box & ~expected, f"Target is 1 but the class is not {name!r}")
     _refuse(path, labels, ~has_box & expected, f"Target is 0 but the class is {name!r}")
+    contradicted = ~has_box & labels["patientId"].isin(labels["patientId"][has_box])
+    _refuse(path, labels, contradicted, "Target is 0 but patient {patientId} has a box")
     unlabelled = set(classes) - set(labels["patientId"])
     if unlabelled:
         raise AnnotationsError(f"{path}: patient {min(unlabelled)} has a class but no row")

@@ -1,0 +1,81 @@
+"""The headers of a tree of DICOM files, read in several processes, without the pixels."""
+
+from __future__ import annotations
+
+import multiprocessing
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.errors import InputError
+
+HEADER_TAGS = ["SOPInstanceUID", "PatientID", "Rows", "Columns"]
+CHUNK = 32  # files that a process reads at a time
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is needed of a DICOM file's header."""
+
+    path: Path
+    patient_id: str
+    sop_uid: str
+    rows: int
+    columns: int
+
+
+def find_images(images_dir: Path) -> list[Path]:
+    """List the .dcm files below a folder, sorted.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not images_dir.is_dir():
+        raise InputError(f"{images_dir}: no such folder of images")
+    paths = sorted(path for path in images_dir.rglob("*") if path.suffix.lower() == ".dcm")
+    if not paths:
+        raise InputError(f"{images_dir}: holds no .dcm files, nor do its folders")
+    return paths
+
+
+def read_headers(paths: Sequence[Path], n_workers: int) -> Iterator[Header | str]:
+    """Read headers, without pixels, and show how far it is.
+
+    Yields:
+        A header for each path, in order, or what is wrong with the file.
+    """
+    from tqdm import tqdm
+
+    with tqdm(total=len(paths), desc="headers", unit="file") as bar:
+        for header in _map_headers(paths, n_workers):
+            bar.update()
+            yield header
+
+
+def read_header(path: Path) -> Header | str:
+    """Read one header, or say what is wrong with the file."""
+    import pydicom
+
+    try:
+        with warnings.catch_warnings(record=True):  # odd values of other tags do not matter here
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=HEADER_TAGS)
+            uid, patient = (str(dataset.get(tag) or "").strip() for tag in HEADER_TAGS[:2])
+            rows, columns = (int(dataset.get(tag) or 0) for tag in HEADER_TAGS[2:])
+    except Exception as error:  # a broken file makes pydicom raise nearly anything
+        return f"{path}: {' '.join(str(error).split()) or type(error).__name__}"
+    if not uid or not patient:
+        return f"{path}: has no {' and no '.join(HEADER_TAGS[:2])}"
+    if patient.startswith(".") or set(patient) & set('/\\\0,"'):
+        return f"{path}: PatientID {patient!r} cannot be the name of a file"
+    return Header(path.resolve(), patient, uid, rows, columns)
+
+
+def _map_headers(paths: Sequence[Path], n_workers: int) -> Iterator[Header | str]:
+    if n_workers < 2:
+        yield from map(read_header, paths)
+        return
+    context = multiprocessing.get_context("spawn")  # forking a process with threads can hang
+    with ProcessPoolExecutor(min(n_workers, len(paths)), mp_context=context) as pool:
+        yield from pool.map(read_header, paths, chunksize=CHUNK)
