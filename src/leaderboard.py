@@ -15,10 +15,10 @@ from src.metric import (
     Boxes,
     FloatArray,
     IntArray,
+    bootstrap_interval,
     image_scores,
     precision_steps,
 )
-from src.scores import bootstrap_interval
 from src.submission_format import SubmissionError, SubmittedBox, read_submission
 
 

@@ -22,6 +22,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
+BOOTSTRAP_DRAWS = 2000
 IOU_THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75)
 
 
@@ -211,6 +212,31 @@ def image_scores(
     totals = np.bincount(image, weights=steps * kept, minlength=len(n_true))
     n_kept = np.bincount(image, weights=kept, minlength=len(n_true))
     return np.where((n_true == 0) & (n_kept == 0), np.nan, totals)
+
+
+def bootstrap_interval(
+    scores: FloatArray, *, share: float = 0.95, n_draws: int = BOOTSTRAP_DRAWS
+) -> tuple[float, float]:
+    """Estimate how far a mean could lie elsewhere with other images of the same kind.
+
+    Args:
+        scores: (I,) of images, NaN where one does not count; images are drawn with replacement,
+            those that do not count too.
+        share: of the draws that lie in the interval.
+
+    Returns:
+        Its lower and upper end; the same draws every time.
+    """
+    random = np.random.default_rng(0)
+    counts = (~np.isnan(scores)).astype(np.float64)
+    values = np.nan_to_num(scores)
+    means: list[float] = []
+    for _ in range(n_draws):
+        weights = np.bincount(random.integers(0, len(scores), len(scores)), minlength=len(scores))
+        n_counted = weights @ counts
+        means.append(float(weights @ values / n_counted) if n_counted else np.nan)
+    low, high = np.nanquantile(means, [(1 - share) / 2, (1 + share) / 2])
+    return float(low), float(high)
 
 
 def _pairs(predicted: Boxes, true: Boxes) -> tuple[IntArray, IntArray]:

@@ -1,7 +1,8 @@
 """Sweep score and NMS thresholds over saved predictions; no model is needed.
 
 As a command: `python src/scores.py output/demo_fold_0 ...` scores every saved epoch of the runs at
-every combination of settings, and writes sweep.csv and sweep.npz into each run's folder.
+every combination of settings, and writes sweep.csv and sweep.npz into each run's folder;
+`python src/scores.py submission.csv --truth labels.csv` is the challenge's leaderboard offline.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from src.files import read_arrays, replaced_file
 from src.metric import (
     Boxes,
     FloatArray,
+    bootstrap_interval,
     dataset_scores,
     image_scores,
     precision_steps,
@@ -42,7 +44,6 @@ NMS_THRESHOLDS = (0.05,)  # the original release
 NMS_GRID = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 SHRINKS = (1.0,)  # of each side of a box; the second place used 0.875
 SHRINK_GRID = (1.0, 0.95, 0.9, 0.875, 0.85)
-BOOTSTRAP_DRAWS = 2000
 NEAR_BEST = 0.005  # of score: a difference that no one should care about
 AXES = ("epoch", "gate", "shrink", "nms", "threshold")
 
@@ -288,31 +289,6 @@ def score_images(
     return image_scores(found, steps, true.counts(), values, threshold)
 
 
-def bootstrap_interval(
-    scores: FloatArray, *, share: float = 0.95, n_draws: int = BOOTSTRAP_DRAWS
-) -> tuple[float, float]:
-    """Estimate how far a mean could lie elsewhere with other images of the same kind.
-
-    Args:
-        scores: (I,) of images, NaN where one does not count; images are drawn with replacement,
-            those that do not count too.
-        share: of the draws that lie in the interval.
-
-    Returns:
-        Its lower and upper end; the same draws every time.
-    """
-    random = np.random.default_rng(0)
-    counts = (~np.isnan(scores)).astype(np.float64)
-    values = np.nan_to_num(scores)
-    means: list[float] = []
-    for _ in range(n_draws):
-        weights = np.bincount(random.integers(0, len(scores), len(scores)), minlength=len(scores))
-        n_counted = weights @ counts
-        means.append(float(weights @ values / n_counted) if n_counted else np.nan)
-    low, high = np.nanquantile(means, [(1 - share) / 2, (1 + share) / 2])
-    return float(low), float(high)
-
-
 def _common_epochs(run_dirs: Sequence[Path]) -> list[int]:
     epochs = [saved_epochs(run_dir) for run_dir in run_dirs]
     common = sorted(set(epochs[0]).intersection(*epochs[1:]))
@@ -357,7 +333,10 @@ def _pools(sweeps: dict[Path, Sweep]) -> Iterator[tuple[str, list[Path]]]:
 def _parse_arguments() -> argparse.Namespace:
     parser = CommandParser("Sweep score and NMS thresholds over the saved predictions of runs.")
     add = parser.add_argument
-    add("runs", type=Path, nargs="+", help="folders of runs, such as output/demo_fold_0")
+    add("runs", type=Path, nargs="+", help="folders of runs, such as output/demo_fold_0; with "
+        "--truth submission files")  # fmt: skip
+    add("--truth", type=Path, help="labels to score submissions against")
+    add("--truth-classes", type=Path, help="classes of the same images, for a score of each")
     add("--epochs", type=int, nargs="+", help="default: all saved ones")
     add("--thresholds", type=float, nargs="+", default=SCORE_THRESHOLDS, help="on score x 5")
     add("--nms", type=float, nargs="+", default=NMS_GRID, help="IoU thresholds of the suppression")
@@ -369,6 +348,9 @@ def _parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = _parse_arguments()
     with report_errors():
+        if arguments.truth is not None:
+            _score_submissions(arguments)
+            return
         grid = {
             "thresholds": arguments.thresholds,
             "nms": arguments.nms,
@@ -382,6 +364,14 @@ def main() -> None:
         for name, run_dirs in _pools(sweeps):
             sweep = sweep_pooled(run_dirs, arguments.epochs, **grid)
             _save(sweep, run_dirs[0].parent / name, run_dirs)
+
+
+def _score_submissions(arguments: argparse.Namespace) -> None:
+    from src.leaderboard import score_submission
+
+    for path in arguments.runs:
+        result = score_submission(path, arguments.truth, arguments.truth_classes)
+        print(f"{path}:", *result.lines(), sep="\n  ")
 
 
 def _save(sweep: Sweep, folder: Path, run_dirs: Sequence[Path]) -> None:

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     | {"engine", "models", "checkpoints", "datasets", "runs", "predictions", "history"}
     | {"retinanet"},
     "selection": FOR_ALL | {"metric", "predictions"},
-    "scores": FOR_ALL | {"metric", "predictions", "runs", "selection"},
+    "scores": FOR_ALL | {"leaderboard", "metric", "predictions", "runs", "selection"},
     "arguments": FOR_ALL | {"runs"},
     "inference": FOR_ALL
     | {"checkpoints", "datasets", "engine", "models", "predictions", "retinanet", "runs"}
@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "submission_stats": FOR_ALL | {"datasets", "submission_format"},
     "submission": FOR_ALL
     | {"predictions", "scores", "selection", "submission_format", "submission_stats"},
-    "leaderboard": FOR_ALL | {"datasets", "metric", "scores", "submission_format"},
+    "leaderboard": FOR_ALL | {"datasets", "metric", "submission_format"},
     "diagnostics": FOR_ALL | {"metric", "predictions", "scores", "selection"},
     "baseline": FOR_ALL | {"datasets", "metric"},
     "visualizations": FOR_ALL

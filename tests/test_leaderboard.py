@@ -12,13 +12,12 @@ from src.datasets.annotations import (
     read_label_files,
 )
 from src.leaderboard import score_boxes, score_submission
-from src.metric import IOU_THRESHOLDS
-from src.scores import bootstrap_interval
+from src.metric import IOU_THRESHOLDS, bootstrap_interval
 from src.structures import UNKNOWN_CATEGORY
 from src.submission_format import SubmissionError, SubmittedBox
 from tests import oracles
 from tests.datasets.test_annotations import LABELS_HEADER
-from tests.paths import shared
+from tests.paths import ROOT, shared
 
 HEADER = "patientId,PredictionString"
 NOT_NORMAL, NORMAL, OPACITY_NAME = CLASS_NAMES
@@ -249,3 +248,17 @@ def test_labels_that_contradict_themselves_are_refused(score, classes):
     with pytest.raises(AnnotationsError, match="line 7: Target is 0 but patient a has a box" if
                        not classes else "line 7: Target is 0 but the class is"):  # fmt: skip
         score(PERFECT, truth=[*TRUTH, f"a,,,,,0,{OPACITY_NAME}"], classes=classes)
+
+
+def test_the_command_gives_a_perfect_submission_the_score_one(run_command, phantoms, tmp_path):
+    truth = phantoms / "stage_2_train_labels.csv"
+    rows = [line.split(",") for line in truth.read_text().splitlines()[1:]]
+    strings: dict[str, list[str]] = {row[0]: [] for row in rows}
+    for patient, *box, target in rows:
+        strings[patient] += ["0.9", *box] if target == "1" else []
+    assert any(strings.values())
+    lines = [f"{patient},{' '.join(text)}" for patient, text in strings.items()]
+    submission = tmp_path / "perfect.csv"
+    submission.write_text("\n".join(["patientId,PredictionString", *lines, ""]))
+    outcome = run_command(ROOT / "src" / "scores.py", submission, "--truth", truth)
+    assert "1.0000" in outcome.out
