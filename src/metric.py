@@ -227,14 +227,14 @@ def bootstrap_interval(
     Returns:
         Its lower and upper end; the same draws every time.
     """
-    random = np.random.default_rng(0)
-    counts = (~np.isnan(scores)).astype(np.float64)
-    values = np.nan_to_num(scores)
-    means: list[float] = []
-    for _ in range(n_draws):
-        weights = np.bincount(random.integers(0, len(scores), len(scores)), minlength=len(scores))
-        n_counted = weights @ counts
-        means.append(float(weights @ values / n_counted) if n_counted else np.nan)
+    # Images of equal score are drawn as one: how many of them come is all that matters.
+    values, n_images = np.unique(scores, return_counts=True)  # NaN, once, comes last
+    shares = n_images / len(scores)
+    n_drawn = np.random.default_rng(0).multinomial(len(scores), shares, size=n_draws)  # (D, values)
+    counted = ~np.isnan(values)
+    n_counted = n_drawn[:, counted].sum(axis=1)
+    totals = n_drawn[:, counted] @ values[counted]
+    means = np.divide(totals, n_counted, out=np.full(n_draws, np.nan), where=n_counted > 0)
     low, high = np.nanquantile(means, [(1 - share) / 2, (1 + share) / 2])
     return float(low), float(high)
 

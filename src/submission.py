@@ -184,7 +184,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise SubmissionError(f"{path}: {n_faults} faults among {n_rows} images")
     n_boxes = sum(map(len, submission.boxes.values()))
     held = "the form" if arguments.sample is None else f"the form and {arguments.sample}"
-    print(f"{path}: as {held} ask, {n_rows} images, {n_boxes} boxes", file=sys.stderr)
+    print(f"{path}: agrees with {held}: {n_rows} images, {n_boxes} boxes", file=sys.stderr)
 
 
 def _stats(arguments: argparse.Namespace) -> None:

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from src.metric import Boxes, dataset_scores, image_scores, iou, map_iou, precision_steps
+from src.metric import (
+    Boxes,
+    bootstrap_interval,
+    dataset_scores,
+    image_scores,
+    iou,
+    map_iou,
+    precision_steps,
+)
 from tests import oracles
 from tests.paths import shared
 
@@ -101,3 +109,20 @@ def test_image_scores_average_to_the_dataset_score():
 def test_dataset_score_is_nan_where_no_image_counts():
     nothing = Boxes(np.zeros((0, 4)), np.array([0, 0, 0]))
     assert np.isnan(dataset_scores(nothing, np.zeros(0), np.zeros(2, int), np.zeros(0), [0.1])[0])
+
+
+def test_bootstrap_interval_is_that_of_a_mean_of_many():
+    rng = np.random.default_rng(8)
+    scores = rng.choice([0.0, 0.25, 0.5, 1.0], 2_000)
+    scores[rng.random(2_000) < 0.5] = np.nan  # half of the images do not count
+    low, high = bootstrap_interval(scores)
+    mean, n_counted = np.nanmean(scores), np.isfinite(scores).sum()
+    half_width = 1.96 * np.nanstd(scores) / np.sqrt(n_counted)
+    assert (low, high) == pytest.approx(
+        (mean - half_width, mean + half_width), abs=0.1 * half_width
+    )
+    assert (low, high) == bootstrap_interval(scores)
+
+
+def test_bootstrap_interval_of_equal_scores_has_no_width():
+    assert bootstrap_interval(np.array([0.5, np.nan, 0.5])) == (0.5, 0.5)

@@ -420,7 +420,7 @@ def test_check_says_that_all_is_well(tmp_path, sample, call_main):
     path = write_rows(tmp_path, "a,0.5 0 0 200 1", "b,", "c,")
     outcome = call_main(submission.main, "check", path, "--sample", sample, "--image-size", "200")
     assert (outcome.code, outcome.out) == (0, "")
-    assert outcome.err == f"{path}: as the form and {sample} ask, 3 images, 1 boxes\n"
+    assert outcome.err == f"{path}: agrees with the form and {sample}: 3 images, 1 boxes\n"
 
 
 def test_check_knows_other_sizes_of_images(tmp_path, call_main):
