@@ -41,6 +41,7 @@ for source in [newest, *sorted(made.glob("*.png"))]:
     picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     name = "demo" if source.stem == "overview" else source.stem
     suffix = ".jpg" if source.stem in PHOTOGRAPHS else ".png"
-    cv2.imwrite(str(pics / f"{name}{suffix}"), picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    options = [cv2.IMWRITE_JPEG_QUALITY, 85] if suffix == ".jpg" else []
+    cv2.imwrite(str(pics / f"{name}{suffix}"), picture, options)
     print(pics / f"{name}{suffix}")
 PYTHON
