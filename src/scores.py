@@ -45,6 +45,7 @@ NMS_GRID = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 SHRINKS = (1.0,)  # of each side of a box; the second place used 0.875
 SHRINK_GRID = (1.0, 0.95, 0.9, 0.875, 0.85)
 NEAR_BEST = 0.005  # of score: a difference that no one should care about
+IDENTITY = ("model", "fold", "tag")  # of a run, in the headers of its files
 AXES = ("epoch", "gate", "shrink", "nms", "threshold")
 
 
@@ -224,10 +225,16 @@ def sweep_pooled(
         PredictionsError: the runs share images, or differ in the network's input.
     """
     chosen = tuple(_common_epochs(run_dirs) if epochs is None else epochs)
-    per_epoch, header = [], {}
+    per_epoch: list[FloatArray] = []
+    header: dict[str, Any] = {}
     for epoch in chosen:
         predictions = load_epoch(run_dirs, epoch)
-        header = {key: predictions.header.get(key) for key in ("model", "fold", "tag")}
+        its = {key: predictions.header.get(key) for key in IDENTITY}
+        if per_epoch and its != header:
+            raise ScoresError(
+                f"{run_dirs[0]}: epoch {epoch} is of another run than epoch {chosen[0]}: {its}"
+            )
+        header = its
         per_epoch.append(
             sweep_epoch(predictions, thresholds=thresholds, nms=nms, shrinks=shrinks, gates=gates)
         )
