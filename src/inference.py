@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
 from torch.utils.data import Dataset
 
+from src.acceleration import Acceleration
 from src.checkpoints import load_checkpoint, load_weights
 from src.datasets.annotations import CLASS_NAMES, DataFolder
 from src.datasets.detection_dataset import Sample, ValidationDataset
@@ -47,7 +47,7 @@ class Inference:
     Attributes:
         run: whose checkpoints are used.
         info: its settings.
-        device: where the network runs.
+        acceleration: where and how the network runs.
         n_workers: processes that read images ahead; None chooses.
         weights_dir: the folder of runs that holds the checkpoints; None takes the run's own.
         debug: a few images of the validation fold only.
@@ -56,7 +56,7 @@ class Inference:
 
     run: Run
     info: ModelInfo
-    device: torch.device
+    acceleration: Acceleration
     n_workers: int | None = None
     weights_dir: Path | None = None
     debug: bool = False
@@ -69,7 +69,7 @@ class Inference:
         checkpoint = load_checkpoint(path, run.model)
         model = build_model(self.info)
         load_weights(model, checkpoint, path)
-        return model.to(self.device)
+        return model
 
     def predict(
         self, dataset: Dataset[Sample], epoch: int, *, model: RetinaNet | Ensemble | None = None
@@ -79,11 +79,12 @@ class Inference:
             dataset,
             batch_size=self.info.batch_size,
             n_workers=self.n_workers,
-            device=self.device,
+            device=self.acceleration.device,
         )
         header = prediction_header(self.run, self.info, epoch)
         model = self.load_model(epoch) if model is None else model
-        return predict(model, loader, device=self.device, header=header)
+        self.acceleration.place_for_inference(model)
+        return predict(model, loader, acceleration=self.acceleration, header=header)
 
     def predict_by_ensemble(
         self,

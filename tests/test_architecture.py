@@ -24,16 +24,23 @@ MAY_IMPORT = {
     "runs": FOR_ALL,
     "checkpoints": FOR_ALL,
     "models": FOR_ALL | {"retinanet"},
-    "engine": FOR_ALL | {"retinanet", "predictions", "models"},
+    "interruption": set(),
+    "distributed": FOR_ALL,
+    "acceleration": FOR_ALL | {"retinanet"},
+    "optimization": FOR_ALL | {"models", "retinanet"},
+    "engine": FOR_ALL | {"acceleration", "distributed", "predictions", "retinanet"},
+    "learning": FOR_ALL | {"acceleration", "distributed", "engine", "optimization", "retinanet"},
+    "experiments": FOR_ALL | {"models", "runs"},
     "training": FOR_ALL
-    | {"engine", "models", "checkpoints", "datasets", "runs", "predictions", "history"}
-    | {"retinanet"},
+    | {"acceleration", "checkpoints", "datasets", "distributed", "engine", "experiments"}
+    | {"history", "interruption", "learning", "models", "optimization", "predictions"}
+    | {"retinanet", "runs"},
     "selection": FOR_ALL | {"metric", "predictions"},
     "scores": FOR_ALL | {"leaderboard", "metric", "predictions", "runs", "selection"},
     "arguments": FOR_ALL | {"runs"},
     "inference": FOR_ALL
-    | {"checkpoints", "datasets", "engine", "models", "predictions", "retinanet", "runs"}
-    | {"selection", "training", "visualizations"},
+    | {"acceleration", "checkpoints", "datasets", "engine", "models", "predictions"}
+    | {"retinanet", "runs", "selection", "training", "visualizations"},
     "submission_format": {"errors"},
     "submission_stats": FOR_ALL | {"datasets", "submission_format"},
     "submission": FOR_ALL
@@ -47,7 +54,7 @@ MAY_IMPORT = {
     "train_runner": FOR_ALL
     | {"checkpoints", "datasets", "engine", "models", "predictions", "retinanet", "runs"}
     | {"scores", "submission", "threads", "training", "visualizations"}
-    | {"arguments", "inference"},
+    | {"acceleration", "arguments", "distributed", "experiments", "inference"},
 }
 VAGUE_NAMES = {"utils", "helpers", "misc", "common", "util", "helper", "tools"}
 

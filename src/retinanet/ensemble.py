@@ -106,10 +106,13 @@ class Ensemble(nn.Module):
         probs = _mean([one.class_log_probs.exp() for one in scored], weights)
         return RawOutputs(scores, deltas, probs.log())
 
+    def networks(self) -> list[RetinaNet]:
+        """Return the members."""
+        return [member for member in self.members if isinstance(member, RetinaNet)]
+
     def _passes(self) -> list[_Pass]:
         passes = []
-        for member, weight in zip(self.members, self.weights, strict=True):
-            assert isinstance(member, RetinaNet)
+        for member, weight in zip(self.networks(), self.weights, strict=True):
             if self.hflip:
                 passes += [_Pass(member, weight / 2, mirrored) for mirrored in (False, True)]
             else:

@@ -71,7 +71,7 @@ class RetinaNet(nn.Module):
         self.class_head = ClassHead(width, head_depth, dropout_class)
         self.global_head = GlobalHead(encoder.out_channels[-1], width, dropout_global)
         initialise_pyramid_and_heads(self)
-        self.encoder = encoder
+        self.encoder: nn.Module = encoder
         self._anchors: dict[tuple[int, int, torch.device], Tensor] = {}
 
     def train(self, mode: bool = True) -> RetinaNet:
