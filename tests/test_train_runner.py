@@ -81,15 +81,15 @@ def test_an_interrupted_training_goes_on_by_resume(
 
     def interrupted(learner, batches, progress, **options):
         if progress.epoch == 1:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
         train_epoch(learner, batches, progress, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(src.training, "train_epoch", interrupted)
         outcome = call_main(main, *arguments)
-    assert outcome.code == 130
+    assert outcome.code == 128 + signal.SIGTERM
     assert outcome.err.splitlines()[-1] == (
-        "stopped by SIGINT in epoch 1, 1 of 5 batches; --resume goes on from there"
+        "stopped by SIGTERM in epoch 1, 1 of 5 batches; --resume goes on from there"
     )
 
     outcome = call_main(main, *arguments, "--resume")
