@@ -42,7 +42,7 @@ class Acceleration:
         """Bring a network that will be trained to its device.
 
         Raises:
-            InputError: the encoder is to be recomputed and trains its batch norm.
+            InputError: the encoder is to be recomputed and cannot be.
         """
         move(model, self.device)
         if self.recomputes_encoder:
@@ -51,7 +51,8 @@ class Acceleration:
                     "--checkpoint-encoder would count every batch twice in this experiment's "
                     "batch norm statistics; it is for frozen batch norm"
                 )
-            recompute_blocks(model.encoder)
+            if not recompute_blocks(model.encoder):
+                raise InputError("--checkpoint-encoder: this encoder has no sequence of blocks")
         self._compile(model)
 
     def place_for_inference(self, model: RetinaNet | Ensemble) -> None:
@@ -137,21 +138,28 @@ def fold_batch_norm(encoder: nn.Module) -> nn.Module:
         return encoder
 
 
-def recompute_blocks(encoder: nn.Module) -> None:
+def recompute_blocks(encoder: nn.Module) -> int:
     """Let every block of an encoder keep its input alone and run again in the backward pass.
 
-    Blocks are the outermost children of sequences that hold at least two convolutions.
+    Blocks are the outermost modules in a row of their kind that hold two or more layers.
+
+    Returns:
+        How many blocks there are.
     """
-    for module in encoder.children():
-        is_sequence = isinstance(module, nn.Sequential | nn.ModuleList)
-        for child in module.children() if is_sequence else ():
-            if _count_convolutions(child) > 1 and not isinstance(child, nn.Sequential):
-                child.forward = partial(checkpoint, child.forward, use_reentrant=False)
-            else:
-                recompute_blocks(child)
-        if not is_sequence:
-            recompute_blocks(module)
+    n_blocks = 0
+    children = list(encoder.children())
+    in_a_row = isinstance(encoder, nn.Sequential | nn.ModuleList) or (
+        len(children) > 1 and len({type(child) for child in children}) == 1
+    )
+    for child in children:
+        is_row = isinstance(child, nn.Sequential | nn.ModuleList)
+        if in_a_row and not is_row and _count_layers(child) > 1:
+            child.forward = partial(checkpoint, child.forward, use_reentrant=False)
+            n_blocks += 1
+        else:
+            n_blocks += recompute_blocks(child)
+    return n_blocks
 
 
-def _count_convolutions(module: nn.Module) -> int:
-    return sum(isinstance(part, nn.Conv2d) for part in module.modules())
+def _count_layers(module: nn.Module) -> int:
+    return sum(isinstance(part, nn.Conv2d | nn.Linear) for part in module.modules())

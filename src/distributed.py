@@ -38,10 +38,6 @@ class Processes:
         """Say whether this is the one that writes files and shows progress."""
         return self.rank == 0
 
-    def share_of(self, n_items: int) -> range:
-        """Return which of `n_items` are this process's: every `count`-th one."""
-        return range(self.rank, n_items, self.count)
-
     def sum(self, values: Tensor) -> Tensor:
         """Add up a tensor over all processes; each gets the sum."""
         if self.count > 1:
