@@ -10,7 +10,7 @@ from pathlib import Path
 from torch.utils.data import Dataset
 
 from src.acceleration import Acceleration
-from src.checkpoints import load_checkpoint, load_weights
+from src.checkpoints import Checkpoint, load_checkpoint, load_weights
 from src.datasets.annotations import CLASS_NAMES, DataFolder
 from src.datasets.detection_dataset import Sample, ValidationDataset
 from src.datasets.image_files import ImageFile, find_challenge_images
@@ -19,7 +19,7 @@ from src.datasets.test_dataset import TestDataset
 from src.engine import predict
 from src.errors import InputError
 from src.files import replaced_file
-from src.models import ModelInfo, build_model
+from src.models import ModelInfo, build_empty_model
 from src.predictions import Predictions, load_predictions
 from src.retinanet.ensemble import SECOND_PLACE_K, Ensemble, SizeRule
 from src.retinanet.model import RetinaNet
@@ -66,10 +66,7 @@ class Inference:
         """Build the network with the weights of an epoch, of this run's fold or of another."""
         run = self.run if fold is None else replace(self.run, fold=fold)
         path = checkpoint_path(run, epoch, self.weights_dir)
-        checkpoint = load_checkpoint(path, run.model)
-        model = build_model(self.info)
-        load_weights(model, checkpoint, path)
-        return model
+        return load_network(self.info, load_checkpoint(path, run.model), path)
 
     def predict(
         self, dataset: Dataset[Sample], epoch: int, *, model: RetinaNet | Ensemble | None = None
@@ -139,6 +136,19 @@ class Inference:
         predictions = self.predict(dataset, epoch)
         predictions.save(path)
         return predictions, path
+
+
+def load_network(info: ModelInfo, checkpoint: Checkpoint, path: Path) -> RetinaNet:
+    """Build the network of an experiment around a checkpoint's weights.
+
+    No weights are drawn at random first, and those of the checkpoint are not copied.
+
+    Raises:
+        CheckpointError: the weights are of another network.
+    """
+    model = build_empty_model(info)
+    load_weights(model, checkpoint, path, assign=True)
+    return model
 
 
 def checkpoint_path(run: Run, epoch: int, weights_dir: Path | None) -> Path:

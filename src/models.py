@@ -259,6 +259,25 @@ def count_parameters(info: ModelInfo) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def build_empty_model(info: ModelInfo) -> RetinaNet:
+    """Build the network of an experiment, its weights undefined: they must be loaded.
+
+    Drawing random weights takes most of the time that a network is built in. Not for several
+    threads at once.
+    """
+    from torch.nn import init
+
+    drawing = {name: function for name, function in vars(init).items()
+               if name.endswith("_") and not name.startswith("_")}  # fmt: skip
+    try:
+        for name in drawing:
+            setattr(init, name, lambda tensor, *_, **__: tensor)
+        return build_model(info)
+    finally:
+        for name, function in drawing.items():
+            setattr(init, name, function)
+
+
 def build_model(info: ModelInfo, *, encoder_weights: Path | None = None) -> RetinaNet:
     """Build the network of an experiment.
 

@@ -43,6 +43,8 @@ def with_real_statistics(encoder):
     torch.manual_seed(0)
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             module.running_mean.uniform_(-0.2, 0.2)
             module.running_var.uniform_(0.5, 2.0)
     return encoder.eval()
