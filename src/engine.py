@@ -78,7 +78,7 @@ def validate(
     running = RunningLosses()
     collected = _Collector(header)
     model.eval()
-    with torch.inference_mode(), progress_bar(batches, "validation", processes) as bar:
+    with torch.inference_mode(), progress_bar(batches, "validation", processes.is_first) as bar:
         for host_batch in bar:
             batch = host_batch.to(acceleration.device)
             anchors = model.anchors(batch.images)
@@ -118,7 +118,7 @@ def predict(
     """
     collected = _Collector(header)
     model.eval()
-    with torch.inference_mode(), progress_bar(batches, "predict", processes) as bar:
+    with torch.inference_mode(), progress_bar(batches, "predict", processes.is_first) as bar:
         for host_batch in bar:
             images = host_batch.to(acceleration.device).images
             with acceleration.arithmetic():
@@ -191,7 +191,7 @@ def _offsets(counts: list[int]) -> np.ndarray:
 def progress_bar(
     batches: Iterable[Batch],
     title: str,
-    processes: Processes,
+    shown: bool,
     total: int | None = None,
     initial: int = 0,
 ) -> Iterator[tqdm[Batch]]:
@@ -203,7 +203,7 @@ def progress_bar(
         unit="batch",
         dynamic_ncols=True,
         mininterval=0.5,
-        disable=not processes.is_first,
+        disable=not shown,
     )
     try:
         yield bar

@@ -119,6 +119,7 @@ def train_epoch(
     n_batches: int | None = None,
     wants_to_stop: Callable[[], bool] = lambda: False,
     after_step: Callable[[], None] = lambda: None,
+    shows_progress: bool = True,
 ) -> None:
     """Go through the training images that are left of an epoch.
 
@@ -129,6 +130,7 @@ def train_epoch(
         n_batches: of a whole epoch, for the progress bar.
         wants_to_stop: asked at every step; one process that wants to is enough.
         after_step: called where the training could go on from.
+        shows_progress: by a bar.
 
     Raises:
         NonFiniteError: a loss or a gradient is not finite; the weights did not move.
@@ -136,7 +138,8 @@ def train_epoch(
     """
     learner.model.train()
     title = f"epoch {progress.epoch} train"
-    with progress_bar(batches, title, learner.processes, n_batches, progress.n_batches) as bar:
+    shown = shows_progress and learner.processes.is_first
+    with progress_bar(batches, title, shown, n_batches, progress.n_batches) as bar:
         remaining = iter(bar)
         while group := list(islice(remaining, learner.accumulate)):
             stops = _train_step(learner, group, progress, stops=wants_to_stop())

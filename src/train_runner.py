@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 import config
 from src.arguments import parse_arguments
 from src.errors import InputError, report_errors
+from src.machine import tune_process
 from src.models import ModelInfo, get_model_info
 from src.runs import DEBUG_TAG, Run, check_tag
-from src.threads import wait_passively
 
 if TYPE_CHECKING:  # what an action needs is imported when it runs: `--help` waits for nothing
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ DEFAULT_THRESHOLD = 0.3  # on score x 5, where no scores were saved; the second 
 
 def main() -> None:
     arguments = parse_arguments(data_dir=config.DATA_DIR, output_dir=config.OUTPUT_DIR)
-    wait_passively()
+    tune_process()
     with report_errors():
         if arguments.list_models:
             list_models()

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "structures": set(),
-    "threads": set(),
+    "machine": set(),
     "metric": set(),
     "retinanet": {"structures", "errors"},
     "datasets": {"structures", "errors", "files"},
@@ -53,7 +53,7 @@ MAY_IMPORT = {
     | {"scores", "selection"},
     "train_runner": FOR_ALL
     | {"checkpoints", "datasets", "engine", "models", "predictions", "retinanet", "runs"}
-    | {"scores", "submission", "threads", "training", "visualizations"}
+    | {"scores", "submission", "machine", "training", "visualizations"}
     | {"acceleration", "arguments", "distributed", "experiments", "inference"},
 }
 VAGUE_NAMES = {"utils", "helpers", "misc", "common", "util", "helper", "tools"}
