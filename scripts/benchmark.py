@@ -14,11 +14,18 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 import argparse
 
-from scripts.benchmarks import encoders, infer, metric, start, train
+from scripts.benchmarks import encoders, infer, levels, metric, start, train
 from src.errors import CommandParser, report_errors
 from src.machine import wait_passively
 
-PARTS = {"encoders": encoders, "infer": infer, "metric": metric, "start": start, "train": train}
+PARTS = {
+    "encoders": encoders,
+    "infer": infer,
+    "levels": levels,
+    "metric": metric,
+    "start": start,
+    "train": train,
+}
 
 
 def main() -> None:

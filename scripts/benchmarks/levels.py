@@ -1,0 +1,74 @@
+"""Where the box head is needed: positive anchors by pyramid level on a data set's own boxes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import config
+from scripts.benchmarks.measuring import Row, describe_machine, report
+from src.models import MODELS, ModelInfo
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-dir", type=Path, default=config.DATA_DIR, help="labels are read")
+    parser.add_argument("--model", default="se_resnext101_dr0.75_512", help="experiment")
+    parser.add_argument("--side", type=int, default=1024, help="of the images, pixels")
+    parser.add_argument("--json", type=Path, help="write the numbers")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Count levels with positives, and the arithmetic of the box head that they save."""
+    import torch
+    from tqdm import tqdm
+
+    from src.datasets.annotations import DataFolder, read_records
+    from src.retinanet.anchors import count_anchors, make_anchors
+    from src.retinanet.losses import match_anchors
+
+    info = MODELS[arguments.model]
+    size = (info.img_size, info.img_size)
+    anchors = make_anchors(size, info.pyramid_levels)
+    counts = [count_anchors(size, level) for level in info.pyramid_levels]
+    records = read_records(DataFolder(arguments.data_dir))
+    n_needing = torch.zeros(len(counts), dtype=torch.long)
+    n_positive = torch.zeros(len(counts), dtype=torch.long)
+    for record in tqdm([record for record in records if len(record.boxes_xywh)], "images"):
+        boxes = torch.from_numpy(record.boxes_xywh * (info.img_size / arguments.side)).float()
+        boxes[:, 2:] += boxes[:, :2]
+        positive = match_anchors(anchors, [boxes]).positive[0]
+        found = torch.stack([part.sum() for part in positive.split(counts)])
+        n_positive += found
+        n_needing += found > 0
+    work = [box_head_flops(info, n_anchors) / 1e9 for n_anchors in counts]
+    rows: list[Row] = [
+        {
+            "level": f"P{level}",
+            "anchors": n_anchors,
+            "positive anchors %": 100 * positive / max(1, int(n_positive.sum())),
+            "images that need it %": 100 * needing / len(records),
+            "box head GFLOP, full": full,
+            "box head GFLOP, needed": full * needing / len(records),
+        }
+        for level, n_anchors, positive, needing, full in zip(
+            info.pyramid_levels, counts, n_positive.tolist(), n_needing.tolist(), work, strict=True
+        )
+    ]
+    total: Row = {"level": "all", "anchors": sum(counts), "positive anchors %": 100.0}
+    total["images that need it %"] = (
+        100 * sum(len(r.boxes_xywh) > 0 for r in records) / len(records)
+    )
+    for column in ("box head GFLOP, full", "box head GFLOP, needed"):
+        total[column] = sum(row[column] for row in rows)
+    print(f"{len(records)} images of {arguments.data_dir}, {arguments.model}, an image's mean\n")
+    report([*rows, total], describe_machine("cpu", 1), arguments.json)
+
+
+def box_head_flops(info: ModelInfo, n_anchors: int) -> float:
+    """Count the operations of the box head over one level, two to a multiply-add."""
+    from src.retinanet.anchors import N_ANCHORS_PER_POSITION
+
+    positions = n_anchors / N_ANCHORS_PER_POSITION
+    hidden = info.head_depth * info.pyramid_width**2
+    output = info.pyramid_width * N_ANCHORS_PER_POSITION * 4
+    return 2 * 9 * positions * (hidden + output)
