@@ -14,8 +14,9 @@ import numpy as np
 
 from src.metric import BoolArray, Boxes, FloatArray, IntArray, iou, match_boxes
 from src.predictions import Predictions
-from src.scores import ScoresError, load_epoch, load_sweep, saved_epochs
+from src.run_predictions import load_epoch, saved_epochs
 from src.selection import suppress_at, to_xywh
+from src.sweep import ScoresError, load_sweep
 
 DEFAULT_THRESHOLD = 0.3  # on score x 5, where no scores were saved; the second place's default
 MATCH_IOU = 0.5  # where precision and recall of detectors are usually stated

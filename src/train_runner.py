@@ -133,11 +133,12 @@ def train(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
 def check_metric(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     """Score the saved predictions at the paper's thresholds; save and show the table."""
     from src.scores import sweep_run
+    from src.sweep import Grid
     from src.visualizations.figures import save_figure
     from src.visualizations.plot_sweep import plot_sweep
 
     epochs = _chosen_epochs(arguments, run.epochs_with_predictions(), run)
-    sweep = sweep_run(run.dir, epochs, nms=(arguments.nms,))
+    sweep = sweep_run(run.dir, epochs, Grid(nms=(arguments.nms,)))
     sweep.save(run.scores_path)
     table = sweep.table().pivot(index="epoch", columns="threshold", values="score")
     print(table.to_string(float_format="%.3f"))
@@ -319,7 +320,7 @@ def _epochs_to_use(run: Run, arguments: argparse.Namespace) -> list[int]:
     if epochs is not None:
         return epochs
     if run.scores_path.exists():
-        from src.scores import load_sweep
+        from src.sweep import load_sweep
 
         return [load_sweep(run.scores_path).best()["epoch"]]
     if not saved:
@@ -331,7 +332,7 @@ def _threshold(run: Run, epoch: int, given: float | None) -> float:
     """Take the threshold from the flag, else the epoch's best by check_metric, else the default."""
     if given is not None or not run.scores_path.exists():
         return DEFAULT_THRESHOLD if given is None else given
-    from src.scores import load_sweep
+    from src.sweep import load_sweep
 
     sweep = load_sweep(run.scores_path)
     return float(sweep.best(epoch)["threshold"]) if epoch in sweep.epochs else DEFAULT_THRESHOLD

@@ -29,24 +29,26 @@ MAY_IMPORT = {
     | {"engine", "models", "checkpoints", "datasets", "runs", "predictions", "history"}
     | {"retinanet"},
     "selection": FOR_ALL | {"metric", "predictions"},
-    "scores": FOR_ALL | {"leaderboard", "metric", "predictions", "runs", "selection"},
+    "sweep": FOR_ALL | {"metric"},
+    "run_predictions": FOR_ALL | {"predictions", "runs", "sweep"},
+    "scores": FOR_ALL
+    | {"leaderboard", "metric", "predictions", "run_predictions", "runs", "selection", "sweep"},
     "arguments": FOR_ALL | {"runs"},
     "inference": FOR_ALL
     | {"checkpoints", "datasets", "engine", "models", "predictions", "retinanet", "runs"}
     | {"selection", "training", "visualizations"},
     "submission_format": {"errors"},
     "submission_stats": FOR_ALL | {"datasets", "submission_format"},
-    "submission": FOR_ALL
-    | {"predictions", "scores", "selection", "submission_format", "submission_stats"},
+    "submission": FOR_ALL | {"predictions", "selection", "submission_format", "submission_stats"},
     "leaderboard": FOR_ALL | {"datasets", "metric", "submission_format"},
-    "diagnostics": FOR_ALL | {"metric", "predictions", "scores", "selection"},
+    "diagnostics": FOR_ALL | {"metric", "predictions", "run_predictions", "selection", "sweep"},
     "baseline": FOR_ALL | {"datasets", "metric"},
     "visualizations": FOR_ALL
-    | {"datasets", "diagnostics", "history", "metric", "predictions", "runs"}
-    | {"scores", "selection"},
+    | {"datasets", "diagnostics", "history", "metric", "predictions", "run_predictions"}
+    | {"runs", "scores", "selection", "sweep"},
     "train_runner": FOR_ALL
     | {"checkpoints", "datasets", "engine", "models", "predictions", "retinanet", "runs"}
-    | {"scores", "submission", "threads", "training", "visualizations"}
+    | {"scores", "submission", "sweep", "threads", "training", "visualizations"}
     | {"arguments", "inference"},
 }
 VAGUE_NAMES = {"utils", "helpers", "misc", "common", "util", "helper", "tools"}

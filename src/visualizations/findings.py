@@ -8,8 +8,9 @@ import numpy as np
 
 from src.metric import IOU_THRESHOLDS, Boxes, FloatArray, IntArray, iou, match_boxes
 from src.predictions import Predictions
-from src.scores import ScoresError, score_images
+from src.scores import score_images
 from src.selection import gate_scores, shrink_boxes, suppress_at, to_xywh
+from src.sweep import ScoresError
 
 HIT_IOU = min(IOU_THRESHOLDS)  # the metric's most lenient
 

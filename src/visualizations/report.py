@@ -20,7 +20,7 @@ import config
 from src.errors import CommandParser, InputError, report_errors
 
 if TYPE_CHECKING:
-    from src.scores import Sweep
+    from src.sweep import Sweep
     from src.visualizations.findings import Setting
 
 STYLE_PATH = Path(__file__).with_name("report.css")
@@ -90,7 +90,9 @@ def choose(run_dir: Path, epoch: int | None) -> Choice:
     Raises:
         InputError: the run, its predictions or those of the epoch are missing.
     """
-    from src.scores import AXES, load_sweep, saved_epochs, sweep_run
+    from src.run_predictions import saved_epochs
+    from src.scores import sweep_run
+    from src.sweep import AXES, Grid, load_sweep
     from src.visualizations.findings import Setting
 
     saved, path = saved_epochs(run_dir), run_dir / "scores.npz"
@@ -110,7 +112,7 @@ def choose(run_dir: Path, epoch: int | None) -> Choice:
             "--action check_metric saves them."
         )
     chosen = sweep.best()["epoch"] if epoch is None else epoch
-    own = sweep if chosen in sweep.epochs else sweep_run(run_dir, [chosen], nms=sweep.nms)
+    own = sweep if chosen in sweep.epochs else sweep_run(run_dir, [chosen], Grid(nms=sweep.nms))
     best = {name: own.best(chosen)[name] for name in AXES if name != "epoch"}
     return Choice(chosen, Setting(**best), sweep, tuple(notes))
 
@@ -127,7 +129,8 @@ def build_page(run_dir: Path, data_dir: Path, *, epoch: int | None, n_images: in
         InputError: something is missing or wrong; the message names it.
     """
     from src.datasets.annotations import DataFolder
-    from src.scores import load_epoch, load_sweep
+    from src.run_predictions import load_epoch
+    from src.sweep import load_sweep
     from src.visualizations import report_sections as sections
     from src.visualizations import report_settings as settings
     from src.visualizations.findings import find_boxes

@@ -14,7 +14,7 @@ from src.datasets.dicom import read_image
 from src.errors import InputError
 from src.history import read_history
 from src.metric import bootstrap_interval
-from src.scores import AXES, NEAR_BEST, Sweep
+from src.sweep import AXES, NEAR_BEST, Sweep
 from src.visualizations.findings import HIT_IOU, Findings, Setting
 from src.visualizations.gallery import (
     Entry,

@@ -3,7 +3,7 @@ import pytest
 
 from src.metric import iou, match_boxes
 from src.predictions import Predictions
-from src.scores import ScoresError
+from src.sweep import ScoresError
 from src.visualizations.findings import HIT_IOU, Setting, find_boxes
 from tests.test_predictions import offsets_of, random_predictions
 
