@@ -30,9 +30,10 @@ from src.metric import (
     precision_steps,
 )
 from src.predictions import Predictions
+from src.presets import GATES, Postprocess
 from src.run_predictions import common_epochs, load_epoch
 from src.runs import N_FOLDS, Run
-from src.selection import GATES, gate_scores, shrink_boxes, suppress_at, to_xywh
+from src.selection import gate_scores, shrink_boxes, suppress_at, to_xywh
 from src.sweep import (
     AXES,
     NEAR_BEST,
@@ -114,20 +115,18 @@ def sweep_pooled(
     return Sweep(chosen, grid.gates, grid.shrinks, grid.nms, grid.thresholds, scores, header)
 
 
-def score_images(
-    predictions: Predictions, *, threshold: float, nms: float, shrink: float, gate: str
-) -> FloatArray:
+def score_images(predictions: Predictions, settings: Postprocess) -> FloatArray:
     """Score every image at one setting.
 
     Returns:
         (I,) mean precision over the IoU thresholds, NaN where the image does not count.
     """
-    found, rows = _select(predictions, suppress_at(predictions, [nms])[0])
-    found = found._replace(xywh=shrink_boxes(found.xywh, shrink))
+    found, rows = _select(predictions, suppress_at(predictions, [settings.nms])[0])
+    found = found._replace(xywh=shrink_boxes(found.xywh, settings.shrink))
     true = Boxes(to_xywh(predictions.true_boxes_xyxy), predictions.true_offsets)
     steps = precision_steps(found, true)
-    values = gate_scores(predictions, gate)[rows]
-    return image_scores(found, steps, true.counts(), values, threshold)
+    values = gate_scores(predictions, settings.gate)[rows]
+    return image_scores(found, steps, true.counts(), values, settings.threshold)
 
 
 def _select(predictions: Predictions, kept: NDArray[np.bool_]) -> tuple[Boxes, NDArray[np.int64]]:
@@ -140,8 +139,8 @@ def _select(predictions: Predictions, kept: NDArray[np.bool_]) -> tuple[Boxes, N
 def _describe(sweep: Sweep, run_dirs: Sequence[Path]) -> Iterator[str]:
     """Say what came out best, how sure that is, and how flat the optimum."""
     best = sweep.best()
-    setting = {name: best[name] for name in ("gate", "shrink", "nms", "threshold")}
-    low, high = bootstrap_interval(score_images(load_epoch(run_dirs, best["epoch"]), **setting))
+    settings = Postprocess(**{name: best[name] for name in AXES if name != "epoch"})
+    low, high = bootstrap_interval(score_images(load_epoch(run_dirs, best["epoch"]), settings))
     yield f"best score {best['score']:.4f} (95 % of bootstrap draws {low:.4f} to {high:.4f})"
     yield "  at " + ", ".join(f"{name} {best[name]}" for name in AXES)
     near = sweep.near_best()

@@ -140,3 +140,21 @@ def load_sweep(path: Path) -> Sweep:
         raise ScoresError(f"{path}: not a scores file: {error}") from error
     epochs, gates, shrinks, nms, thresholds = axes
     return Sweep(epochs, gates, shrinks, nms, thresholds, scores, header)
+
+
+def saved_threshold(path: Path, epoch: int, gate: str) -> float | None:
+    """Return an epoch's best threshold by a scores file.
+
+    Returns:
+        None where there is no such file, or none of this epoch and gate.
+
+    Raises:
+        ScoresError: the file is something else.
+    """
+    if not path.exists():
+        return None
+    sweep = load_sweep(path)
+    if epoch not in sweep.epochs:
+        return None
+    best = sweep.best(epoch)
+    return float(best["threshold"]) if best["gate"] == gate else None

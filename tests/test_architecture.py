@@ -28,28 +28,42 @@ MAY_IMPORT = {
     "training": FOR_ALL
     | {"engine", "models", "checkpoints", "datasets", "runs", "predictions", "history"}
     | {"retinanet"},
-    "selection": FOR_ALL | {"metric", "predictions"},
+    "presets": {"errors"},
+    "arguments": FOR_ALL | {"presets", "runs"},
+    "selection": FOR_ALL | {"metric", "predictions", "presets"},
     "sweep": FOR_ALL | {"metric"},
     "run_predictions": FOR_ALL | {"predictions", "runs", "sweep"},
     "scores": FOR_ALL
-    | {"leaderboard", "metric", "predictions", "run_predictions", "runs", "selection", "sweep"},
-    "arguments": FOR_ALL | {"runs"},
-    "inference": FOR_ALL
-    | {"checkpoints", "datasets", "engine", "models", "predictions", "retinanet", "runs"}
-    | {"selection", "training", "visualizations"},
+    | {"leaderboard", "metric", "predictions", "presets", "run_predictions", "runs", "selection"}
+    | {"sweep"},
+    "provenance": FOR_ALL | {"predictions", "presets"},
     "submission_format": {"errors"},
+    "submission_check": {"submission_format"},
     "submission_stats": FOR_ALL | {"datasets", "submission_format"},
-    "submission": FOR_ALL | {"predictions", "selection", "submission_format", "submission_stats"},
+    "submission": FOR_ALL
+    | {"arguments", "predictions", "presets", "provenance", "selection", "submission_check"}
+    | {"submission_format", "submission_stats"},
     "leaderboard": FOR_ALL | {"datasets", "metric", "submission_format"},
-    "diagnostics": FOR_ALL | {"metric", "predictions", "run_predictions", "selection", "sweep"},
+    "diagnostics": FOR_ALL
+    | {"metric", "predictions", "presets", "run_predictions", "selection", "sweep"},
     "baseline": FOR_ALL | {"datasets", "metric"},
     "visualizations": FOR_ALL
-    | {"datasets", "diagnostics", "history", "metric", "predictions", "run_predictions"}
-    | {"runs", "scores", "selection", "sweep"},
+    | {"datasets", "diagnostics", "history", "metric", "predictions", "presets"}
+    | {"run_predictions", "runs", "scores", "selection", "sweep"},
+    "members": FOR_ALL | {"models", "runs"},
+    "choices": FOR_ALL | {"arguments", "members", "models", "presets", "runs", "sweep"},
+    "inference": FOR_ALL
+    | {"checkpoints", "datasets", "engine", "members", "models", "predictions", "presets"}
+    | {"retinanet", "runs", "training"},
+    "results": FOR_ALL
+    | {"datasets", "predictions", "presets", "provenance", "selection", "submission"}
+    | {"visualizations"},
+    "prediction_actions": FOR_ALL
+    | {"choices", "datasets", "engine", "inference", "members", "models", "presets", "results"}
+    | {"runs", "selection", "submission", "training", "visualizations"},
     "train_runner": FOR_ALL
-    | {"checkpoints", "datasets", "engine", "models", "predictions", "retinanet", "runs"}
-    | {"scores", "submission", "sweep", "threads", "training", "visualizations"}
-    | {"arguments", "inference"},
+    | {"arguments", "choices", "datasets", "engine", "inference", "models", "prediction_actions"}
+    | {"retinanet", "runs", "scores", "sweep", "threads", "training", "visualizations"},
 }
 VAGUE_NAMES = {"utils", "helpers", "misc", "common", "util", "helper", "tools"}
 

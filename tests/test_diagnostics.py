@@ -177,6 +177,11 @@ def test_without_scores_the_last_epoch_and_the_default_threshold_are_chosen(run_
     assert choose_setting(run_dir) == (2, 0.3)
 
 
+def test_a_threshold_of_another_gate_is_not_taken(run_dir):
+    sweep_run(run_dir, [0], Grid(gates=("score_category",))).save(run_dir / "scores.npz")
+    assert choose_setting(run_dir) == (0, 0.3)
+
+
 def test_predictions_without_truth_are_refused(run_dir):
     assert len(load_labelled(run_dir, 0)) == 8
     predictions = random_predictions(epoch=3)

@@ -9,9 +9,10 @@ import pytest
 
 from src.datasets.annotations import IMAGE_SIZE, read_label_files
 from src.predictions import Predictions
+from src.presets import GATES
 from src.scores import main, sweep_epoch, sweep_run
-from src.selection import GATES, gate_scores, shrink_boxes, suppress_at
-from src.sweep import AXES, SCORE_THRESHOLDS, Grid, ScoresError, Sweep, load_sweep
+from src.selection import gate_scores, shrink_boxes, suppress_at
+from src.sweep import AXES, SCORE_THRESHOLDS, Grid, ScoresError, Sweep, load_sweep, saved_threshold
 from tests import oracles
 from tests.paths import ROOT, shared
 from tests.test_predictions import Exploit, offsets_of, random_predictions
@@ -189,6 +190,14 @@ def test_sweep_writes_a_tidy_table_beside(tmp_path):
     assert table.columns.tolist() == [*AXES, "score"]
     row = table[(table["epoch"] == 1) & (table["threshold"] == 0.1)]
     assert row["score"].item() == 0.3
+
+
+def test_a_saved_threshold_is_the_best_of_its_epoch_and_gate(tmp_path):
+    path = tmp_path / "scores.npz"
+    assert saved_threshold(path, 0, "score") is None
+    make_sweep([[0.1, 0.2], [0.4, 0.3]]).save(path)
+    assert [saved_threshold(path, epoch, "score") for epoch in (0, 1, 2)] == [0.3, 0.1, None]
+    assert saved_threshold(path, 0, "score_category") is None
 
 
 def test_a_scores_file_that_is_something_else_is_refused(tmp_path):
