@@ -25,7 +25,7 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
     parser = CommandParser("Train, score, predict, look.")
     add = parser.add_argument
     add("--action", choices=ACTIONS, default="train", help="what to do")
-    add("--model", dest="models", nargs="+", default=["se_resnext101_dr0.75_512"],
+    add("--model", dest="models", metavar="MODEL", nargs="+", default=["se_resnext101_dr0.75_512"],
         help="experiment, a name in src/models.py; generate_predictions combines several into one "
         "ensemble")  # fmt: skip
     add("--run", default="", help="tag of the run; tells runs of one experiment apart")
@@ -74,8 +74,8 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
     add("--list-models", action="store_true", help="print the experiments and stop")
     add("--overwrite", action="store_true", help="make predictions again that are there already")
     arguments = parser.parse_args()
-    if len(arguments.models) > 1 and arguments.action != "generate_predictions":
-        parser.error(f"--action {arguments.action} takes one --model, not {len(arguments.models)}")
+    if arguments.action != "generate_predictions":
+        _refuse_ensemble(parser, arguments)
     arguments.model = arguments.models[0]
     return arguments
 
@@ -96,6 +96,15 @@ def postprocess_flags(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the values that flags name for fields of `presets.Postprocess`; None where none."""
     names = ("gate", "threshold", "nms", "shrink", "size_rule", "k")
     return {name: getattr(arguments, name, None) for name in names}
+
+
+def _refuse_ensemble(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Stop a command that asks for several networks where the action uses one."""
+    if len(arguments.models) > 1:
+        parser.error(f"--action {arguments.action} takes one --model, not {len(arguments.models)}")
+    for flag in ("--folds", "--tta", "--run-weights"):
+        if getattr(arguments, flag.removeprefix("--").replace("-", "_")) is not None:
+            parser.error(f"--action {arguments.action} takes no {flag}; generate_predictions does")
 
 
 def _natural(text: str) -> int:

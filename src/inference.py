@@ -127,16 +127,22 @@ class Inference:
         predictions.save(path)
         return predictions, path
 
+    def find_weights(self, members: Sequence[Member]) -> list[Path]:
+        """Find the members' checkpoints: quickly, before the first is loaded or an image is read.
+
+        Raises:
+            InputError: one is missing.
+        """
+        return [checkpoint_path(m.run, m.epoch, self.weights_dir) for m in members]
+
     def load_networks(self, members: Sequence[Member]) -> list[RetinaNet]:
         """Build the members' networks with their weights, on the device.
 
         Raises:
             InputError: a checkpoint is missing, broken or of another experiment.
         """
-        # All are looked for before the first is loaded, which takes seconds.
-        paths = [checkpoint_path(m.run, m.epoch, self.weights_dir) for m in members]
         networks = []
-        for member, path in zip(members, paths, strict=True):
+        for member, path in zip(members, self.find_weights(members), strict=True):
             network = build_model(member.info)
             load_weights(network, load_checkpoint(path, member.run.model), path)
             networks.append(network.to(self.device))

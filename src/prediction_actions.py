@@ -61,9 +61,11 @@ def predict_files(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> N
     if arguments.input is None and arguments.split != "test":
         raise InputError("ensembles need --split test or --input: the folds of an ensemble have "
                          "seen each other's validation images")  # fmt: skip
-    plan = list(_plan(run, info, arguments))
-    files = _files_to_predict(arguments)
     inference = _make_inference(arguments)
+    plan = list(_plan(run, info, arguments))
+    for step in plan:
+        inference.find_weights(step.members)
+    files = _files_to_predict(arguments)
     for name, members, settings, folder in plan:
         predictions = inference.predict_files(
             files, members, settings, hflip=arguments.tta == "hflip"
