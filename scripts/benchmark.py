@@ -1,7 +1,7 @@
 """Measure what the documentation claims; each part prints a table and can write JSON.
 
-python scripts/benchmark.py encoders --device cpu --plot docs/encoders.png
-    python scripts/benchmark.py metric --data-dir data
+python scripts/benchmark.py train --device cuda --batch-size 32
+python scripts/benchmark.py metric --data-dir data
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 import argparse
 
-from scripts.benchmarks import encoders, metric
+from scripts.benchmarks import encoders, infer, metric, start, train
 from src.errors import CommandParser, report_errors
-from src.threads import wait_passively
+from src.machine import wait_passively
 
-PARTS = {"encoders": encoders, "metric": metric}
+PARTS = {"encoders": encoders, "infer": infer, "metric": metric, "start": start, "train": train}
 
 
 def main() -> None:

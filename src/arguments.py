@@ -40,15 +40,30 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
     add("--num-epochs", type=_positive, help="train epochs 0 to N - 1; others: epochs below N; by "
         "default the experiment's own")  # fmt: skip
     add("--batch-size", type=_positive, help="by default the experiment's own")
+    add("--accumulate", type=_positive, help="batches to a training step; by default one")
     add("--learning-rate", type=_rate, help="by default the experiment's own")
     add("--debug", type=_yes_or_no, nargs="?", const=True, default=False,
         help="a few images only, in a run of their own")  # fmt: skip
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    add("--precision", choices=("fp32", "bf16", "fp16"), help="of the arithmetic; by default bf16 "
+        "on GPUs that have it")  # fmt: skip
+    add("--compile", action="store_true", help="let torch.compile fuse what it can; the first "
+        "batches wait for it")  # fmt: skip
+    add("--deterministic", action="store_true", help="on a GPU: the same numbers in every run, "
+        "somewhat slower")  # fmt: skip
+    add("--checkpoint-encoder", action="store_true", help="train: compute the encoder twice "
+        "instead of keeping its activations, for small GPUs")  # fmt: skip
     add("--num-workers", type=_natural, help="processes that prepare images; by default one for "
         "each core, half of that where the network runs on the CPU, 8 at most")  # fmt: skip
     add("--data-dir", type=Path, default=data_dir, help="the challenge's unpacked archive")
     add("--output-dir", type=Path, default=output_dir, help="the folder of all runs")
     add("--resume", action="store_true", help="go on with a training that was stopped")
+    add("--checkpoint-minutes", type=_minutes, default=10.0, help="train: at most so much is lost "
+        "when the machine dies")  # fmt: skip
+    add("--skip-non-finite", action="store_true", help="train: leave out steps whose loss or "
+        "gradient is not finite, and count them")  # fmt: skip
+    add("--from-experiment", type=Path, help="train: repeat the training that this experiment.json "
+        "describes")  # fmt: skip
     add("--encoder-weights", type=Path, help="a file of ImageNet weights for the encoder")
     add("--split", choices=("valid", "test"), default="valid",
         help="generate_predictions: the validation fold or the test images")  # fmt: skip
@@ -73,6 +88,7 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
     add("--num-images", type=_positive, default=24, help="test_model: how many pictures")
     add("--list-models", action="store_true", help="print the experiments and stop")
     add("--overwrite", action="store_true", help="make predictions again that are there already")
+    parser.set_defaults(expected_fingerprint=None)
     arguments = parser.parse_args()
     if arguments.action != "generate_predictions":
         _refuse_ensemble(parser, arguments)
@@ -139,6 +155,13 @@ def _rate(text: str) -> float:
     value = float(text)
     if not 0 < value < 10:
         raise argparse.ArgumentTypeError(f"{text} is not a learning rate; 1e-5 is the paper's")
+    return value
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of minutes")
     return value
 
 

@@ -80,7 +80,8 @@ def load_checkpoint(path: Path, experiment: str, *, resume: bool = False) -> Che
             is_zip = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
         if not is_zip:  # PyTorch would go on to try a bare pickle, and warn
             raise CheckpointError(f"{path}: not a readable checkpoint: no file of torch.save")
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+        # Weights are read from the file when they are used; a state that will be changed is copied.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=not resume)
     except CheckpointError:
         raise
     except OSError as error:
@@ -105,14 +106,20 @@ def load_checkpoint(path: Path, experiment: str, *, resume: bool = False) -> Che
     return Checkpoint(**content)
 
 
-def load_weights(model: nn.Module, checkpoint: Checkpoint, path: Path) -> None:
+def load_weights(
+    model: nn.Module, checkpoint: Checkpoint, path: Path, *, assign: bool = False
+) -> None:
     """Put a checkpoint's weights into a network.
+
+    Args:
+        path: of the checkpoint, for the message.
+        assign: take the checkpoint's tensors themselves instead of copying their values.
 
     Raises:
         CheckpointError: keys or shapes differ: it was trained with other settings.
     """
     try:
-        model.load_state_dict(checkpoint.model)
+        model.load_state_dict(checkpoint.model, assign=assign)
     except RuntimeError as error:
         cause = str(error).splitlines()[1 if "\n" in str(error) else 0].strip()
         raise CheckpointError(f"{path}: does not fit the network: {cause}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from src.arguments import postprocess_flags
 from src.errors import InputError
@@ -13,6 +14,9 @@ from src.models import ModelInfo, get_model_info
 from src.presets import Postprocess, choose_postprocess
 from src.runs import Run, check_owner
 from src.sweep import load_sweep, saved_threshold
+
+if TYPE_CHECKING:  # check_metric does not wait for PyTorch
+    from src.acceleration import Acceleration
 
 
 def asks_for_ensemble(arguments: argparse.Namespace) -> bool:
@@ -101,6 +105,29 @@ def choose_settings(
         return settings
     source = f"check_metric, epoch {member.epoch}"
     return replace(settings, threshold=best, threshold_from=source)
+
+
+def choose_acceleration(arguments: argparse.Namespace) -> Acceleration:
+    """Choose device and arithmetic by the flags; sets PyTorch's switches of the whole process.
+
+    Raises:
+        InputError: there is no such device, or it does not have the precision.
+    """
+    from src.acceleration import (
+        Acceleration,
+        choose_device,
+        choose_precision,
+        set_global_switches,
+    )
+
+    device = choose_device(arguments.device)
+    set_global_switches(deterministic=arguments.deterministic)
+    return Acceleration(
+        device=device,
+        precision=choose_precision(arguments.precision, device),
+        compiles=arguments.compile,
+        recomputes_encoder=arguments.checkpoint_encoder,
+    )
 
 
 def _weigh_runs(weights: Sequence[float] | None, runs: Sequence[Run]) -> Sequence[float | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -10,11 +11,19 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells do
+SIGNAL_EXIT = 128  # plus the signal's number, as shells do
 
 
 class InputError(ValueError):
     """A wrong flag, path or file; the message says what, where and what would be right."""
+
+
+class Interrupted(Exception):  # noqa: N818 - the user's wish, no error
+    """The program stopped on a signal; the message says how to go on."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -47,6 +56,9 @@ def report_errors() -> Iterator[None]:
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(SIGNAL_EXIT + stop.signal_number)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(SIGNAL_EXIT + signal.SIGINT)

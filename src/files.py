@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.errors import InputError
+
+LOCK_NAME = ".lock"
 
 
 class OutputError(InputError):
@@ -61,6 +65,31 @@ def replaced_file(path: Path) -> Iterator[Path]:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked_dir(path: Path) -> Iterator[None]:
+    """Hold a folder for this process alone, until the block or the process ends.
+
+    Raises:
+        OutputError: another process holds it, or it cannot be written.
+    """
+    make_dir(path)
+    with (path / LOCK_NAME).open("a+") as file:
+        try:
+            # A lock of the process, not of the open file: worker processes do not inherit it,
+            # and it goes with the process, however that dies.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read(100).strip() or "another process"
+            raise OutputError(
+                f"{path}: {holder} is training there; wait for it, or choose another --run TAG"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 def read_arrays(

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.data import Dataset
 
-from src.checkpoints import load_checkpoint, load_weights
+from src.acceleration import Acceleration
+from src.checkpoints import Checkpoint, load_checkpoint, load_weights
 from src.datasets.annotations import DataFolder
 from src.datasets.detection_dataset import Sample, ValidationDataset
 from src.datasets.image_files import ImageFile, find_challenge_images
@@ -19,7 +19,7 @@ from src.datasets.test_dataset import TestDataset
 from src.engine import predict
 from src.errors import InputError
 from src.members import Member
-from src.models import build_model
+from src.models import ModelInfo, build_empty_model
 from src.predictions import Predictions, load_predictions
 from src.presets import Postprocess
 from src.retinanet.ensemble import Ensemble
@@ -33,14 +33,14 @@ class Inference:
     """What it takes to predict, beside networks and images.
 
     Attributes:
-        device: where the networks run.
+        acceleration: where and how the networks run.
         n_workers: processes that read images ahead; None chooses.
         weights_dir: the folder of runs that holds the checkpoints; None takes the runs' own.
         debug: a few images of the validation fold only.
         overwrite: make predictions again that are saved already.
     """
 
-    device: torch.device
+    acceleration: Acceleration
     n_workers: int | None = None
     weights_dir: Path | None = None
     debug: bool = False
@@ -72,10 +72,11 @@ class Inference:
             dataset,
             batch_size=min(member.info.batch_size for member in members),
             n_workers=self.n_workers,
-            device=self.device,
+            device=self.acceleration.device,
         )
         header = _describe(members, settings, hflip=hflip)
-        return predict(ensemble, loader, device=self.device, header=header)
+        self.acceleration.place_for_inference(ensemble)
+        return predict(ensemble, loader, acceleration=self.acceleration, header=header)
 
     def predict_files(
         self,
@@ -136,17 +137,28 @@ class Inference:
         return [checkpoint_path(m.run, m.epoch, self.weights_dir) for m in members]
 
     def load_networks(self, members: Sequence[Member]) -> list[RetinaNet]:
-        """Build the members' networks with their weights, on the device.
+        """Build the members' networks with their weights.
 
         Raises:
             InputError: a checkpoint is missing, broken or of another experiment.
         """
-        networks = []
-        for member, path in zip(members, self.find_weights(members), strict=True):
-            network = build_model(member.info)
-            load_weights(network, load_checkpoint(path, member.run.model), path)
-            networks.append(network.to(self.device))
-        return networks
+        return [
+            load_network(member.info, load_checkpoint(path, member.run.model), path)
+            for member, path in zip(members, self.find_weights(members), strict=True)
+        ]
+
+
+def load_network(info: ModelInfo, checkpoint: Checkpoint, path: Path) -> RetinaNet:
+    """Build the network of an experiment around a checkpoint's weights.
+
+    No weights are drawn at random first, and those of the checkpoint are not copied.
+
+    Raises:
+        CheckpointError: the weights are of another network.
+    """
+    model = build_empty_model(info)
+    load_weights(model, checkpoint, path, assign=True)
+    return model
 
 
 def checkpoint_path(run: Run, epoch: int, weights_dir: Path | None) -> Path:

@@ -31,7 +31,8 @@ class ModelInfo:
         img_size: side of the network input, pixels; a multiple of 32, at least 192.
         source_crop: side of the central square of the file that is shown, its pixels; None
             shows the whole image.
-        batch_size: images to a training step.
+        batch_size: images that go through the network together, on all GPUs.
+        accumulate: batches to a training step, for a larger batch than memory holds.
         augmentation_level: a key of `augmentations.AUGMENTATION_LEVELS`.
         box_points: points of a box that are carried through a rotation.
         hflip: mirror every second training image.
@@ -57,6 +58,7 @@ class ModelInfo:
     img_size: int = 512
     source_crop: int | None = None
     batch_size: int
+    accumulate: int = 1
     augmentation_level: int = 10
     box_points: Literal["thirds", "corners"] = "thirds"
     hflip: bool = False
@@ -255,6 +257,25 @@ def count_parameters(info: ModelInfo) -> int:
     with torch.device("meta"):
         model = build_model(info)
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def build_empty_model(info: ModelInfo) -> RetinaNet:
+    """Build the network of an experiment, its weights undefined: they must be loaded.
+
+    Drawing random weights takes most of the time that a network is built in. Not for several
+    threads at once.
+    """
+    from torch.nn import init
+
+    drawing = {name: function for name, function in vars(init).items()
+               if name.endswith("_") and not name.startswith("_")}  # fmt: skip
+    try:
+        for name in drawing:
+            setattr(init, name, lambda tensor, *_, **__: tensor)
+        return build_model(info)
+    finally:
+        for name, function in drawing.items():
+            setattr(init, name, function)
 
 
 def build_model(info: ModelInfo, *, encoder_weights: Path | None = None) -> RetinaNet:

@@ -8,7 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from src.choices import asks_for_ensemble, choose_members, choose_settings, epochs_to_use
+from src.choices import (
+    asks_for_ensemble,
+    choose_acceleration,
+    choose_members,
+    choose_settings,
+    epochs_to_use,
+)
 from src.datasets.annotations import DataFolder, Record
 from src.datasets.detection_dataset import ValidationDataset
 from src.datasets.image_files import (
@@ -19,7 +25,6 @@ from src.datasets.image_files import (
 )
 from src.datasets.loaders import load_labelled_images
 from src.datasets.test_dataset import TestDataset
-from src.engine import choose_device
 from src.errors import InputError
 from src.inference import Inference
 from src.members import Member
@@ -124,7 +129,7 @@ def _plan(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> Iterator[
 
 def _make_inference(arguments: argparse.Namespace) -> Inference:
     return Inference(
-        device=choose_device(arguments.device),
+        acceleration=choose_acceleration(arguments),
         n_workers=arguments.num_workers,
         weights_dir=arguments.weights_dir,
         debug=arguments.debug,

@@ -162,6 +162,23 @@ def join_predictions(parts: Sequence[Predictions]) -> Predictions:
     return Predictions(header=header, **arrays)
 
 
+def take_images(predictions: Predictions, images: Sequence[int]) -> Predictions:
+    """Keep some images, in the order that is given."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for offsets, names in (
+        ("offsets", ("boxes_xyxy", "scores")),
+        ("true_offsets", ("true_boxes_xyxy",)),
+    ):
+        starts = getattr(predictions, offsets)
+        rows = [np.arange(starts[image], starts[image + 1]) for image in images]
+        arrays[offsets] = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+        order = np.concatenate([np.empty(0, dtype=np.int64), *rows])
+        arrays |= {name: getattr(predictions, name)[order] for name in names}
+    for name in ("ids", "image_sizes", "class_probs", "true_categories"):
+        arrays[name] = getattr(predictions, name)[list(images)]
+    return Predictions(header=predictions.header, **arrays)
+
+
 def _origin(predictions: Predictions) -> str:
     header = predictions.header
     return f"{header.get('model')} fold {header.get('fold')}"

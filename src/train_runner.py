@@ -15,28 +15,29 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import config
 from src.arguments import parse_arguments
-from src.errors import report_errors
+from src.errors import InputError, report_errors
+from src.machine import tune_process
 from src.models import ModelInfo, get_model_info
 from src.runs import DEBUG_TAG, Run, check_owner, check_tag
-from src.threads import wait_passively
+
+if TYPE_CHECKING:  # what an action needs is imported when it runs: `--help` waits for nothing
+    from src.distributed import Processes
+    from src.training import Training
 
 
 def main() -> None:
     arguments = parse_arguments(data_dir=config.DATA_DIR, output_dir=config.OUTPUT_DIR)
-    wait_passively()
+    tune_process()
     with report_errors():
         if arguments.list_models:
             list_models()
             return
-        info = get_model_info(
-            arguments.model,
-            batch_size=arguments.batch_size,
-            learning_rate=arguments.learning_rate,
-            n_epochs=arguments.num_epochs,
-        )
+        info = _experiment_settings(arguments)
         tag = check_tag(arguments.run)
         if arguments.debug:
             tag = f"{tag}_{DEBUG_TAG}" if tag else DEBUG_TAG
@@ -49,6 +50,30 @@ def main() -> None:
             "test_model": test_model,
         }
         actions[arguments.action](run, info, arguments)
+
+
+def _experiment_settings(arguments: argparse.Namespace) -> ModelInfo:
+    """Look up the experiment of --model, or take the one of --from-experiment with all it says."""
+    changes = {
+        "batch_size": arguments.batch_size,
+        "accumulate": arguments.accumulate,
+        "learning_rate": arguments.learning_rate,
+        "n_epochs": arguments.num_epochs,
+    }
+    if arguments.from_experiment is None:
+        return get_model_info(arguments.model, **changes)
+    from src.experiments import read_experiment
+
+    given = [name for name, value in changes.items() if value is not None]
+    if given or arguments.action != "train":
+        raise InputError("--from-experiment repeats a training as it was: it goes with --action "
+                         "train, and without --batch-size, --accumulate, --learning-rate and "
+                         "--num-epochs")  # fmt: skip
+    experiment = read_experiment(arguments.from_experiment)
+    arguments.model, arguments.fold = experiment.model, experiment.fold
+    arguments.seed, arguments.precision = experiment.seed, experiment.precision
+    arguments.expected_fingerprint = experiment.data_fingerprint
+    return experiment.settings
 
 
 def list_models() -> None:
@@ -81,13 +106,31 @@ def list_models() -> None:
 
 def train(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     """Train an experiment on three folds, validate on the fourth after every epoch."""
+    from src.distributed import joined_processes
+    from src.files import locked_dir
+
+    with (
+        joined_processes(arguments.device) as processes,
+        locked_dir(run.dir) if processes.is_first else nullcontext(),
+    ):
+        training = _make_training(run, info, arguments, processes)
+        if processes.is_first:
+            print(training.describe(), flush=True)
+        training.finish()
+        if processes.is_first:
+            print(run.dir)
+
+
+def _make_training(
+    run: Run, info: ModelInfo, arguments: argparse.Namespace, processes: Processes
+) -> Training:
+    from src.choices import choose_acceleration
     from src.datasets.loaders import load_labelled_images
-    from src.engine import choose_device
     from src.inference import checkpoint_path
     from src.retinanet.encoders.weights import find_weights
     from src.training import Training, TrainingOptions
 
-    device = choose_device(arguments.device)
+    acceleration = choose_acceleration(arguments)
     images = load_labelled_images(arguments.data_dir, run.fold, debug=arguments.debug)
     weights_path = None
     if arguments.from_epoch:
@@ -98,26 +141,20 @@ def train(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
         encoder_weights = find_weights(
             info.encoder, weights_dir=config.WEIGHTS_DIR, encoder_weights=encoder_weights
         )
-    training = Training(
-        run,
-        info,
-        images,
-        TrainingOptions(
-            device=device,
-            seed=arguments.seed,
-            n_workers=arguments.num_workers,
-            resume=arguments.resume,
-            from_epoch=arguments.from_epoch,
-            weights_path=weights_path,
-            encoder_weights=encoder_weights,
-        ),
+    options = TrainingOptions(
+        acceleration=acceleration,
+        processes=processes,
+        seed=arguments.seed,
+        n_workers=arguments.num_workers,
+        resume=arguments.resume,
+        from_epoch=arguments.from_epoch,
+        weights_path=weights_path,
+        encoder_weights=encoder_weights,
+        checkpoint_minutes=arguments.checkpoint_minutes,
+        skips_non_finite=arguments.skip_non_finite,
+        data_fingerprint=arguments.expected_fingerprint,
     )
-    print(
-        f"{run.name}: {len(images.train)} training images, {len(images.valid)} for validation, "
-        f"epochs {training.next_epoch} to {info.n_epochs - 1} on {device}"
-    )
-    training.finish()
-    print(run.dir)
+    return Training(run, info, images, options)
 
 
 def check_metric(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:

@@ -3,6 +3,9 @@
 import math
 
 import numpy as np
+import torch
+
+from src.retinanet.losses import detection_losses
 
 IOU_THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75)
 
@@ -94,3 +97,12 @@ def focal_and_box_loss(probabilities, deltas, anchors, boxes):
             error = abs(float(found) - target)
             regression.append(4.5 * error**2 if error <= 1 / 9 else error - 1 / 18)
     return classification / max(1, n_positive), float(np.mean(regression)) if regression else 0.0
+
+
+def training_step(model, optimizer, batch, clip_norm):
+    """One step the plain way: every level of every image goes through both heads."""
+    losses = detection_losses(model(batch.images), model.anchors(batch.images), batch.targets)
+    optimizer.zero_grad()
+    losses.total().backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    optimizer.step()

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "structures": set(),
-    "threads": set(),
+    "machine": set(),
     "metric": set(),
     "retinanet": {"structures", "errors"},
     "datasets": {"structures", "errors", "files"},
@@ -24,10 +24,17 @@ MAY_IMPORT = {
     "runs": FOR_ALL,
     "checkpoints": FOR_ALL,
     "models": FOR_ALL | {"retinanet"},
-    "engine": FOR_ALL | {"retinanet", "predictions", "models"},
+    "interruption": set(),
+    "distributed": FOR_ALL,
+    "acceleration": FOR_ALL | {"retinanet"},
+    "optimization": FOR_ALL | {"models", "retinanet"},
+    "engine": FOR_ALL | {"acceleration", "distributed", "predictions", "retinanet"},
+    "learning": FOR_ALL | {"acceleration", "distributed", "engine", "optimization", "retinanet"},
+    "experiments": FOR_ALL | {"models", "runs"},
     "training": FOR_ALL
-    | {"engine", "models", "checkpoints", "datasets", "runs", "predictions", "history"}
-    | {"retinanet"},
+    | {"acceleration", "checkpoints", "datasets", "distributed", "engine", "experiments"}
+    | {"history", "interruption", "learning", "models", "optimization", "predictions"}
+    | {"retinanet", "runs"},
     "presets": {"errors"},
     "arguments": FOR_ALL | {"presets", "runs"},
     "selection": FOR_ALL | {"metric", "predictions", "presets"},
@@ -51,19 +58,21 @@ MAY_IMPORT = {
     | {"datasets", "diagnostics", "history", "metric", "predictions", "presets"}
     | {"run_predictions", "runs", "scores", "selection", "sweep"},
     "members": FOR_ALL | {"models", "runs"},
-    "choices": FOR_ALL | {"arguments", "members", "models", "presets", "runs", "sweep"},
+    "choices": FOR_ALL
+    | {"acceleration", "arguments", "members", "models", "presets", "runs", "sweep"},
     "inference": FOR_ALL
-    | {"checkpoints", "datasets", "engine", "members", "models", "predictions", "presets"}
-    | {"retinanet", "runs", "training"},
+    | {"acceleration", "checkpoints", "datasets", "engine", "members", "models", "predictions"}
+    | {"presets", "retinanet", "runs", "training"},
     "results": FOR_ALL
     | {"datasets", "predictions", "presets", "provenance", "selection", "submission"}
     | {"visualizations"},
     "prediction_actions": FOR_ALL
-    | {"choices", "datasets", "engine", "inference", "members", "models", "presets", "results"}
+    | {"choices", "datasets", "inference", "members", "models", "presets", "results"}
     | {"runs", "selection", "submission", "training", "visualizations"},
     "train_runner": FOR_ALL
-    | {"arguments", "choices", "datasets", "engine", "inference", "models", "prediction_actions"}
-    | {"retinanet", "runs", "scores", "sweep", "threads", "training", "visualizations"},
+    | {"arguments", "choices", "datasets", "distributed", "experiments", "inference", "machine"}
+    | {"models", "prediction_actions", "retinanet", "runs", "scores", "sweep", "training"}
+    | {"visualizations"},
 }
 VAGUE_NAMES = {"utils", "helpers", "misc", "common", "util", "helper", "tools"}
 

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from src.engine import StepKey, make_optimizer, seed_step
+from src.learning import StepKey, seed_step
 from src.models import MODELS, build_model
+from src.optimization import make_optimizer
 from src.retinanet.losses import detection_losses
 from src.structures import Target
 

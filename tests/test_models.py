@@ -1,11 +1,13 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
+from src.checkpoints import Checkpoint, load_checkpoint
 from src.datasets.augmentations import AUGMENTATION_LEVELS
 from src.errors import InputError
-from src.models import MODELS, ModelInfo, build_model, get_model_info
+from src.inference import load_network
+from src.models import MODELS, ModelInfo, build_empty_model, build_model, get_model_info
 from src.retinanet.encoders import ENCODERS
 
 # name: encoder, img_size, batch_size, augmentation level of the original release's table
@@ -150,3 +152,24 @@ def test_build_model_follows_the_settings():
     assert model.class_head.dropout.p == 0.3
     assert model.global_head.dropout.p == 0.6
     assert sum(isinstance(layer, torch.nn.Conv2d) for layer in model.box_head.layers) == 1
+
+
+@pytest.mark.parametrize("name", ["demo", "se_resnext50_512", "swinv2_tiny_512"])
+def test_a_network_around_loaded_weights_is_the_network_that_was_saved(name, tmp_path):
+    info, path = MODELS[name], tmp_path / "000.pt"
+    torch.manual_seed(0)
+    saved = build_model(info).eval()
+    Checkpoint(name, asdict(info), 0, saved.state_dict(), {}).save(path)
+    loaded = load_network(info, load_checkpoint(path, name), path).eval()
+    for part in ("named_parameters", "named_buffers"):
+        ours, expected = (dict(getattr(model, part)()) for model in (loaded, saved))
+        assert list(ours) == list(expected)
+        assert all(torch.equal(ours[key], expected[key]) for key in expected)
+
+
+def test_building_an_empty_model_leaves_initialisation_as_it_was():
+    drawn = torch.nn.init.kaiming_normal_
+    with pytest.raises(InputError):
+        build_empty_model(replace(MODELS["demo"], encoder="none"))
+    assert torch.nn.init.kaiming_normal_ is drawn
+    assert build_model(MODELS["demo"]).pyramid.output[0].weight.std() > 0.01  # type: ignore[operator]

@@ -4,6 +4,7 @@ import csv
 import os
 import re
 import shutil
+import signal
 import time
 
 import numpy as np
@@ -78,20 +79,22 @@ def test_an_interrupted_training_goes_on_by_resume(
     arguments = (*TRAINING, "--data-dir", phantoms, "--output-dir", tmp_path, "--num-workers", "0")
     train_epoch = src.training.train_epoch
 
-    def interrupted(*args, epoch, **kwargs):
-        if epoch == 1:
-            raise KeyboardInterrupt
-        return train_epoch(*args, epoch=epoch, **kwargs)
+    def interrupted(learner, batches, progress, **options):
+        if progress.epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        train_epoch(learner, batches, progress, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(src.training, "train_epoch", interrupted)
         outcome = call_main(main, *arguments)
-    assert outcome.code == 130
-    assert outcome.err.splitlines()[-1] == "interrupted"
+    assert outcome.code == 128 + signal.SIGTERM
+    assert outcome.err.splitlines()[-1] == (
+        "stopped by SIGTERM in epoch 1, 1 of 5 batches; --resume goes on from there"
+    )
 
     outcome = call_main(main, *arguments, "--resume")
     assert outcome.code == 0
-    assert "epochs 1 to 1" in outcome.out
+    assert "epochs 1 to 1, after 1 of 5 batches" in outcome.out
     run = Run("demo", 0, "", tmp_path)
     assert [row[0] for row in rows_of(run.history_path)] == ["epoch", "0", "1"]
 

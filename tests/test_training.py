@@ -1,12 +1,13 @@
 import csv
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 
 import src.training
+from src.acceleration import Acceleration
 from src.checkpoints import CheckpointError, load_checkpoint
 from src.datasets.loaders import load_labelled_images
 from src.engine import LOSS_NAMES
@@ -16,7 +17,7 @@ from src.predictions import ARRAYS, load_predictions
 from src.runs import Run
 from src.training import Training, TrainingOptions
 
-CPU = torch.device("cpu")
+ON_CPU = Acceleration(device=torch.device("cpu"))
 # The demo's network made smaller still; it draws dropout and augments as the paper's do.
 SMALL = replace(
     MODELS["demo"],
@@ -44,24 +45,20 @@ def whole(images, tmp_path_factory):
 
 
 def options(**changes):
-    return replace(TrainingOptions(device=CPU, seed=7, n_workers=0), **changes)
-
-
-def stop_before_epoch(monkeypatch, stop):
-    """Interrupt a training at the start of an epoch."""
-    train_epoch = src.training.train_epoch
-
-    def interrupted(*args, epoch, **kwargs):
-        if epoch == stop:
-            raise KeyboardInterrupt
-        return train_epoch(*args, epoch=epoch, **kwargs)
-
-    monkeypatch.setattr(src.training, "train_epoch", interrupted)
+    return replace(TrainingOptions(acceleration=ON_CPU, seed=7, n_workers=0), **changes)
 
 
 def train_one_of_two(monkeypatch, run, info, images):
+    """Interrupt a training at the start of its second epoch."""
+    train_epoch = src.training.train_epoch
+
+    def interrupted(learner, batches, progress, **options):
+        if progress.epoch == 1:
+            raise KeyboardInterrupt
+        train_epoch(learner, batches, progress, **options)
+
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_before_epoch(patch, 1)
+        patch.setattr(src.training, "train_epoch", interrupted)
         Training(run, info, images, options()).finish()
 
 
@@ -82,7 +79,7 @@ def test_a_training_leaves_the_files_of_the_design(whole):
 def test_experiment_json_says_how_the_run_was_made(whole, images):
     content = json.loads(whole.experiment_path.read_text())
     assert content["model"] == "demo"
-    assert content["settings"] == json.loads(json.dumps(src.training.dataclasses.asdict(SMALL)))
+    assert content["settings"] == json.loads(json.dumps(asdict(SMALL)))
     assert (content["seed"], content["fold"], content["device"]) == (7, 0, "cpu")
     assert (content["n_train"], content["n_valid"]) == (len(images.train), len(images.valid))
     assert content["versions"]["torch"] == torch.__version__.split("+")[0]
@@ -93,7 +90,7 @@ def test_history_has_a_row_of_losses_for_each_epoch(whole):
     rows = rows_of(whole.history_path)
     assert list(rows[0]) == ["epoch", "learning_rate"] + [
         f"{part}_{name}" for part in ("train", "valid") for name in LOSS_NAMES
-    ]
+    ] + ["skipped_steps"]
     assert [row["epoch"] for row in rows] == ["0", "1"]
     for row in rows:
         for part in ("train", "valid"):
@@ -145,7 +142,7 @@ def test_resume_gives_the_uninterrupted_run_bit_for_bit(
     torch.rand(3)  # the random state of the process is another one by now
 
     resumed = Training(run, SMALL, images, options(resume=True, n_workers=n_workers))
-    assert resumed.next_epoch == 1
+    assert resumed.progress.epoch == 1
     resumed.finish()
     for epoch in (0, 1):
         expected = load_checkpoint(whole.checkpoint_path(epoch), "demo").model
@@ -160,9 +157,8 @@ def test_resume_gives_the_uninterrupted_run_bit_for_bit(
 def test_every_epoch_draws_its_own_samples(images, tmp_path, monkeypatch):
     keys = []
 
-    def record(model, loader, *args, **kwargs):
+    def record(learner, loader, progress, **options):
         keys.append(list(loader.sampler))
-        return dict.fromkeys(LOSS_NAMES, 0.0)
 
     monkeypatch.setattr(src.training, "train_epoch", record)
     Training(Run("demo", 0, "", tmp_path), SMALL, images, options()).finish()
@@ -184,7 +180,7 @@ def test_another_seed_gives_other_weights(images, tmp_path):
 def test_resume_of_a_finished_run_changes_no_weights(whole, images, listing):
     before = listing(whole.dir / "checkpoints", whole.dir / "predictions")
     resumed = Training(whole, SMALL, images, options(resume=True))
-    assert resumed.next_epoch == 2
+    assert resumed.progress.epoch == 2
     assert listing(whole.dir / "checkpoints", whole.dir / "predictions") == before
 
 
@@ -218,7 +214,7 @@ def test_a_plateau_training_can_be_made_longer(images, tmp_path):
     info = replace(SMALL, scheduler="plateau", n_epochs=1)
     Training(run, info, images, options()).finish()
     longer = Training(run, replace(info, n_epochs=2), images, options(resume=True))
-    assert longer.next_epoch == 1
+    assert longer.progress.epoch == 1
     longer.finish()
     assert [row["epoch"] for row in rows_of(run.history_path)] == ["0", "1"]
 
@@ -241,7 +237,7 @@ def test_from_epoch_starts_from_the_weights_of_the_epoch_before(images, tmp_path
     train_one_of_two(monkeypatch, run, SMALL, images)
     training = from_epoch_1(run, SMALL, images)
     saved = load_checkpoint(run.checkpoint_path(0), "demo").model
-    assert training.next_epoch == 1
+    assert training.progress.epoch == 1
     assert all(torch.equal(saved[name], t) for name, t in training.model.state_dict().items())
 
 
@@ -263,7 +259,7 @@ def test_from_epoch_takes_the_learning_rate_of_its_epoch(whole, images, tmp_path
     late = Training(
         run, info, images, options(from_epoch=12, weights_path=whole.checkpoint_path(1))
     )
-    rate = late.optimizer.param_groups[0]["lr"]
+    rate = late.learner.optimization.optimizer.param_groups[0]["lr"]
     assert rate < 0.9 * info.learning_rate
     if scheduler == "milestones":
         assert rate == pytest.approx(info.learning_rate / 10)

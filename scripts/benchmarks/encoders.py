@@ -80,7 +80,8 @@ def measure(name: str, arguments: argparse.Namespace) -> Row:
     """Measure one experiment: a forward pass and a training step of one image."""
     import torch
 
-    from src.engine import choose_device, make_optimizer
+    from src.acceleration import choose_device
+    from src.optimization import make_optimizer
     from src.retinanet.losses import detection_losses
     from src.structures import Target
 

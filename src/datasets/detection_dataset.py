@@ -30,6 +30,7 @@ from src.datasets.transforms import (
     warp_boxes,
     warp_image,
 )
+from src.errors import InputError
 from src.structures import Target
 
 Reduction = Literal["subsample", "area"]
@@ -141,22 +142,65 @@ class ValidationDataset(Dataset[Sample]):
 class EpochSampler(Sampler[tuple[int, int]]):
     """The (epoch, index) keys of one epoch, shuffled by (seed, epoch) alone.
 
-    Kept from the original: an epoch is cut down to whole batches. The images left over differ
+    Kept from the original: an epoch is cut down to whole steps. The images left over differ
     from epoch to epoch.
+
+    Attributes:
+        epoch: whose keys come next.
+        n_done: batches of that epoch that were trained already and are left out.
     """
 
-    def __init__(self, n_samples: int, batch_size: int, seed: int) -> None:
-        self.n_samples = n_samples
-        self.n_kept = n_samples - n_samples % batch_size or n_samples
-        self.seed = seed
+    def __init__(
+        self,
+        n_samples: int,
+        batch_size: int,
+        seed: int,
+        *,
+        accumulate: int = 1,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Lay out the epochs.
+
+        Args:
+            batch_size: of all processes together.
+            accumulate: batches to a step.
+            share: rank and count of the processes that split every batch.
+
+        Raises:
+            InputError: the batches cannot be split evenly.
+        """
+        self.n_samples, self.batch_size, self.seed = n_samples, batch_size, seed
+        self.rank, self.count = share
+        n_step = batch_size * accumulate
+        self.n_kept = n_samples - n_samples % n_step or n_samples
+        if batch_size % self.count or (self.count > 1 and n_samples < n_step):
+            raise InputError(
+                f"{n_samples} images in batches of {batch_size} cannot be shared by {self.count} "
+                f"processes: --batch-size is a multiple of {self.count}, and --accumulate times "
+                f"it at most the number of images"
+            )
         self.epoch = 0
+        self.n_done = 0
+
+    @property
+    def n_batches(self) -> int:
+        """Return the batches of a whole epoch."""
+        return -(-self.n_kept // self.batch_size)
 
     def __len__(self) -> int:
-        return self.n_kept
+        return (self.n_kept - min(self.n_kept, self.n_done * self.batch_size)) // self.count
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n_samples)
-        return iter([(self.epoch, int(index)) for index in order[: self.n_kept]])
+        left = order[: self.n_kept][self.n_done * self.batch_size :]
+        n_own = self.batch_size // self.count
+        return iter(
+            [
+                (self.epoch, int(index))
+                for position, index in enumerate(left)
+                if self.count == 1 or position % self.batch_size // n_own == self.rank
+            ]
+        )
 
 
 def shrink_image(

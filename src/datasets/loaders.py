@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,11 +65,20 @@ def training_loader(
     batch_size: int,
     n_workers: int | None,
     device: torch.device,
+    accumulate: int = 1,
+    share: tuple[int, int] = (0, 1),
 ) -> tuple[DataLoader[Batch], EpochSampler]:
-    """Make the loader of the training images, and the sampler that is told the epoch."""
+    """Make the loader of the training images, and the sampler that is told the epoch.
+
+    Args:
+        batch_size: of all processes together; the loader gives this process's share.
+        share: rank and count of the processes.
+    """
     dataset = TrainingDataset(images.train, images.images_dir, options)
-    sampler = EpochSampler(len(dataset), batch_size, options.seed)
-    return _loader(dataset, batch_size, n_workers, device, sampler), sampler
+    sampler = EpochSampler(
+        len(dataset), batch_size, options.seed, accumulate=accumulate, share=share
+    )
+    return _loader(dataset, batch_size // share[1], n_workers, device, sampler, share[1]), sampler
 
 
 def validation_loader(
@@ -78,17 +88,32 @@ def validation_loader(
     batch_size: int,
     n_workers: int | None,
     device: torch.device,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader[Batch]:
-    """Make the loader of the validation images, every one, in order."""
+    """Make the loader of the validation images, every one of this process's share, in order."""
     dataset = ValidationDataset(images.valid, images.images_dir, options)
-    return _loader(dataset, batch_size, n_workers, device)
+    return unlabelled_loader(
+        dataset, batch_size=batch_size, n_workers=n_workers, device=device, share=share
+    )
 
 
 def unlabelled_loader(
-    dataset: Dataset[Sample], *, batch_size: int, n_workers: int | None, device: torch.device
+    dataset: Dataset[Sample],
+    *,
+    batch_size: int,
+    n_workers: int | None,
+    device: torch.device,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader[Batch]:
-    """Make the loader of images to predict, every one, in order."""
-    return _loader(dataset, batch_size, n_workers, device)
+    """Make the loader of images to predict, every one of this process's share, in order.
+
+    Args:
+        batch_size: of this process.
+        share: rank and count of the processes; each takes every `count`-th image.
+    """
+    rank, count = share
+    indices = range(rank, len(dataset), count)  # type: ignore[arg-type]
+    return _loader(dataset, batch_size, n_workers, device, indices, count)
 
 
 def _loader(
@@ -96,13 +121,15 @@ def _loader(
     batch_size: int,
     n_workers: int | None,
     device: torch.device,
-    sampler: EpochSampler | None = None,
+    sampler: Iterable[Any],
+    n_processes: int,
 ) -> DataLoader[Batch]:
     on_cuda = device.type == "cuda"
     if n_workers is None:
         n_cores = os.cpu_count() or 1
         # On a CPU the network needs the cores: half of them prepare images, and mostly wait.
-        n_workers = min(n_cores if on_cuda else max(1, n_cores // 2), MAX_WORKERS)
+        n_workers = n_cores if on_cuda else n_cores // 2
+        n_workers = min(max(1, n_workers // n_processes), MAX_WORKERS)
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_size=batch_size,
@@ -110,11 +137,14 @@ def _loader(
         num_workers=n_workers,
         collate_fn=collate,
         pin_memory=on_cuda,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=_prepare_worker,
         persistent_workers=n_workers > 0,
     )
     return loader
 
 
-def _use_one_thread(_: int) -> None:
+def _prepare_worker(_: int) -> None:
+    """Use one thread, and leave it to the main process when to stop."""
     cv2.setNumThreads(0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

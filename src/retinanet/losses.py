@@ -37,18 +37,26 @@ class Matches(NamedTuple):
     boxes_xyxy: Tensor
 
 
-def detection_losses(outputs: RawOutputs, anchors: Tensor, targets: Sequence[Target]) -> Losses:
+def detection_losses(
+    outputs: RawOutputs,
+    anchors: Tensor,
+    targets: Sequence[Target],
+    matches: Matches | None = None,
+) -> Losses:
     """Compute the three losses of a batch, each averaged over its images.
 
     Args:
-        outputs: of the network.
+        outputs: of the network; deltas are looked at where an anchor is positive, and nowhere
+            else.
         anchors: (A, 4) xyxy, pixels of the network input.
         targets: B of them, boxes in the same pixels.
+        matches: of these anchors and targets, where they are known already.
 
     Returns:
         The losses, scalars.
     """
-    matches = match_anchors(anchors, [target.boxes_xyxy for target in targets])
+    if matches is None:
+        matches = match_anchors(anchors, [target.boxes_xyxy for target in targets])
     categories = torch.tensor([target.category for target in targets], device=anchors.device)
     return Losses(
         classification=focal_loss(outputs.scores, matches).mean(),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
-from src.retinanet.anchors import make_anchors
+from src.retinanet.anchors import N_ANCHORS_PER_POSITION, count_anchors, make_anchors
 from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.fpn import PAPER_LEVELS, FeaturePyramid
 from src.retinanet.heads import (
@@ -19,6 +21,20 @@ from src.structures import RawOutputs
 
 ENCODER_STRIDE = 32
 MIN_IMG_SIZE = MIN_GLOBAL_MAP * ENCODER_STRIDE
+
+
+class Scored(NamedTuple):
+    """What the network says before any box is located.
+
+    Attributes:
+        pyramid: one (B, width, H / 2^l, W / 2^l) map for each level l.
+        scores: (B, A) float32 probability of an opacity at each anchor.
+        class_log_probs: (B, 3) float32, log-probabilities of the image's classes.
+    """
+
+    pyramid: list[Tensor]
+    scores: Tensor
+    class_log_probs: Tensor
 
 
 class RetinaNet(nn.Module):
@@ -55,7 +71,7 @@ class RetinaNet(nn.Module):
         self.class_head = ClassHead(width, head_depth, dropout_class)
         self.global_head = GlobalHead(encoder.out_channels[-1], width, dropout_global)
         initialise_pyramid_and_heads(self)
-        self.encoder = encoder
+        self.encoder: nn.Module = encoder
         self._anchors: dict[tuple[int, int, torch.device], Tensor] = {}
 
     def train(self, mode: bool = True) -> RetinaNet:
@@ -71,22 +87,73 @@ class RetinaNet(nn.Module):
                     module.eval()
         return self
 
-    def forward(self, images: Tensor) -> RawOutputs:
+    def forward(
+        self, images: Tensor, *, needed: Tensor | None = None, min_score: float | None = None
+    ) -> RawOutputs:
         """Run the network.
+
+        The box head runs only where somebody looks at what it says: given `needed` or
+        `min_score`, deltas of all other levels of an image are 0.
 
         Args:
             images: (B, 1, H, W) in [0, 1]; H and W multiples of 32, at least 192.
+            needed: (B, levels) bool, levels whose boxes are needed whatever their scores.
+            min_score: levels are needed as well where a score is greater.
         """
+        pyramid, scores, class_log_probs = self.score(images)
+        if min_score is not None:
+            promising = self.by_level(scores > min_score, images)
+            needed = promising if needed is None else promising | needed
+        return RawOutputs(scores, self.locate(pyramid, needed), class_log_probs)
+
+    def score(self, images: Tensor) -> Scored:
+        """Run all but the box head over images (B, 1, H, W)."""
         check_input_size(images.shape[-2], images.shape[-1])
         c2, c3, c4, c5 = self.encoder(images.expand(-1, 3, -1, -1))
         pyramid = self.pyramid((c2, c3, c4, c5))
         logits = torch.cat([self.class_head(level) for level in pyramid], dim=1)
-        deltas = torch.cat([self.box_head(level) for level in pyramid], dim=1)
         class_logits = self.global_head(c5)
         # Half precision ends here: probabilities near 0 and exp() of deltas need float32.
-        return RawOutputs(
-            logits.float().sigmoid(), deltas.float(), class_logits.float().log_softmax(dim=1)
+        return Scored(pyramid, logits.float().sigmoid(), class_logits.float().log_softmax(dim=1))
+
+    def locate(self, pyramid: list[Tensor], needed: Tensor | None = None) -> Tensor:
+        """Run the box head.
+
+        In training at least one level runs, so that every parameter has a gradient, as after a
+        full pass, and so that processes that train together stay in step.
+
+        Args:
+            pyramid: of `score`.
+            needed: (B, levels) bool, where; None runs it everywhere.
+
+        Returns:
+            (B, A, 4) float32 deltas, 0 where not needed.
+        """
+        if needed is None:
+            return torch.cat([self.box_head(level).float() for level in pyramid], dim=1)
+        rows = needed.T.tolist()  # one transfer from the device
+        if self.training and not any(map(any, rows)):
+            rows[-1][0] = True  # the coarsest level costs nothing
+        return torch.cat(
+            [self._locate_on(level, row) for level, row in zip(pyramid, rows, strict=True)], dim=1
         )
+
+    def _locate_on(self, level: Tensor, needed: list[bool]) -> Tensor:
+        """Run the box head over one level (B, width, H, W) of some images: (B, H*W*9, 4)."""
+        if all(needed):
+            return self.box_head(level).float()
+        n_anchors = level.shape[-2] * level.shape[-1] * N_ANCHORS_PER_POSITION
+        deltas = level.new_zeros((len(level), n_anchors, 4), dtype=torch.float32)
+        if not any(needed):
+            return deltas
+        images = torch.tensor(needed, device=level.device).nonzero()[:, 0]
+        return deltas.index_copy(0, images, self.box_head(level[images]).float())
+
+    def by_level(self, flags: Tensor, images: Tensor) -> Tensor:
+        """Say which levels hold an anchor with a flag: (B, A) bool -> (B, levels) bool."""
+        height, width = images.shape[-2:]
+        counts = [count_anchors((height, width), level) for level in self.levels]
+        return torch.stack([part.any(dim=1) for part in flags.split(counts, dim=1)], dim=1)
 
     def anchors(self, images: Tensor) -> Tensor:
         """Return the anchors (A, 4) for images (B, 1, H, W), kept for the next call."""

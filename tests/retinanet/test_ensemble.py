@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.retinanet.ensemble import Ensemble, low_percentile, mirror_outputs
+from src.retinanet.ensemble import Ensemble, low_percentile, mirror_anchors, mirror_deltas
 from src.retinanet.model import RetinaNet
 from src.retinanet.postprocess import find_candidates
 from src.structures import RawOutputs
@@ -20,6 +20,14 @@ def member(seed, **options):
     assert model.class_head.output.bias is not None
     torch.nn.init.constant_(model.class_head.output.bias, -3.7)
     return model
+
+
+def mirror_outputs(outputs, size, levels):
+    return RawOutputs(
+        mirror_anchors(outputs.scores, size, levels),
+        mirror_deltas(outputs.deltas, size, levels),
+        outputs.class_log_probs,
+    )
 
 
 @torch.no_grad()

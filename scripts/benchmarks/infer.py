@@ -1,0 +1,41 @@
+"""Inference: the plain full pass, and each means that makes it faster on top of the last.
+
+The network is untrained and finds nothing, which is the best case for leaving out the box head;
+most real images are of that kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import torch
+
+from scripts.benchmarks import networks
+from scripts.benchmarks.networks import Way
+from src.models import ModelInfo
+from src.retinanet.postprocess import MIN_SCORE, find_candidates
+from src.structures import Batch, Detections
+
+add_arguments = networks.add_arguments
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Time batches from pixels to candidates."""
+    networks.measure_ways(arguments, "infer", make_inference)
+
+
+def make_inference(way: Way, info: ModelInfo, batch: Batch) -> Callable[[], object]:
+    """Return a function that finds the candidates of the batch."""
+    model = networks.make_network(way, info, for_training=False)
+    images = batch.to(way.acceleration.device).images
+    min_score = MIN_SCORE if way.skips else None
+
+    def infer() -> list[Detections]:
+        networks.set_memory(way)
+        with torch.inference_mode():
+            with way.acceleration.arithmetic():
+                outputs = model(images, min_score=min_score)
+            return find_candidates(outputs, model.anchors(images), batch.image_size)
+
+    return infer

@@ -1,0 +1,47 @@
+"""A training step: the plain full pass, and each means that makes it faster on top of the last."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from scripts.benchmarks import networks
+from scripts.benchmarks.networks import Way
+from src.models import ModelInfo
+from src.structures import Batch
+
+add_arguments = networks.add_arguments
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Time steps on a batch with the challenge's share of images without boxes."""
+    networks.measure_ways(arguments, "train", make_step)
+
+
+def make_step(way: Way, info: ModelInfo, batch: Batch) -> Callable[[], object]:
+    """Return a function that does one step on the batch."""
+    from src.learning import Learner, Progress, train_epoch
+    from src.optimization import Optimization, make_optimizer
+    from tests import oracles
+
+    model = networks.make_network(way, info, for_training=True)
+    if not way.skips:
+        plain_optimizer = make_optimizer(model, info)
+        on_device = batch.to(way.acceleration.device)
+
+        def plain_step() -> None:
+            networks.set_memory(way)
+            oracles.training_step(model, plain_optimizer, on_device, info.clip_norm)
+
+        return plain_step
+
+    optimization = Optimization(
+        model, info, steps_per_epoch=1, scales_loss=way.acceleration.precision == "fp16"
+    )
+    learner = Learner(model=model, optimization=optimization, acceleration=way.acceleration)
+
+    def step() -> None:
+        networks.set_memory(way)
+        train_epoch(learner, [batch], Progress(epoch=0), shows_progress=False)
+
+    return step
