@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
+from typing import Any
 
 from src.errors import CommandParser
+from src.presets import GATES, PRESETS, SIZE_RULES
 from src.runs import N_FOLDS
 
 ACTIONS = ("train", "check_metric", "generate_predictions", "test_model")
@@ -22,14 +25,16 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
     parser = CommandParser("Train, score, predict, look.")
     add = parser.add_argument
     add("--action", choices=ACTIONS, default="train", help="what to do")
-    add("--model", default="se_resnext101_dr0.75_512", help="experiment, a name in src/models.py")
+    add("--model", dest="models", metavar="MODEL", nargs="+", default=["se_resnext101_dr0.75_512"],
+        help="experiment, a name in src/models.py; generate_predictions combines several into one "
+        "ensemble")  # fmt: skip
     add("--run", default="", help="tag of the run; tells runs of one experiment apart")
     add("--seed", type=_natural, default=1234, help="of order, augmentation, weights and dropout")
     add("--fold", type=_fold, default=0, help="validation fold, 0 to 3")
     add("--weights_dir", type=Path, help="take checkpoints from the run of that name in this "
         "folder instead of --output-dir")  # fmt: skip
-    add("--epoch", type=_natural, nargs="+", help="epochs to score, predict or show; by default "
-        "all for check_metric, the best (or last) for the others")  # fmt: skip
+    add("--epoch", "--epochs", type=_natural, nargs="+", help="epochs to score, predict or show; "
+        "by default all for check_metric, the best (or last) for the others")  # fmt: skip
     add("--from-epoch", type=_natural, default=0, help="train: go on from the weights of the epoch "
         "before; others: first epoch")  # fmt: skip
     add("--num-epochs", type=_positive, help="train epochs 0 to N - 1; others: epochs below N; by "
@@ -64,25 +69,58 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
         help="generate_predictions: the validation fold or the test images")  # fmt: skip
     add("--input", type=Path, help="generate_predictions: a DICOM, PNG or JPEG file, or a folder "
         "of them, instead of a split")  # fmt: skip
-    add("--out", type=Path, help="with --input: the folder of the results, by epoch")
+    add("--out", type=Path, help="with --input or an ensemble: the folder of the results; without "
+        "an ensemble by epoch")  # fmt: skip
     add("--skip-unreadable", action="store_true", help="with --input: leave out files that are no "
         "radiographs, and name them")  # fmt: skip
     add("--folds", type=_fold, nargs="+", help="generate_predictions: combine these folds, and "
         "all epochs of --epoch, into one ensemble")  # fmt: skip
     add("--tta", choices=("hflip",), help="generate_predictions: show the mirrored image as well")
-    add("--combine", choices=("percentile", "mean"), default="percentile",
-        help="how an ensemble combines the sizes of boxes")  # fmt: skip
-    add("--k", type=float, default=0.9, help="sizes of an ensemble: p20 + k (p20 - p80); the "
-        "paper's text says 1.6")  # fmt: skip
-    add("--overlays", action="store_true", help="with --input: draw the boxes over the images")
-    add("--threshold", type=float, help="score x 5 over which a box goes into a submission; by "
-        "default the best of check_metric")  # fmt: skip
-    add("--nms", type=_share, default=0.05, help="IoU over which the weaker of two boxes goes")
+    add("--run-weights", type=_weight, nargs="+", help="a weight for each run of an ensemble: the "
+        "folds of the first model, then those of the next; by default all networks weigh "
+        "alike")  # fmt: skip
+    add("--combine", dest="size_rule", choices=SIZE_RULES, help="how an ensemble combines the "
+        "sizes of boxes, instead of the preset's way")  # fmt: skip
+    add("--k", type=_number, help="sizes of an ensemble by percentiles: p20 + k (p20 - p80)")
+    add("--overlays", action="store_true", help="with --input or an ensemble: draw the boxes over "
+        "the images")  # fmt: skip
+    add_postprocess_flags(parser)
     add("--num-images", type=_positive, default=24, help="test_model: how many pictures")
     add("--list-models", action="store_true", help="print the experiments and stop")
     add("--overwrite", action="store_true", help="make predictions again that are there already")
     parser.set_defaults(expected_fingerprint=None)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.action != "generate_predictions":
+        _refuse_ensemble(parser, arguments)
+    arguments.model = arguments.models[0]
+    return arguments
+
+
+def add_postprocess_flags(parser: argparse.ArgumentParser) -> None:
+    """Define the flags that choose which boxes count; each overrides its value of the preset."""
+    add = parser.add_argument
+    add("--postprocess", choices=tuple(PRESETS), help="how boxes are chosen, see src/presets.py; "
+        "by default plain for one network, second-place for an ensemble")  # fmt: skip
+    add("--threshold", type=_number, help="a box counts when its gate (score x 5) is greater; by "
+        "default the best of check_metric, for second-place 0.3")  # fmt: skip
+    add("--nms", type=_share, help="IoU over which the weaker of two boxes goes")
+    add("--gate", choices=GATES, help="what meets the threshold")
+    add("--shrink", type=_factor, help="factor on the sides of boxes")
+
+
+def postprocess_flags(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the values that flags name for fields of `presets.Postprocess`; None where none."""
+    names = ("gate", "threshold", "nms", "shrink", "size_rule", "k")
+    return {name: getattr(arguments, name, None) for name in names}
+
+
+def _refuse_ensemble(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Stop a command that asks for several networks where the action uses one."""
+    if len(arguments.models) > 1:
+        parser.error(f"--action {arguments.action} takes one --model, not {len(arguments.models)}")
+    for flag in ("--folds", "--tta", "--run-weights"):
+        if getattr(arguments, flag.removeprefix("--").replace("-", "_")) is not None:
+            parser.error(f"--action {arguments.action} takes no {flag}; generate_predictions does")
 
 
 def _natural(text: str) -> int:
@@ -127,10 +165,34 @@ def _minutes(text: str) -> float:
     return value
 
 
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value
+
+
+def _weight(text: str) -> float:
+    value = _number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return value
+
+
 def _share(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _factor(text: str) -> float:
+    value = _number(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
     return value
 
 

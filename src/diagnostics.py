@@ -14,10 +14,11 @@ import numpy as np
 
 from src.metric import BoolArray, Boxes, FloatArray, IntArray, iou, match_boxes
 from src.predictions import Predictions
-from src.scores import ScoresError, load_epoch, load_sweep, saved_epochs
+from src.presets import DEFAULT_THRESHOLD
+from src.run_predictions import load_epoch, saved_epochs
 from src.selection import suppress_at, to_xywh
+from src.sweep import ScoresError, load_sweep, saved_threshold
 
-DEFAULT_THRESHOLD = 0.3  # on score x 5, where no scores were saved; the second place's default
 MATCH_IOU = 0.5  # where precision and recall of detectors are usually stated
 N_CLASSES = 3
 N_BINS = 10  # of probability
@@ -35,11 +36,10 @@ def choose_setting(run_dir: Path, epoch: int | None = None) -> tuple[int, float]
     """
     saved = saved_epochs(run_dir)
     path = run_dir / "scores.npz"
-    sweep = load_sweep(path) if path.exists() else None
-    if sweep is None or (epoch is not None and epoch not in sweep.epochs):
-        return saved[-1] if epoch is None else epoch, DEFAULT_THRESHOLD
-    best = sweep.best(epoch)
-    return best["epoch"], best["threshold"]
+    if epoch is None:
+        epoch = load_sweep(path).best()["epoch"] if path.exists() else saved[-1]
+    threshold = saved_threshold(path, epoch, "score")
+    return epoch, DEFAULT_THRESHOLD if threshold is None else threshold
 
 
 def load_labelled(run_dir: Path, epoch: int) -> Predictions:

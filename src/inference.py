@@ -1,109 +1,99 @@
-"""A trained model over images: the validation fold, the test images, anybody's own files."""
+"""Trained networks over images: the validation fold, the test images, anybody's own files."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch.utils.data import Dataset
 
 from src.acceleration import Acceleration
 from src.checkpoints import Checkpoint, load_checkpoint, load_weights
-from src.datasets.annotations import CLASS_NAMES, DataFolder
+from src.datasets.annotations import DataFolder
 from src.datasets.detection_dataset import Sample, ValidationDataset
 from src.datasets.image_files import ImageFile, find_challenge_images
 from src.datasets.loaders import load_labelled_images, unlabelled_loader
 from src.datasets.test_dataset import TestDataset
 from src.engine import predict
 from src.errors import InputError
-from src.files import replaced_file
+from src.members import Member
 from src.models import ModelInfo, build_empty_model
 from src.predictions import Predictions, load_predictions
-from src.retinanet.ensemble import SECOND_PLACE_K, Ensemble, SizeRule
+from src.presets import Postprocess
+from src.retinanet.ensemble import Ensemble
 from src.retinanet.model import RetinaNet
 from src.runs import Run
-from src.selection import select_boxes
 from src.training import prediction_header, sample_options
-from src.visualizations.overlays import draw_predictions, save_picture
-
-BOX_COLUMNS = ("file", "x", "y", "width", "height", "score")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnsembleOptions:
-    """How members are combined; see `retinanet.ensemble.Ensemble`."""
-
-    size_rule: SizeRule = "percentile"
-    k: float = SECOND_PLACE_K
-    hflip: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inference:
-    """One experiment's run, ready to predict.
+    """What it takes to predict, beside networks and images.
 
     Attributes:
-        run: whose checkpoints are used.
-        info: its settings.
-        acceleration: where and how the network runs.
+        acceleration: where and how the networks run.
         n_workers: processes that read images ahead; None chooses.
-        weights_dir: the folder of runs that holds the checkpoints; None takes the run's own.
+        weights_dir: the folder of runs that holds the checkpoints; None takes the runs' own.
         debug: a few images of the validation fold only.
         overwrite: make predictions again that are saved already.
     """
 
-    run: Run
-    info: ModelInfo
     acceleration: Acceleration
     n_workers: int | None = None
     weights_dir: Path | None = None
     debug: bool = False
     overwrite: bool = False
 
-    def load_model(self, epoch: int, fold: int | None = None) -> RetinaNet:
-        """Build the network with the weights of an epoch, of this run's fold or of another."""
-        run = self.run if fold is None else replace(self.run, fold=fold)
-        path = checkpoint_path(run, epoch, self.weights_dir)
-        return load_network(self.info, load_checkpoint(path, run.model), path)
-
     def predict(
-        self, dataset: Dataset[Sample], epoch: int, *, model: RetinaNet | Ensemble | None = None
+        self,
+        dataset: Dataset[Sample],
+        members: Sequence[Member],
+        settings: Postprocess,
+        *,
+        hflip: bool = False,
     ) -> Predictions:
-        """Predict every image of a data set, by `model` or the weights of `epoch`."""
+        """Predict every image of a data set by one network or by several at once.
+
+        Args:
+            members: networks that `members.check_members` let through.
+            settings: how several combine their sizes; the rest is noted in the header.
+            hflip: show every network the mirrored image as well.
+        """
+        ensemble = Ensemble(
+            self.load_networks(members),
+            weights=[member.weight for member in members],
+            size_rule=settings.size_rule,
+            k=settings.k or 0.0,
+            hflip=hflip,
+        )
         loader = unlabelled_loader(
             dataset,
-            batch_size=self.info.batch_size,
+            batch_size=min(member.info.batch_size for member in members),
             n_workers=self.n_workers,
             device=self.acceleration.device,
         )
-        header = prediction_header(self.run, self.info, epoch)
-        model = self.load_model(epoch) if model is None else model
-        self.acceleration.place_for_inference(model)
-        return predict(model, loader, acceleration=self.acceleration, header=header)
+        header = _describe(members, settings, hflip=hflip)
+        self.acceleration.place_for_inference(ensemble)
+        return predict(ensemble, loader, acceleration=self.acceleration, header=header)
 
-    def predict_by_ensemble(
+    def predict_files(
         self,
         files: Sequence[ImageFile],
-        members: Sequence[tuple[int, int]],
-        options: EnsembleOptions,
+        members: Sequence[Member],
+        settings: Postprocess,
+        *,
+        hflip: bool = False,
     ) -> Predictions:
-        """Predict image files by several (fold, epoch) of the run's experiment at once."""
-        networks = [self.load_model(epoch, fold) for fold, epoch in members]
-        ensemble = Ensemble(networks, size_rule=options.size_rule, k=options.k, hflip=options.hflip)
-        dataset = TestDataset(files, sample_options(self.info))
-        predictions = self.predict(dataset, members[0][1], model=ensemble)
-        described = {"members": [list(member) for member in members], **asdict(options)}
-        header = predictions.header | {"fold": None, "epoch": None, "ensemble": described}
-        return replace(predictions, header=header)
-
-    def predict_files(self, files: Sequence[ImageFile], epoch: int) -> Predictions:
         """Predict image files, wherever they lie."""
-        return self.predict(TestDataset(files, sample_options(self.info)), epoch)
+        dataset = TestDataset(files, sample_options(members[0].info))
+        return self.predict(dataset, members, settings, hflip=hflip)
 
-    def predict_split(self, split: str, data_dir: Path, epoch: int) -> tuple[Predictions, Path]:
-        """Load an epoch's predictions of a split, or make and save them.
+    def predict_split(
+        self, split: str, data_dir: Path, member: Member, settings: Postprocess
+    ) -> tuple[Predictions, Path]:
+        """Load a network's predictions of a split, or make and save them.
 
         Args:
             split: "valid", the run's own fold, or "test".
@@ -116,16 +106,17 @@ class Inference:
             InputError: predictions are there, but of other images or perhaps of other weights.
         """
         dataset: Dataset[Sample]
+        run, options = member.run, sample_options(member.info)
         if split == "test":
-            path = self.run.test_predictions_path(epoch)
+            path = run.test_predictions_path(member.epoch)
             files = find_challenge_images(DataFolder(data_dir).images_dir("test"))
             ids = [file.id for file in files]
-            dataset = TestDataset(files, sample_options(self.info))
+            dataset = TestDataset(files, options)
         else:
-            path = self.run.predictions_path(epoch)
-            images = load_labelled_images(data_dir, self.run.fold, debug=self.debug)
+            path = run.predictions_path(member.epoch)
+            images = load_labelled_images(data_dir, run.fold, debug=self.debug)
             ids = [record.patient_id for record in images.valid]
-            dataset = ValidationDataset(images.valid, images.images_dir, sample_options(self.info))
+            dataset = ValidationDataset(images.valid, images.images_dir, options)
         if path.exists() and not self.overwrite:
             if self.weights_dir is not None:
                 raise InputError(f"{path}: is there already; --overwrite makes it again")
@@ -133,9 +124,28 @@ class Inference:
             if predictions.ids.tolist() != ids:
                 raise InputError(f"{path}: is of other images; --overwrite makes it again")
             return predictions, path
-        predictions = self.predict(dataset, epoch)
+        predictions = self.predict(dataset, [member], settings)
         predictions.save(path)
         return predictions, path
+
+    def find_weights(self, members: Sequence[Member]) -> list[Path]:
+        """Find the members' checkpoints: quickly, before the first is loaded or an image is read.
+
+        Raises:
+            InputError: one is missing.
+        """
+        return [checkpoint_path(m.run, m.epoch, self.weights_dir) for m in members]
+
+    def load_networks(self, members: Sequence[Member]) -> list[RetinaNet]:
+        """Build the members' networks with their weights.
+
+        Raises:
+            InputError: a checkpoint is missing, broken or of another experiment.
+        """
+        return [
+            load_network(member.info, load_checkpoint(path, member.run.model), path)
+            for member, path in zip(members, self.find_weights(members), strict=True)
+        ]
 
 
 def load_network(info: ModelInfo, checkpoint: Checkpoint, path: Path) -> RetinaNet:
@@ -166,35 +176,27 @@ def checkpoint_path(run: Run, epoch: int, weights_dir: Path | None) -> Path:
     return path
 
 
-def write_boxes(path: Path, predictions: Predictions, *, threshold: float, nms: float) -> None:
-    """Write a row for each box, in pixels of its file; an image without one has a row too.
-
-    Columns: file, x, y, width, height, score, and the probability of each class of the image.
-    """
-    with replaced_file(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*BOX_COLUMNS, *(f"P({name})" for name in CLASS_NAMES)])
-        for found in select_boxes(predictions, threshold=threshold, nms=nms):
-            probs = [f"{p:.4f}" for p in predictions.class_probs[found.image]]
-            name = str(predictions.ids[found.image])
-            for (x, y, x2, y2), score in zip(found.boxes_xyxy, found.scores, strict=True):
-                box = [f"{value:.1f}" for value in (x, y, x2 - x, y2 - y)]
-                writer.writerow([name, *box, f"{score:.4f}", *probs])
-            if not len(found.scores):
-                writer.writerow([name, *[""] * 5, *probs])
-
-
-def draw_files(
-    folder: Path,
-    files: Sequence[ImageFile],
-    predictions: Predictions,
-    dataset: TestDataset,
-    *,
-    threshold: float,
-    nms: float,
-) -> None:
-    """Draw the boxes over every image: PNG files named after the images."""
-    for i, file in enumerate(files):
-        image = dataset[i].image[0].numpy()
-        picture = draw_predictions(image, predictions, i, threshold=threshold, nms=nms)
-        save_picture(folder / f"{file.id.replace('/', '_')}.png", picture)
+def _describe(members: Sequence[Member], settings: Postprocess, *, hflip: bool) -> dict[str, Any]:
+    """Say where predictions come from; of one network alone the same as after its training."""
+    first = members[0]
+    header = prediction_header(first.run, first.info, first.epoch)
+    header["postprocess"] = asdict(settings)
+    if len(members) == 1 and not hflip:
+        return header
+    total = sum(member.weight for member in members)
+    described = [
+        {
+            "model": member.run.model,
+            "tag": member.run.tag,
+            "fold": member.run.fold,
+            "epoch": member.epoch,
+            "weight": member.weight / total,
+        }
+        for member in members
+    ]
+    return header | {
+        "model": "+".join(dict.fromkeys(member.run.model for member in members)),
+        "fold": None,
+        "epoch": None,
+        "ensemble": {"members": described, "hflip": hflip},
+    }

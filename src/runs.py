@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +33,7 @@ class Run:
     @property
     def name(self) -> str:
         """Return the folder's name: `<model>[_<tag>]_fold_<k>`."""
-        tag = f"_{self.tag}" if self.tag else ""
-        return f"{self.model.replace('/', '-')}{tag}_fold_{self.fold}"
+        return f"{_name_models([self])}_fold_{self.fold}"
 
     @property
     def dir(self) -> Path:
@@ -62,11 +63,6 @@ class Run:
     def pics_dir(self) -> Path:
         return self.dir / "pics"
 
-    @property
-    def ensemble_dir(self) -> Path:
-        """Return the folder of what several folds find together."""
-        return self.output_dir / f"{self.name.removesuffix(f'_fold_{self.fold}')}_ensemble"
-
     def checkpoint_path(self, epoch: int) -> Path:
         return self.dir / "checkpoints" / f"{epoch:03}.pt"
 
@@ -88,6 +84,31 @@ class Run:
         return numbered_files(self.dir / "predictions", ".npz")
 
 
+def ensemble_dir(runs: Sequence[Run]) -> Path:
+    """Return the folder of what runs find together: `<model>[+<model>...][_<tag>]_ensemble`."""
+    return runs[0].output_dir / f"{_name_models(runs)}_ensemble"
+
+
+def check_owner(run: Run) -> None:
+    """Make sure that a run's folder, if it is there, is not another run's of the same name.
+
+    Experiment `X` with tag `Y` and experiment `X_Y` share a name.
+
+    Raises:
+        InputError: the folder's experiment.json names another experiment or tag.
+    """
+    try:
+        owner = json.loads(run.experiment_path.read_text(encoding="utf-8"))
+        model, tag = owner["model"], owner["tag"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return  # nothing is known of the owner
+    if (model, tag) != (run.model, run.tag):
+        raise InputError(
+            f"{run.dir}: belongs to --model {model}{f' --run {tag}' if tag else ''}; take another "
+            f"--run for {run.model}"
+        )
+
+
 def check_tag(tag: str) -> str:
     """Return `tag` if it can be part of a folder's name.
 
@@ -104,3 +125,9 @@ def numbered_files(folder: Path, suffix: str) -> list[int]:
     return sorted(
         int(path.stem) for path in folder.glob(f"[0-9][0-9][0-9]*{suffix}") if path.stem.isdigit()
     )
+
+
+def _name_models(runs: Sequence[Run]) -> str:
+    """Join the experiments' names, each once, and the tag of the first."""
+    models = "+".join(dict.fromkeys(run.model.replace("/", "-") for run in runs))
+    return f"{models}_{runs[0].tag}" if runs[0].tag else models

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from src.metric import Boxes, FloatArray, IntArray, iou
 from src.predictions import Predictions
+from src.presets import Postprocess
 
 SCORE_FACTOR = 5.0  # the original release
 CATEGORY_FACTOR = 10.0  # the second place
 NOT_NORMAL_WEIGHT = 0.1  # of that class in an image's category; the second place
-GATES = ("score", "score_category", "sqrt_score_category")
 MAX_PADDED = 4_000_000  # numbers in one padded table: keeps memory below 100 MB
 
 
@@ -23,7 +23,8 @@ class SelectedBoxes(NamedTuple):
 
     Attributes:
         image: its index in the predictions.
-        boxes_xyxy: (N, 4) float64, pixels of the image's file.
+        boxes_xyxy: (N, 4) float64, pixels of the network input;
+            `Predictions.in_file_pixels` carries them to the file.
         scores: (N,) descending.
     """
 
@@ -32,40 +33,26 @@ class SelectedBoxes(NamedTuple):
     scores: NDArray[np.float32]
 
 
-def select_boxes(
-    predictions: Predictions,
-    *,
-    threshold: float,
-    nms: float,
-    gate: str = "score",
-    shrink: float = 1.0,
-) -> Iterator[SelectedBoxes]:
-    """Choose the boxes that count, image after image.
-
-    Args:
-        threshold: a box counts when its gate (score x 5) is greater.
-        nms: IoU over which the weaker of two boxes is dropped.
-        gate: what is compared with the threshold; see `gate_scores`.
-        shrink: factor on the sides of every box, about its centre, after the suppression.
-    """
-    kept = suppress_at(predictions, [nms])[0] & (gate_scores(predictions, gate) > threshold)
+def select_boxes(predictions: Predictions, settings: Postprocess) -> Iterator[SelectedBoxes]:
+    """Choose the boxes that count, image after image."""
+    kept = suppress_at(predictions, [settings.nms])[0]
+    kept &= gate_scores(predictions, settings.gate) > settings.threshold
     for image in range(len(predictions)):
         rows = predictions.candidates_of(image)
         boxes = predictions.boxes_xyxy[rows][kept[rows]].astype(np.float64)
-        if shrink != 1.0:
-            xywh = shrink_boxes(to_xywh(boxes), shrink)
+        if settings.shrink != 1.0:
+            xywh = shrink_boxes(to_xywh(boxes), settings.shrink)
             boxes = np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]])
-        in_file = predictions.in_file_pixels(image, boxes)
-        yield SelectedBoxes(image, in_file, predictions.scores[rows][kept[rows]])
+        yield SelectedBoxes(image, boxes, predictions.scores[rows][kept[rows]])
 
 
 def gate_scores(predictions: Predictions, gate: str) -> FloatArray:
     """Compute what is compared with the score threshold, for every candidate.
 
     Args:
-        gate: "score": score x 5, the original release; "score_category": score x category x 10,
-            and "sqrt_score_category": sqrt(score x category) x 5, the second place, where category
-            = P(opacity) + .1 P(not normal) of the image.
+        gate: one of `presets.GATES`. "score": score x 5, the original release; "score_category":
+            score x category x 10, and "sqrt_score_category": sqrt(score x category) x 5, the second
+            place, where category = P(opacity) + .1 P(not normal) of the image.
 
     Returns:
         (K,), in the order of the candidates, descending within each image.

@@ -1,6 +1,6 @@
 """Kaggle's submission file: write it from predictions, check it, describe it; command line.
 
-python src/submission.py write predictions.npz --out submission.csv --threshold 0.3
+python src/submission.py write predictions.npz --out submission.csv --postprocess second-place
 python src/submission.py check submission.csv --sample stage_2_sample_submission.csv
 python src/submission.py stats submission.csv --data-dir data
 """
@@ -15,21 +15,14 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 import argparse
 import csv
-import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from src.arguments import add_postprocess_flags, postprocess_flags
 from src.errors import CommandParser, report_errors
-from src.submission_format import (
-    HEADER,
-    IMAGE_SIZE,
-    Fault,
-    Submission,
-    SubmissionError,
-    parse_submission,
-    show,
-)
+from src.presets import Postprocess, choose_postprocess
+from src.submission_check import check_ids, check_submission, read_sample_ids
+from src.submission_format import HEADER, IMAGE_SIZE, SubmissionError
 
 if TYPE_CHECKING:  # `--help` waits for nothing
     import numpy as np
@@ -38,31 +31,17 @@ if TYPE_CHECKING:  # `--help` waits for nothing
     from src.predictions import Predictions
 
 
-def prediction_strings(
-    predictions: Predictions,
-    *,
-    threshold: float,
-    nms: float,
-    gate: str = "score",
-    shrink: float = 1.0,
-) -> dict[str, str]:
-    """Write out the boxes of every image: `confidence x y width height` repeated.
-
-    Args:
-        threshold: a box counts when its gate (score x 5) is greater.
-        nms: IoU over which a weaker box is dropped.
-        gate: what meets the threshold; see `src.selection.gate_scores`.
-        shrink: factor on each side of a box, about its centre, after the suppression.
+def prediction_strings(predictions: Predictions, settings: Postprocess) -> dict[str, str]:
+    """Write out the boxes of every image that count: `confidence x y width height` repeated.
 
     Returns:
         patientId -> string, empty for an image without boxes; pixels of the image's file.
     """
     from src.selection import select_boxes
 
-    selected = select_boxes(predictions, threshold=threshold, nms=nms, gate=gate, shrink=shrink)
     return {
-        str(predictions.ids[chosen.image]): _format(chosen.boxes_xyxy, chosen.scores)
-        for chosen in selected
+        str(predictions.ids[image]): _format(predictions.in_file_pixels(image, boxes), scores)
+        for image, boxes, scores in select_boxes(predictions, settings)
     }
 
 
@@ -81,71 +60,36 @@ def write_submission(path: Path, strings: Mapping[str, str], order: Iterable[str
         writer.writerows((patient, strings[patient]) for patient in order)
 
 
-def read_sample_ids(path: Path) -> list[str]:
-    """Read the patients that a submission must hold, in their order.
-
-    Raises:
-        SubmissionError: the sample submission is missing or wrong.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SubmissionError(f"{path}: cannot be read: {error}") from error
-    if not rows or not set(HEADER) <= set(rows[0]):
-        raise SubmissionError(f"{path}: needs rows with the columns {', '.join(HEADER)}")
-    ids = [row[HEADER[0]] for row in rows]
-    if len(set(ids)) < len(ids):
-        twice = next(patient for patient, count in Counter(ids).items() if count > 1)
-        raise SubmissionError(f"{path}: names patient {twice} more than once")
-    return ids
-
-
-def check_ids(found: Sequence[str], expected: Sequence[str], path: Path) -> None:
-    """Compare the images at hand with those of the sample submission.
-
-    Raises:
-        SubmissionError: they are not the same; the first of each kind is named.
-    """
-    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-    for patients, what in ((missing, "have no image"), (extra, "are not listed there")):
-        if patients:
-            raise SubmissionError(
-                f"{path}: {len(patients)} patients {what}, the first is {patients[0]}"
-            )
-
-
-def check_submission(
-    path: Path, sample_path: Path | None = None, *, image_size: int = IMAGE_SIZE
-) -> Submission:
-    """Hold a submission against the form and the sample submission.
+def save_submission(
+    path: Path,
+    predictions: Predictions,
+    predictions_path: Path,
+    settings: Postprocess,
+    *,
+    sample_path: Path | None = None,
+) -> int:
+    """Write the submission of some predictions, and beside it (.json) where it comes from.
 
     Args:
-        sample_path: whose patients the submission must have, in any order; None asks nothing.
-        image_size: pixels along each side of every image.
+        predictions_path: their file.
+        sample_path: a sample submission, for the order of the rows.
 
     Returns:
-        What could be read, with all faults in the order of the lines, missing rows last.
+        How many images have boxes.
 
     Raises:
-        SubmissionError: a file is missing, or the sample is wrong.
+        SubmissionError: the sample is wrong, or names other patients.
     """
-    submission = parse_submission(path, image_size=image_size)
+    from src.provenance import write_provenance
+
+    strings = prediction_strings(predictions, settings)
+    order = list(strings)
     if sample_path is not None:
-        submission.faults += _compare_patients(submission, sample_path)
-        submission.faults.sort(key=lambda fault: math.inf if fault.line is None else fault.line)
-    return submission
-
-
-def _compare_patients(submission: Submission, sample_path: Path) -> Iterator[Fault]:
-    expected = read_sample_ids(sample_path)
-    known = set(expected)
-    for patient, line in submission.lines.items():
-        if patient not in known:
-            yield Fault(line, f"patient {show(patient)} is not in {sample_path}")
-    for line, patient in enumerate(expected, start=2):
-        if patient not in submission.lines:
-            yield Fault(None, f"patient {patient} is missing, line {line} of {sample_path}")
+        order = read_sample_ids(sample_path)
+        check_ids(list(strings), order, sample_path)
+    write_submission(path, strings, order)
+    write_provenance(path, predictions, predictions_path, settings)
+    return sum(map(bool, strings.values()))
 
 
 def _format(boxes_xyxy: NDArray[np.float64], scores: NDArray[np.float32]) -> str:
@@ -157,20 +101,33 @@ def _format(boxes_xyxy: NDArray[np.float64], scores: NDArray[np.float32]) -> str
 
 def _write(arguments: argparse.Namespace) -> None:
     from src.predictions import load_predictions
-    from src.selection import GATES
 
-    if arguments.gate not in GATES:
-        raise SubmissionError(f"unknown gate {arguments.gate!r}; one of {', '.join(GATES)}")
-    predictions = load_predictions(arguments.predictions)
-    chosen = {name: getattr(arguments, name) for name in ("threshold", "nms", "gate", "shrink")}
-    strings = prediction_strings(predictions, **chosen)
-    order = list(strings)
-    if arguments.sample is not None:
-        order = read_sample_ids(arguments.sample)
-        check_ids(list(strings), order, arguments.sample)
-    write_submission(arguments.out, strings, order)
-    n_with_boxes = sum(map(bool, strings.values()))
-    print(f"{len(strings)} images, {n_with_boxes} with boxes\n{arguments.out}")
+    path = arguments.predictions
+    if arguments.out.suffix == ".json":  # the name of what is written beside
+        raise SubmissionError(f"{arguments.out}: a submission is a CSV file")
+    predictions = load_predictions(path)
+    settings = _settings(arguments, predictions)
+    n_with_boxes = save_submission(
+        arguments.out, predictions, path, settings, sample_path=arguments.sample
+    )
+    print(f"{len(predictions)} images, {n_with_boxes} with boxes\n{arguments.out}")
+
+
+def _settings(arguments: argparse.Namespace, predictions: Predictions) -> Postprocess:
+    """Join the flags with how the sizes were combined when the images were predicted."""
+    from src.provenance import stored_sizes
+
+    settings = choose_postprocess(
+        arguments.postprocess,
+        postprocess_flags(arguments) | stored_sizes(predictions.header),
+        combines="ensemble" in predictions.header,
+    )
+    if settings.threshold_is_open:
+        raise SubmissionError(
+            f"--postprocess {settings.preset} takes the threshold from check_metric: "
+            f"say it here by --threshold"
+        )
+    return settings
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -205,12 +162,7 @@ def _parse_arguments() -> argparse.Namespace:
     add = write.add_argument
     add("predictions", type=Path, help="an .npz file from the folder predictions/ of a run")
     add("--out", type=Path, required=True, help="the submission, a CSV file")
-    add("--threshold", type=float, required=True, help="a box counts when its gate is greater")
-    add("--nms", type=_share, default=0.05, help="IoU over which the weaker of two boxes goes")
-    add("--gate", default="score", help="what meets the threshold: score, score_category, "
-        "sqrt_score_category")  # fmt: skip
-    add("--shrink", type=_factor, default=1.0, help="factor on the boxes' sides; the second place "
-        "took 0.875")  # fmt: skip
+    add_postprocess_flags(write)
     add("--sample", type=Path, help="sample submission: its patients, in its order")
 
     check = actions.add_parser("check", help="list every fault of a submission")
@@ -224,20 +176,6 @@ def _parse_arguments() -> argparse.Namespace:
     stats.add_argument("submission", type=Path, help="a CSV file")
     stats.add_argument("--data-dir", type=Path, help="show its training boxes beside")
     return parser.parse_args()
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
-def _factor(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return value
 
 
 def _pixels(text: str) -> int:

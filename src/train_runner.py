@@ -16,7 +16,6 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 import argparse
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import config
@@ -24,19 +23,11 @@ from src.arguments import parse_arguments
 from src.errors import InputError, report_errors
 from src.machine import tune_process
 from src.models import ModelInfo, get_model_info
-from src.runs import DEBUG_TAG, Run, check_tag
+from src.runs import DEBUG_TAG, Run, check_owner, check_tag
 
 if TYPE_CHECKING:  # what an action needs is imported when it runs: `--help` waits for nothing
-    from collections.abc import Sequence
-
-    from src.acceleration import Acceleration
-    from src.datasets.annotations import Record
-    from src.datasets.image_files import ImageFile
     from src.distributed import Processes
-    from src.inference import Inference
     from src.training import Training
-
-DEFAULT_THRESHOLD = 0.3  # on score x 5, where no scores were saved; the second place's default
 
 
 def main() -> None:
@@ -51,6 +42,7 @@ def main() -> None:
         if arguments.debug:
             tag = f"{tag}_{DEBUG_TAG}" if tag else DEBUG_TAG
         run = Run(arguments.model, arguments.fold, tag, arguments.output_dir)
+        check_owner(run)
         actions = {
             "train": train,
             "check_metric": check_metric,
@@ -132,12 +124,13 @@ def train(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
 def _make_training(
     run: Run, info: ModelInfo, arguments: argparse.Namespace, processes: Processes
 ) -> Training:
+    from src.choices import choose_acceleration
     from src.datasets.loaders import load_labelled_images
     from src.inference import checkpoint_path
     from src.retinanet.encoders.weights import find_weights
     from src.training import Training, TrainingOptions
 
-    acceleration = _choose_acceleration(arguments)
+    acceleration = choose_acceleration(arguments)
     images = load_labelled_images(arguments.data_dir, run.fold, debug=arguments.debug)
     weights_path = None
     if arguments.from_epoch:
@@ -164,32 +157,18 @@ def _make_training(
     return Training(run, info, images, options)
 
 
-def _choose_acceleration(arguments: argparse.Namespace) -> Acceleration:
-    from src.acceleration import (
-        Acceleration,
-        choose_device,
-        choose_precision,
-        set_global_switches,
-    )
-
-    device = choose_device(arguments.device)
-    set_global_switches(deterministic=arguments.deterministic)
-    return Acceleration(
-        device=device,
-        precision=choose_precision(arguments.precision, device),
-        compiles=arguments.compile,
-        recomputes_encoder=arguments.checkpoint_encoder,
-    )
-
-
 def check_metric(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     """Score the saved predictions at the paper's thresholds; save and show the table."""
+    from src.choices import choose_epochs, choose_settings
     from src.scores import sweep_run
+    from src.sweep import Grid
     from src.visualizations.figures import save_figure
     from src.visualizations.plot_sweep import plot_sweep
 
-    epochs = _chosen_epochs(arguments, run.epochs_with_predictions(), run)
-    sweep = sweep_run(run.dir, epochs, nms=(arguments.nms,))
+    epochs = choose_epochs(arguments, run.epochs_with_predictions(), run)
+    settings = choose_settings(arguments)
+    grid = Grid(gates=(settings.gate,), shrinks=(settings.shrink,), nms=(settings.nms,))
+    sweep = sweep_run(run.dir, epochs, grid)
     sweep.save(run.scores_path)
     table = sweep.table().pivot(index="epoch", columns="threshold", values="score")
     print(table.to_string(float_format="%.3f"))
@@ -203,189 +182,20 @@ def check_metric(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> No
 
 def generate_predictions(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     """Predict the validation fold, the test images or other files; write .npz and CSV."""
-    from src.datasets.annotations import DataFolder
-    from src.submission import check_ids, prediction_strings, read_sample_ids, write_submission
+    from src.choices import asks_for_ensemble
+    from src.prediction_actions import predict_files, predict_split
 
-    if arguments.folds or arguments.tta:
-        _predict_by_ensemble(run, info, arguments)
-        return
-    if arguments.input is not None:
-        _predict_files(run, info, arguments)
-        return
-    inference = _make_inference(run, info, arguments)
-    sample = DataFolder(arguments.data_dir).sample_submission_path
-    for epoch in _epochs_to_use(run, arguments):
-        predictions, path = inference.predict_split(arguments.split, arguments.data_dir, epoch)
-        threshold = _threshold(run, epoch, arguments.threshold)
-        strings = prediction_strings(predictions, threshold=threshold, nms=arguments.nms)
-        order = list(strings)
-        if arguments.split == "test" and sample.exists():
-            order = read_sample_ids(sample)
-            check_ids(list(strings), order, sample)
-        submission = run.submission_path(arguments.split, epoch)
-        write_submission(submission, strings, order)
-        n_with_boxes = sum(bool(text) for text in strings.values())
-        print(
-            f"epoch {epoch}: {len(strings)} images, {n_with_boxes} with boxes at threshold "
-            f"{threshold:g}\n{path}\n{submission}"
-        )
-
-
-def _predict_files(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
-    """Predict the files of --input; write .npz, a row for each box, and pictures if asked."""
-    from src.datasets.test_dataset import TestDataset
-    from src.inference import draw_files, write_boxes
-    from src.training import sample_options
-
-    files = _input_files(arguments)
-    inference = _make_inference(run, info, arguments)
-    for epoch in _epochs_to_use(run, arguments):
-        predictions = inference.predict_files(files, epoch)
-        out_dir = arguments.out or run.dir / "inputs" / arguments.input.resolve().stem
-        out_dir = out_dir / f"{epoch:03}"
-        chosen = {"threshold": _threshold(run, epoch, arguments.threshold), "nms": arguments.nms}
-        predictions.save(out_dir / "predictions.npz")
-        write_boxes(out_dir / "boxes.csv", predictions, **chosen)
-        if arguments.overlays:
-            dataset = TestDataset(files, sample_options(info))
-            draw_files(out_dir / "overlays", files, predictions, dataset, **chosen)
-        print(f"epoch {epoch}: {len(files)} images at threshold {chosen['threshold']:g}\n{out_dir}")
-
-
-def _input_files(arguments: argparse.Namespace) -> list[ImageFile]:
-    """List the files of --input, without the unreadable ones where these may be skipped."""
-    from src.datasets.image_files import find_image_files, split_unreadable
-
-    files = find_image_files(arguments.input)
-    if not arguments.skip_unreadable:
-        return files
-    files, unreadable = split_unreadable(files, arguments.num_workers or 1)
-    for file in unreadable:
-        print(f"skipped: {file.cause}", file=sys.stderr)
-    if not files:
-        raise InputError(f"{arguments.input}: none of its {len(unreadable)} files is readable")
-    return files
-
-
-def _predict_by_ensemble(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
-    """Predict test images, or the files of --input, by several folds and epochs at once."""
-    from src.datasets.annotations import DataFolder
-    from src.datasets.image_files import find_challenge_images
-    from src.inference import EnsembleOptions, write_boxes
-    from src.submission import prediction_strings, write_submission
-
-    if arguments.input is None and arguments.split != "test":
-        raise InputError("--folds and --tta need --split test or --input: the folds of an "
-                         "ensemble have seen each other's validation images")  # fmt: skip
-    runs = [replace(run, fold=fold) for fold in arguments.folds or [run.fold]]
-    members = [(r.fold, epoch) for r in runs for epoch in _epochs_to_use(r, arguments)]
-    if arguments.input is None:
-        files = find_challenge_images(DataFolder(arguments.data_dir).images_dir("test"))
-        out_dir = run.ensemble_dir / "test"
+    if arguments.input is None and not asks_for_ensemble(arguments):
+        predict_split(run, info, arguments)
     else:
-        files = _input_files(arguments)
-        out_dir = run.ensemble_dir / arguments.input.resolve().stem
-    out_dir = arguments.out or out_dir
-    options = EnsembleOptions(
-        size_rule=arguments.combine, k=arguments.k, hflip=arguments.tta == "hflip"
-    )
-    inference = _make_inference(run, info, arguments)
-    predictions = inference.predict_by_ensemble(files, members, options)
-    threshold = DEFAULT_THRESHOLD if arguments.threshold is None else arguments.threshold
-    predictions.save(out_dir / "predictions.npz")
-    write_boxes(out_dir / "boxes.csv", predictions, threshold=threshold, nms=arguments.nms)
-    strings = prediction_strings(predictions, threshold=threshold, nms=arguments.nms)
-    write_submission(out_dir / "submission.csv", strings, strings)
-    print(f"{len(members)} members, {len(files)} images at threshold {threshold:g}\n{out_dir}")
+        predict_files(run, info, arguments)
 
 
 def test_model(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     """Draw true and found boxes over validation images."""
-    from src.datasets.detection_dataset import ValidationDataset
-    from src.datasets.loaders import load_labelled_images
-    from src.training import sample_options
-    from src.visualizations.overlays import contact_sheet, draw_predictions, save_picture
+    from src.prediction_actions import draw_validation
 
-    inference = _make_inference(run, info, arguments)
-    images = load_labelled_images(arguments.data_dir, run.fold, debug=arguments.debug)
-    records = _pick_images(images.valid, arguments.num_images)
-    dataset = ValidationDataset(records, images.images_dir, sample_options(info))
-    for epoch in _epochs_to_use(run, arguments):
-        predictions = inference.predict(dataset, epoch)
-        threshold = _threshold(run, epoch, arguments.threshold)
-        folder = run.pics_dir / f"{epoch:03}"
-        pictures = []
-        for i, record in enumerate(records):
-            image = dataset[i].image[0].numpy()
-            pictures.append(
-                draw_predictions(image, predictions, i, threshold=threshold, nms=arguments.nms)
-            )
-            save_picture(folder / f"{record.patient_id}.png", pictures[-1])
-        save_picture(folder / "overview.png", contact_sheet(pictures))
-        print(f"epoch {epoch}: {len(records)} pictures and overview.png\n{folder}")
-
-
-def _make_inference(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> Inference:
-    from src.inference import Inference
-
-    return Inference(
-        run=run,
-        info=info,
-        acceleration=_choose_acceleration(arguments),
-        n_workers=arguments.num_workers,
-        weights_dir=arguments.weights_dir,
-        debug=arguments.debug,
-        overwrite=arguments.overwrite,
-    )
-
-
-def _pick_images(records: Sequence[Record], n_images: int) -> list[Record]:
-    """Take two images with boxes for each one without, as far as there are."""
-    with_boxes = [record for record in records if len(record.boxes_xywh)]
-    without = [record for record in records if not len(record.boxes_xywh)]
-    n_without = max(n_images // 3, n_images - len(with_boxes))
-    return with_boxes[: n_images - min(n_without, len(without))] + without[:n_without]
-
-
-def _chosen_epochs(arguments: argparse.Namespace, saved: list[int], run: Run) -> list[int] | None:
-    """Return the epochs that the flags name, None where they name none."""
-    if arguments.epoch is not None:
-        return list(arguments.epoch)
-    if not arguments.from_epoch and arguments.num_epochs is None:
-        return None
-    stop = arguments.num_epochs or max(saved, default=0) + 1
-    epochs = [epoch for epoch in saved if arguments.from_epoch <= epoch < stop]
-    if not epochs:
-        raise InputError(f"{run.dir}: has no epoch from {arguments.from_epoch} to {stop - 1}")
-    return epochs
-
-
-def _epochs_to_use(run: Run, arguments: argparse.Namespace) -> list[int]:
-    """Take the epochs that the flags name, else the best one by check_metric, else the last."""
-    source = (
-        run if arguments.weights_dir is None else replace(run, output_dir=arguments.weights_dir)
-    )
-    saved = source.epochs_with_checkpoint()
-    epochs = _chosen_epochs(arguments, saved, source)
-    if epochs is not None:
-        return epochs
-    if run.scores_path.exists():
-        from src.scores import load_sweep
-
-        return [load_sweep(run.scores_path).best()["epoch"]]
-    if not saved:
-        raise InputError(f"{source.dir}: holds no checkpoints; --action train makes them")
-    return [saved[-1]]
-
-
-def _threshold(run: Run, epoch: int, given: float | None) -> float:
-    """Take the threshold from the flag, else the epoch's best by check_metric, else the default."""
-    if given is not None or not run.scores_path.exists():
-        return DEFAULT_THRESHOLD if given is None else given
-    from src.scores import load_sweep
-
-    sweep = load_sweep(run.scores_path)
-    return float(sweep.best(epoch)["threshold"]) if epoch in sweep.epochs else DEFAULT_THRESHOLD
+    draw_validation(run, info, arguments)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,6 +87,31 @@ def trained(phantoms, run_command, tmp_path_factory):
     script = ROOT / "src" / "train_runner.py"
     run_command(script, "--action", "train", *TRAINING, *folders, "--num-workers", "0")
     return Run("demo", 0, "", output_dir)
+
+
+@pytest.fixture(scope="session")
+def talkative(trained, tmp_path_factory):
+    """Return a folder of runs whose networks find boxes, unlike one that was trained so briefly.
+
+    They are demo and twin, an experiment yet to be made known, on folds 0 and 1, each with epochs
+    0 and 1 whose last layers are drawn at random.
+    """
+    import torch  # heavy, and most tests go without
+
+    from src.checkpoints import load_checkpoint
+
+    output_dir = tmp_path_factory.mktemp("talkative")
+    random = torch.Generator().manual_seed(0)
+    learned = load_checkpoint(trained.checkpoint_path(0), "demo")
+    for model, fold, epoch in product(("demo", "twin"), (0, 1), (0, 1)):
+        weights = dict(learned.model)
+        for name in ("class_head.output.weight", "box_head.output.weight",
+                     "global_head.linear.weight"):  # fmt: skip
+            weights[name] = 0.1 * torch.randn(weights[name].shape, generator=random)
+        weights["class_head.output.bias"] = weights["class_head.output.bias"] + 1.5
+        changed = replace(learned, experiment=model, epoch=epoch, model=weights)
+        changed.save(Run(model, fold, "", output_dir).checkpoint_path(epoch))
+    return output_dir
 
 
 @pytest.fixture(scope="session")

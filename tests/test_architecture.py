@@ -35,26 +35,44 @@ MAY_IMPORT = {
     | {"acceleration", "checkpoints", "datasets", "distributed", "engine", "experiments"}
     | {"history", "interruption", "learning", "models", "optimization", "predictions"}
     | {"retinanet", "runs"},
-    "selection": FOR_ALL | {"metric", "predictions"},
-    "scores": FOR_ALL | {"leaderboard", "metric", "predictions", "runs", "selection"},
-    "arguments": FOR_ALL | {"runs"},
-    "inference": FOR_ALL
-    | {"acceleration", "checkpoints", "datasets", "engine", "models", "predictions"}
-    | {"retinanet", "runs", "selection", "training", "visualizations"},
+    "presets": {"errors"},
+    "arguments": FOR_ALL | {"presets", "runs"},
+    "selection": FOR_ALL | {"metric", "predictions", "presets"},
+    "sweep": FOR_ALL | {"metric"},
+    "run_predictions": FOR_ALL | {"predictions", "runs", "sweep"},
+    "scores": FOR_ALL
+    | {"leaderboard", "metric", "predictions", "presets", "run_predictions", "runs", "selection"}
+    | {"sweep"},
+    "provenance": FOR_ALL | {"predictions", "presets"},
     "submission_format": {"errors"},
+    "submission_check": {"submission_format"},
     "submission_stats": FOR_ALL | {"datasets", "submission_format"},
     "submission": FOR_ALL
-    | {"predictions", "scores", "selection", "submission_format", "submission_stats"},
+    | {"arguments", "predictions", "presets", "provenance", "selection", "submission_check"}
+    | {"submission_format", "submission_stats"},
     "leaderboard": FOR_ALL | {"datasets", "metric", "submission_format"},
-    "diagnostics": FOR_ALL | {"metric", "predictions", "scores", "selection"},
+    "diagnostics": FOR_ALL
+    | {"metric", "predictions", "presets", "run_predictions", "selection", "sweep"},
     "baseline": FOR_ALL | {"datasets", "metric"},
     "visualizations": FOR_ALL
-    | {"datasets", "diagnostics", "history", "metric", "predictions", "runs"}
-    | {"scores", "selection"},
+    | {"datasets", "diagnostics", "history", "metric", "predictions", "presets"}
+    | {"run_predictions", "runs", "scores", "selection", "sweep"},
+    "members": FOR_ALL | {"models", "runs"},
+    "choices": FOR_ALL
+    | {"acceleration", "arguments", "members", "models", "presets", "runs", "sweep"},
+    "inference": FOR_ALL
+    | {"acceleration", "checkpoints", "datasets", "engine", "members", "models", "predictions"}
+    | {"presets", "retinanet", "runs", "training"},
+    "results": FOR_ALL
+    | {"datasets", "predictions", "presets", "provenance", "selection", "submission"}
+    | {"visualizations"},
+    "prediction_actions": FOR_ALL
+    | {"choices", "datasets", "inference", "members", "models", "presets", "results"}
+    | {"runs", "selection", "submission", "training", "visualizations"},
     "train_runner": FOR_ALL
-    | {"checkpoints", "datasets", "engine", "models", "predictions", "retinanet", "runs"}
-    | {"scores", "submission", "machine", "training", "visualizations"}
-    | {"acceleration", "arguments", "distributed", "experiments", "inference"},
+    | {"arguments", "choices", "datasets", "distributed", "experiments", "inference", "machine"}
+    | {"models", "prediction_actions", "retinanet", "runs", "scores", "sweep", "training"}
+    | {"visualizations"},
 }
 VAGUE_NAMES = {"utils", "helpers", "misc", "common", "util", "helper", "tools"}
 

@@ -136,6 +136,15 @@ def test_a_run_that_was_not_trained_is_refused(refused, data, tmp_path, action):
     refused(train_runner.main, *arguments, folders=(data, output), words=words)
 
 
+@pytest.mark.parametrize("action", ["train", "check_metric", "generate_predictions", "test_model"])
+def test_the_folder_of_another_run_is_refused(refused, data, output, action):
+    owner = Run("demo", 0, "", output)
+    owner.experiment_path.write_text('{"model": "dem", "tag": "o"}')
+    arguments = (*QUICK, "--data-dir", data, "--output-dir", output, "--action", action)
+    words = [str(owner.dir), "belongs to --model dem --run o", "another --run"]
+    refused(train_runner.main, *arguments, folders=(data, output), words=words)
+
+
 def test_training_from_an_unknown_epoch_is_refused(refused, data, output):
     arguments = (*QUICK, "--data-dir", data, "--output-dir", output, "--from-epoch", "9")
     words = ["008.pt", "no such checkpoint"]

@@ -15,7 +15,8 @@ from src.diagnostics import (
     reliability,
 )
 from src.predictions import Predictions
-from src.scores import ScoresError, sweep_run
+from src.scores import sweep_run
+from src.sweep import Grid, ScoresError
 from tests import oracles
 from tests.test_predictions import offsets_of, random_predictions
 
@@ -160,12 +161,12 @@ def run_dir(tmp_path):
         if epoch == 1:
             predictions = replace(predictions, boxes_xyxy=predictions.boxes_xyxy / 2)
         predictions.save(run_dir / "predictions" / f"{epoch:03}.npz")
-    sweep_run(run_dir, [0, 1], thresholds=(0.1, 2.0, 4.9)).save(run_dir / "scores.npz")
+    sweep_run(run_dir, [0, 1], Grid(thresholds=(0.1, 2.0, 4.9))).save(run_dir / "scores.npz")
     return run_dir
 
 
 def test_the_best_epoch_and_threshold_are_chosen(run_dir):
-    sweep = sweep_run(run_dir, [0, 1], thresholds=(0.1, 2.0, 4.9))
+    sweep = sweep_run(run_dir, [0, 1], Grid(thresholds=(0.1, 2.0, 4.9)))
     assert choose_setting(run_dir) == (0, sweep.best()["threshold"])
     assert choose_setting(run_dir, 1) == (1, sweep.best(1)["threshold"])
 
@@ -174,6 +175,11 @@ def test_without_scores_the_last_epoch_and_the_default_threshold_are_chosen(run_
     assert choose_setting(run_dir, 2) == (2, 0.3)
     (run_dir / "scores.npz").unlink()
     assert choose_setting(run_dir) == (2, 0.3)
+
+
+def test_a_threshold_of_another_gate_is_not_taken(run_dir):
+    sweep_run(run_dir, [0], Grid(gates=("score_category",))).save(run_dir / "scores.npz")
+    assert choose_setting(run_dir) == (0, 0.3)
 
 
 def test_predictions_without_truth_are_refused(run_dir):

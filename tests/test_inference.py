@@ -15,12 +15,12 @@ LOW = ("--threshold", "0.0001")
 
 
 @pytest.fixture
-def predict(call_main, trained, phantoms, tmp_path):
+def predict(call_main, talkative, phantoms, tmp_path):
     """Return a function that runs generate_predictions and gives back what it wrote."""
 
     def run(*flags, ok=True):
         out_dir = tmp_path / "out put"
-        folders = ("--data-dir", phantoms, "--output-dir", trained.output_dir, "--out", out_dir)
+        folders = ("--data-dir", phantoms, "--output-dir", talkative, "--out", out_dir)
         outcome = call_main(train_runner.main, *PREDICT, *folders, *flags)
         assert not ok or outcome.code == 0, outcome.err
         return outcome, out_dir
@@ -57,17 +57,7 @@ def test_boxes_are_in_the_pixels_of_each_file(predict, tmp_path):
     predictions = load_predictions(out_dir / "001" / "predictions.npz")
     assert predictions.image_sizes.tolist() == [[300, 900]]
     assert all(x + w <= 900.1 and y + h <= 300.1 for x, y, w, h in boxes)
-
-
-def test_results_do_not_depend_on_batch_size_or_workers(predict, phantoms):
-    images = phantoms / "stage_2_train_images"
-    found = []
-    for flags in (("--batch-size", "1"), ("--batch-size", "7", "--num-workers", "2")):
-        _, out_dir = predict("--input", images, "--epoch", "1", *flags)
-        found.append(load_predictions(out_dir / "001" / "predictions.npz"))
-    assert found[0].ids.tolist() == found[1].ids.tolist()
-    np.testing.assert_allclose(found[0].class_probs, found[1].class_probs, atol=1e-5)
-    np.testing.assert_allclose(found[0].scores, found[1].scores, atol=1e-5)
+    assert max(x + w for x, _, w, _ in boxes) > 600
 
 
 def test_a_file_that_is_no_radiograph_is_named(predict, phantoms, tmp_path):
@@ -86,23 +76,31 @@ def test_a_file_that_is_no_radiograph_is_named(predict, phantoms, tmp_path):
     assert load_predictions(out_dir / "001" / "predictions.npz").ids.tolist() == ["x.dcm"]
 
 
-def test_an_ensemble_of_one_gives_what_the_model_gives(predict, phantoms):
-    images = phantoms / "stage_2_test_images"
-    _, out_dir = predict("--input", images, "--epoch", "1", *LOW)
-    alone = (out_dir / "001" / "boxes.csv").read_text()
-    _, out_dir = predict("--input", images, "--epoch", "1", "--folds", "0", *LOW)
-    assert (out_dir / "boxes.csv").read_text() == alone
-
-
-def test_an_ensemble_joins_epochs_and_says_so(predict):
-    outcome, out_dir = predict(
-        "--split", "test", "--folds", "0", "--epoch", "0", "1", "--tta", "hflip"
-    )
-    assert "2 members" in outcome.out
+def test_the_test_images_are_predicted_by_an_ensemble_with_mirrored_views(predict):
+    outcome, out_dir = predict("--split", "test", "--epoch", "0", "1", "--tta", "hflip")
+    assert "2 members: 3 images" in outcome.out
     described = load_predictions(out_dir / "predictions.npz").header["ensemble"]
-    assert described["members"] == [[0, 0], [0, 1]]
+    assert [(m["fold"], m["epoch"]) for m in described["members"]] == [(0, 0), (0, 1)]
     assert described["hflip"] is True
     assert len(rows_of(out_dir / "submission.csv")) == 3
+
+
+def test_files_named_after_patients_become_a_submission(predict, phantoms, tmp_path):
+    _, out_dir = predict("--input", phantoms / "stage_2_test_images", "--epoch", "1", *LOW)
+    strings = {r["patientId"]: r["PredictionString"] for r in
+               rows_of(out_dir / "001" / "submission.csv")}  # fmt: skip
+    boxes: dict[str, list[str]] = {name: [] for name in strings}
+    for row in rows_of(out_dir / "001" / "boxes.csv"):
+        boxes[row["file"]] += [row[c] for c in ("score", "x", "y", "width", "height")]
+    assert strings == {name: " ".join(numbers) for name, numbers in boxes.items()}
+    assert any(strings.values())
+
+
+def test_files_of_other_names_become_no_submission(predict, tmp_path):
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((300, 300), 90, np.uint8))
+    _, out_dir = predict("--input", tmp_path / "grey.png", "--epoch", "1")
+    written = {path.name for path in (out_dir / "001").iterdir()}
+    assert written == {"predictions.npz", "boxes.csv", "boxes.json"}
 
 
 @pytest.mark.parametrize(
@@ -112,6 +110,8 @@ def test_an_ensemble_joins_epochs_and_says_so(predict):
         (("--split", "test", "--folds", "0", "3", "--epoch", "1"), "no such checkpoint"),
         (("--split", "test", "--folds", "7"), "folds 0 to 3"),
         (("--input", "nowhere", "--epoch", "1"), "no such file or folder"),
+        (("--input", "nowhere", "--epoch", "1", "5"), "005.pt: no such checkpoint"),
+        (("--split", "test", "--epoch", "1"), "--out needs --input or an ensemble"),
     ],
 )
 def test_what_cannot_be_predicted_is_refused_in_one_line(predict, flags, cause):

@@ -7,7 +7,8 @@ import pytest
 
 from src import scores
 from src.predictions import PredictionsError, join_predictions
-from src.scores import ScoresError, load_sweep, sweep_epoch, sweep_pooled, sweep_run
+from src.scores import sweep_epoch, sweep_pooled, sweep_run
+from src.sweep import ScoresError, load_sweep
 from tests.test_predictions import random_predictions
 from tests.test_scores import make_sweep
 

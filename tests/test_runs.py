@@ -1,9 +1,12 @@
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from src.errors import InputError
-from src.runs import Run, check_tag
+from src.files import write_json
+from src.runs import Run, check_owner, check_tag, ensemble_dir
 
 RUN = Run("resnet50_512", 2, "", Path("output"))
 
@@ -34,6 +37,39 @@ def test_run_keeps_a_slash_out_of_its_folder():
 )
 def test_run_lays_its_files_where_the_design_says(path, expected):
     assert path == Path("output/resnet50_512_fold_2") / expected
+
+
+def test_an_ensemble_has_a_folder_by_its_models_and_tag():
+    folds = [Run("resnet50_512", fold, "", Path("output")) for fold in range(4)]
+    assert ensemble_dir(folds) == Path("output/resnet50_512_ensemble")
+    models = [Run(model, fold, "long", Path("output")) for model in ("timm/x", "y") for fold in
+              range(2)]  # fmt: skip
+    assert ensemble_dir(models) == Path("output/timm-x+y_long_ensemble")
+
+
+@pytest.mark.parametrize(
+    ("run", "owner", "words"),
+    [
+        (Run("a", 0, "b", Path()), {"model": "a_b", "tag": ""}, "belongs to --model a_b; "),
+        (Run("a_b", 0, "", Path()), {"model": "a", "tag": "b"}, "to --model a --run b; "),
+        (Run("timm-x", 0, "", Path()), {"model": "timm/x", "tag": ""}, "to --model timm/x; "),
+    ],
+)
+def test_the_folder_of_another_run_of_the_same_name_is_refused(tmp_path, run, owner, words):
+    run = replace(run, output_dir=tmp_path)
+    write_json(run.experiment_path, owner)
+    with pytest.raises(InputError, match=re.escape(f"{run.dir}: ")) as caught:
+        check_owner(run)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"model": "a", "tag": "b"}'])
+def test_a_folder_of_its_own_or_of_nobody_is_taken(tmp_path, content):
+    run = Run("a", 0, "b", tmp_path)
+    if content is not None:
+        run.dir.mkdir()
+        run.experiment_path.write_text(content)
+    check_owner(run)
 
 
 @pytest.mark.parametrize("tag", ["", "a", "b-2", "1.5_x"])

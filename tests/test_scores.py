@@ -9,17 +9,10 @@ import pytest
 
 from src.datasets.annotations import IMAGE_SIZE, read_label_files
 from src.predictions import Predictions
-from src.scores import (
-    AXES,
-    SCORE_THRESHOLDS,
-    ScoresError,
-    Sweep,
-    load_sweep,
-    main,
-    sweep_epoch,
-    sweep_run,
-)
-from src.selection import GATES, gate_scores, shrink_boxes, suppress_at
+from src.presets import GATES
+from src.scores import main, sweep_epoch, sweep_run
+from src.selection import gate_scores, shrink_boxes, suppress_at
+from src.sweep import AXES, SCORE_THRESHOLDS, Grid, ScoresError, Sweep, load_sweep, saved_threshold
 from tests import oracles
 from tests.paths import ROOT, shared
 from tests.test_predictions import Exploit, offsets_of, random_predictions
@@ -75,7 +68,8 @@ def save_run(folder, *epochs):
 def test_sweep_epoch_equals_the_plain_loops(seed):
     predictions = random_predictions(seed, n_images=20)
     shrinks, nms = (1.0, 0.875), (0.05, 0.4)
-    fast = sweep_epoch(predictions, thresholds=THRESHOLDS, nms=nms, shrinks=shrinks, gates=GATES)
+    grid = Grid(thresholds=THRESHOLDS, nms=nms, shrinks=shrinks, gates=GATES)
+    fast = sweep_epoch(predictions, grid)
     slow = [
         [[[plain_score(predictions, g, s, n, t) for t in THRESHOLDS] for n in nms] for s in shrinks]
         for g in GATES
@@ -105,7 +99,7 @@ def test_a_perfect_detector_scores_one_on_the_real_labels():
         header={"img_size": IMAGE_SIZE},
     )
     # Real boxes overlap here and there, so nothing may be suppressed.
-    score = sweep_epoch(predictions, thresholds=[0.3], nms=[1.0]).item()
+    score = sweep_epoch(predictions, Grid(thresholds=(0.3,), nms=(1.0,))).item()
     assert score == pytest.approx(1.0, abs=1e-12)
     assert len(boxes) == 9555
 
@@ -198,6 +192,14 @@ def test_sweep_writes_a_tidy_table_beside(tmp_path):
     assert row["score"].item() == 0.3
 
 
+def test_a_saved_threshold_is_the_best_of_its_epoch_and_gate(tmp_path):
+    path = tmp_path / "scores.npz"
+    assert saved_threshold(path, 0, "score") is None
+    make_sweep([[0.1, 0.2], [0.4, 0.3]]).save(path)
+    assert [saved_threshold(path, epoch, "score") for epoch in (0, 1, 2)] == [0.3, 0.1, None]
+    assert saved_threshold(path, 0, "score_category") is None
+
+
 def test_a_scores_file_that_is_something_else_is_refused(tmp_path):
     path = tmp_path / "scores.npz"
     with pytest.raises(ScoresError, match="no such scores file"):
@@ -255,11 +257,12 @@ def test_pickled_code_in_a_scores_file_does_not_run(tmp_path):
 
 
 def test_sweep_run_scores_the_saved_epochs_in_order(tmp_path):
-    sweep = sweep_run(save_run(tmp_path, 10, 2, 3), thresholds=THRESHOLDS)
+    grid = Grid(thresholds=THRESHOLDS)
+    sweep = sweep_run(save_run(tmp_path, 10, 2, 3), grid=grid)
     assert sweep.epochs == (2, 3, 10)
     assert sweep.header == {"model": "demo", "fold": 0, "tag": ""}
     for i, epoch in enumerate(sweep.epochs):
-        single = sweep_epoch(random_predictions(epoch), thresholds=THRESHOLDS)
+        single = sweep_epoch(random_predictions(epoch), grid)
         np.testing.assert_array_equal(sweep.scores[i], single)
 
 

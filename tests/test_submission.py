@@ -1,11 +1,13 @@
+import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from src import submission
 from src.predictions import Predictions
+from src.presets import Postprocess
 from src.selection import shrink_boxes
 from src.submission import (
     SubmissionError,
@@ -41,7 +43,7 @@ def three_boxes(image_sizes=((1024, 1024), (1024, 1024)), scores=(0.9, 0.8, 0.12
 
 
 def strings_of(predictions, *, threshold=0.0, nms=1.0):
-    return prediction_strings(predictions, threshold=threshold, nms=nms)
+    return prediction_strings(predictions, Postprocess(threshold=threshold, nms=nms))
 
 
 def test_a_string_holds_confidence_x_y_width_height_of_each_box():
@@ -74,7 +76,7 @@ def test_the_weaker_of_two_overlapping_boxes_goes():
 
 def test_strings_agree_with_the_plain_loops():
     predictions = random_predictions(2, n_images=20)
-    strings = prediction_strings(predictions, threshold=1.0, nms=0.05)
+    strings = prediction_strings(predictions, Postprocess(threshold=1.0))
     assert list(strings) == predictions.ids.tolist()
     for image, patient in enumerate(predictions.ids):
         rows = predictions.candidates_of(image)
@@ -90,7 +92,9 @@ def test_strings_agree_with_the_plain_loops():
 
 def test_every_string_is_in_the_format_of_the_challenge():
     box = r"[01]\.\d{4}( \d+\.\d){4}"
-    for text in prediction_strings(random_predictions(), threshold=0.0, nms=0.5).values():
+    for text in prediction_strings(
+        random_predictions(), Postprocess(threshold=0.0, nms=0.5)
+    ).values():
         assert text == "" or re.fullmatch(f"{box}( {box})*", text)
 
 
@@ -145,19 +149,20 @@ def test_images_that_the_sample_does_not_list_are_counted_and_named(tmp_path):
 
 def test_a_gate_can_be_chosen():
     predictions = replace(three_boxes(), class_probs=np.array([[0, 0.9, 0.1]] * 2, np.float32))
-    strings = prediction_strings(predictions, threshold=0.5, nms=0.05, gate="score_category")
+    strings = prediction_strings(predictions, Postprocess(threshold=0.5, gate="score_category"))
     assert strings["first"].split()[0::5] == ["0.9000"]  # .9 x .1 x 10 > .5; .12 x .1 x 10 < .5
 
 
 def test_a_shrunk_box_keeps_its_centre():
-    text = prediction_strings(three_boxes(((192, 192),) * 2), threshold=0.0, nms=0.5, shrink=0.5)
+    settings = Postprocess(threshold=0.0, nms=0.5, shrink=0.5)
+    text = prediction_strings(three_boxes(((192, 192),) * 2), settings)
     assert text["first"].split()[:5] == ["0.9000", "24.0", "48.0", "16.0", "32.0"]
 
 
 def test_shrinking_is_that_of_the_sweep_in_every_image():
     predictions = random_predictions(3)
     full = strings_of(predictions, nms=0.05)
-    shrunk = prediction_strings(predictions, threshold=0.0, nms=0.05, shrink=0.875)
+    shrunk = prediction_strings(predictions, Postprocess(threshold=0.0, shrink=0.875))
     for patient, text in full.items():
         boxes = np.array(text.split(), float).reshape(-1, 5)
         found = np.array(shrunk[patient].split(), float).reshape(-1, 5)
@@ -386,7 +391,9 @@ def test_check_submission_takes_what_was_written(tmp_path):
     predictions = random_predictions(5, n_images=40)
     path = tmp_path / "own.csv"
     for shrink in (1.0, 0.875):
-        strings = prediction_strings(predictions, threshold=0.0, nms=0.5, shrink=shrink)
+        strings = prediction_strings(
+            predictions, Postprocess(threshold=0.0, nms=0.5, shrink=shrink)
+        )
         write_submission(path, strings, strings)
         parsed = check_submission(path, path)
         assert parsed.faults == []
@@ -441,9 +448,8 @@ def test_write_makes_the_submission_of_saved_predictions(tmp_path, call_main):
         "--nms", "0.3", "--gate", "score_category", "--shrink", "0.875", "--sample", sample,
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
-    expected = prediction_strings(
-        predictions, threshold=1.5, nms=0.3, gate="score_category", shrink=0.875
-    )
+    settings = Postprocess(threshold=1.5, nms=0.3, gate="score_category", shrink=0.875)
+    expected = prediction_strings(predictions, settings)
     assert any(expected.values())
     rows = [line.split(",") for line in out.read_text().splitlines()[1:]]
     assert [row[0] for row in rows] == order
@@ -452,10 +458,62 @@ def test_write_makes_the_submission_of_saved_predictions(tmp_path, call_main):
     assert outcome.out == f"8 images, {n_with_boxes} with boxes\n{out}\n"
 
 
+def test_write_says_beside_where_the_submission_comes_from(tmp_path, call_main):
+    random_predictions(4, epoch=2).save(tmp_path / "p.npz")
+    out = tmp_path / "out" / "submission.csv"
+    arguments = ["write", tmp_path / "p.npz", "--out", out, "--threshold", "1.5", "--nms", "0.3"]
+    assert call_main(submission.main, *arguments).code == 0
+    content = json.loads((tmp_path / "out" / "submission.json").read_text())
+    assert content["predictions"] == "../p.npz"
+    assert content["members"][0]["epoch"] == 2
+    settings = Postprocess(threshold=1.5, threshold_from="flag", nms=0.3)
+    assert content["postprocess"] == asdict(settings)
+
+
+SECOND_PLACE = Postprocess(preset="second-place", threshold_from="preset")
+
+
+@pytest.mark.parametrize(
+    ("header", "settings"),
+    [
+        ({}, replace(SECOND_PLACE, shrink=0.875)),
+        (
+            {"ensemble": {}, "postprocess": {"size_rule": "percentile", "k": 1.6}},
+            replace(SECOND_PLACE, size_rule="percentile", k=1.6),
+        ),
+        ({"ensemble": {}, "postprocess": {"size_rule": "mean", "k": None}}, SECOND_PLACE),
+    ],
+    ids=["one network", "percentiles", "means"],
+)
+def test_write_keeps_how_the_sizes_were_combined(tmp_path, call_main, header, settings):
+    predictions = random_predictions(4)
+    replace(predictions, header=predictions.header | header).save(tmp_path / "p.npz")
+    arguments = ["write", tmp_path / "p.npz", "--out", tmp_path / "s.csv"]
+    outcome = call_main(submission.main, *arguments, "--postprocess", "second-place")
+    assert outcome.code == 0, outcome.err
+    assert json.loads((tmp_path / "s.json").read_text())["postprocess"] == asdict(settings)
+    rows = [line.split(",") for line in (tmp_path / "s.csv").read_text().splitlines()[1:]]
+    assert dict(rows) == prediction_strings(predictions, settings)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--gate", "sum"], "unknown gate 'sum'; one of score, score_category"),
+        (["--out", "s.csv"], "--postprocess plain takes the threshold from check_metric"),
+        (["--out", "s.json", "--threshold", "1"], "s.json: a submission is a CSV file"),
+    ],
+)
+def test_write_asks_for_a_threshold_and_a_csv_file(tmp_path, call_main, flags, words):
+    random_predictions().save(tmp_path / "p.npz")
+    outcome = call_main(submission.main, "write", tmp_path / "p.npz", *flags)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert words in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--gate", "sum"], "invalid choice: 'sum'"),
         (["--shrink", "0"], "0 is not above 0"),
         (["--nms", "5"], "5 is not between 0 and 1"),
         (["--sample", "none.csv"], "none.csv: cannot be read"),

@@ -14,7 +14,7 @@ import src.training
 from src.models import MODELS
 from src.predictions import load_predictions
 from src.runs import Run
-from src.scores import SCORE_THRESHOLDS, load_sweep
+from src.sweep import SCORE_THRESHOLDS, load_sweep
 from src.train_runner import main
 from tests.conftest import TRAINING
 from tests.paths import ROOT

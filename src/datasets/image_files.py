@@ -75,6 +75,11 @@ def find_challenge_images(folder: Path) -> list[ImageFile]:
     return [ImageFile(path.stem, path) for path in paths]
 
 
+def ids_are_patients(files: Sequence[ImageFile]) -> bool:
+    """Say whether all are DICOM files named after patients, as in the challenge's folders."""
+    return all(file.path.suffix.lower() == ".dcm" and file.id == file.path.stem for file in files)
+
+
 def read_any_image(path: Path) -> NDArray[np.float32]:
     """Read a radiograph from a DICOM, PNG or JPEG file.
 

@@ -19,9 +19,7 @@ from src.retinanet.postprocess import MIN_SCORE
 from src.structures import RawOutputs
 
 SizeRule = Literal["percentile", "mean"]
-LOW, HIGH = 0.2, 0.8  # the percentiles
-SECOND_PLACE_K = 0.9  # dw, dh = p20 + k (p20 - p80); the second place's script
-PAPER_K = 1.6  # the paper's text
+LOW, HIGH = 0.2, 0.8  # the percentiles: dw, dh = p20 + k (p20 - p80)
 
 
 class Ensemble(nn.Module):
@@ -37,8 +35,8 @@ class Ensemble(nn.Module):
         members: Sequence[RetinaNet],
         *,
         weights: Sequence[float] | None = None,
-        size_rule: SizeRule = "percentile",
-        k: float = SECOND_PLACE_K,
+        size_rule: SizeRule = "mean",
+        k: float = 0.0,
         hflip: bool = False,
     ) -> None:
         """Put networks together.
@@ -48,7 +46,8 @@ class Ensemble(nn.Module):
             weights: of the members in the means; None weighs all alike. The percentiles count
                 every member once.
             size_rule: how dw and dh are combined.
-            k: how far below the 20th percentile, in units of the spread from the 20th to the 80th.
+            k: of the percentiles: how far below the 20th, in units of the spread from the 20th to
+                the 80th.
             hflip: show every member the mirrored image as well.
 
         Raises:

@@ -8,27 +8,12 @@ import numpy as np
 
 from src.metric import IOU_THRESHOLDS, Boxes, FloatArray, IntArray, iou, match_boxes
 from src.predictions import Predictions
-from src.scores import ScoresError, score_images
+from src.presets import Postprocess
+from src.scores import score_images
 from src.selection import gate_scores, shrink_boxes, suppress_at, to_xywh
+from src.sweep import ScoresError
 
 HIT_IOU = min(IOU_THRESHOLDS)  # the metric's most lenient
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """Which candidates count.
-
-    Attributes:
-        threshold: a box counts when its gate is greater.
-        nms: IoU over which the weaker of two boxes is dropped.
-        gate: what is compared with the threshold; see `selection.gate_scores`.
-        shrink: factor on the sides of every box.
-    """
-
-    threshold: float
-    nms: float
-    gate: str = "score"
-    shrink: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +32,7 @@ class Findings:
     """
 
     predictions: Predictions
-    setting: Setting
+    setting: Postprocess
     gates: FloatArray
     rows: IntArray
     boxes: Boxes
@@ -65,7 +50,7 @@ class Findings:
         return iou(self.boxes.xywh[hits], self.true.xywh[self.matches[hits]])
 
 
-def find_boxes(predictions: Predictions, setting: Setting) -> Findings:
+def find_boxes(predictions: Predictions, setting: Postprocess) -> Findings:
     """Select the boxes that count at a setting and match them with the true ones.
 
     Raises:
@@ -88,13 +73,7 @@ def find_boxes(predictions: Predictions, setting: Setting) -> Findings:
         boxes=boxes,
         true=true,
         matches=_matched_rows(boxes, true),
-        image_scores=score_images(
-            predictions,
-            threshold=setting.threshold,
-            nms=setting.nms,
-            shrink=setting.shrink,
-            gate=setting.gate,
-        ),
+        image_scores=score_images(predictions, setting),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from src.datasets.annotations import CLASS_NAMES, OPACITY
 from src.files import replaced_file
 from src.predictions import Predictions
-from src.selection import gate_scores, suppress_at
+from src.selection import SelectedBoxes
 from src.structures import UNKNOWN_CATEGORY
 
 TRUE_COLOUR = (86, 180, 233)  # sky blue and orange: told apart by every reader
@@ -30,7 +31,7 @@ def draw_overlay(
     image: NDArray[np.float32],
     *,
     true_boxes_xyxy: NDArray[np.float32],
-    boxes_xyxy: NDArray[np.float32],
+    boxes_xyxy: NDArray[np.floating[Any]],
     scores: NDArray[np.float32],
     caption: str = "",
 ) -> NDArray[np.uint8]:
@@ -64,27 +65,17 @@ def draw_overlay(
 
 
 def draw_predictions(
-    image: NDArray[np.float32],
-    predictions: Predictions,
-    index: int,
-    *,
-    threshold: float,
-    nms: float,
+    image: NDArray[np.float32], predictions: Predictions, found: SelectedBoxes
 ) -> NDArray[np.uint8]:
-    """Draw what was predicted for one image over it.
+    """Draw the boxes that count in one image over it, and its truth where that is known.
 
     Args:
         image: (S, S) in [0, 1], the network input.
-        index: of the image in `predictions`.
-        threshold: a box is drawn when its score x 5 is greater.
-        nms: IoU over which the weaker of two boxes is left out.
 
     Returns:
         (H', W', 3) uint8, RGB.
     """
-    rows = predictions.candidates_of(index)
-    kept = suppress_at(predictions, [nms], images=[index])[0, rows]
-    kept &= gate_scores(predictions, "score")[rows] > threshold
+    index = found.image
     opacity = predictions.class_probs[index, OPACITY]
     caption = f"{predictions.ids[index]}  P(opacity) {opacity:.2f}"
     if predictions.true_categories[index] != UNKNOWN_CATEGORY:
@@ -92,8 +83,8 @@ def draw_predictions(
     return draw_overlay(
         image,
         true_boxes_xyxy=predictions.true_boxes_xyxy[predictions.truth_of(index)],
-        boxes_xyxy=predictions.boxes_xyxy[rows][kept],
-        scores=predictions.scores[rows][kept],
+        boxes_xyxy=found.boxes_xyxy,
+        scores=found.scores,
         caption=caption,
     )
 

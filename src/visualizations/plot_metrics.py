@@ -20,7 +20,7 @@ from src.errors import CommandParser, report_errors
 if TYPE_CHECKING:  # `--help` waits for nothing
     from matplotlib.figure import Figure
 
-    from src.scores import Sweep
+    from src.sweep import Sweep
 
 
 def plot_runs(names: Sequence[str], sweeps: Sequence[Sweep]) -> Figure:
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("metrics.png"), help="PNG; a PDF beside")
     arguments = parser.parse_args()
     with report_errors():
-        from src.scores import load_sweep
+        from src.sweep import load_sweep
         from src.visualizations.figures import name_runs, save_figure
 
         sweeps = [load_sweep(run_dir / "scores.npz") for run_dir in arguments.runs]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # `--help` waits for nothing
     from matplotlib.figure import Figure
 
     from src.metric import FloatArray
-    from src.scores import Sweep
+    from src.sweep import Sweep
 
 GATE_LABELS = {
     "score": "threshold on score × 5",
@@ -35,13 +35,13 @@ def table_at_best(sweep: Sweep, axis: str, best: dict[str, Any]) -> FloatArray:
     """Cut the sweep along one axis and the thresholds; all else is as in the best setting.
 
     Args:
-        axis: one of `scores.AXES` but "threshold".
+        axis: one of `sweep.AXES` but "threshold".
         best: of `Sweep.best`.
 
     Returns:
         (values of the axis, thresholds) scores.
     """
-    from src.scores import AXES
+    from src.sweep import AXES
 
     free = (axis, "threshold")
     cut = tuple(
@@ -53,7 +53,7 @@ def table_at_best(sweep: Sweep, axis: str, best: dict[str, Any]) -> FloatArray:
 
 def plot_sweep(sweep: Sweep, title: str) -> Figure:
     """Show the score by epoch and threshold and, where there are several, by NMS and threshold."""
-    from src.scores import NEAR_BEST
+    from src.sweep import NEAR_BEST
     from src.visualizations.figures import draw_heat_map, new_figure
 
     best = sweep.best()
@@ -105,7 +105,7 @@ def main() -> None:
         path = arguments.run / "sweep.npz"
         if not path.exists():
             raise InputError(f"{path}: no such file; python src/scores.py {arguments.run} makes it")
-        from src.scores import load_sweep
+        from src.sweep import load_sweep
         from src.visualizations.figures import name_runs, save_figure
 
         figure = plot_sweep(load_sweep(path), *name_runs([arguments.run]))

@@ -20,8 +20,8 @@ import config
 from src.errors import CommandParser, InputError, report_errors
 
 if TYPE_CHECKING:
-    from src.scores import Sweep
-    from src.visualizations.findings import Setting
+    from src.presets import Postprocess
+    from src.sweep import Sweep
 
 STYLE_PATH = Path(__file__).with_name("report.css")
 # The policy forbids scripts and anything from elsewhere, whatever a file's text may contain.
@@ -77,7 +77,7 @@ class Choice:
     """
 
     epoch: int
-    setting: Setting
+    setting: Postprocess
     sweep: Sweep
     notes: tuple[str, ...]
 
@@ -90,8 +90,10 @@ def choose(run_dir: Path, epoch: int | None) -> Choice:
     Raises:
         InputError: the run, its predictions or those of the epoch are missing.
     """
-    from src.scores import AXES, load_sweep, saved_epochs, sweep_run
-    from src.visualizations.findings import Setting
+    from src.presets import Postprocess
+    from src.run_predictions import saved_epochs
+    from src.scores import sweep_run
+    from src.sweep import AXES, Grid, load_sweep
 
     saved, path = saved_epochs(run_dir), run_dir / "scores.npz"
     notes = []
@@ -110,9 +112,9 @@ def choose(run_dir: Path, epoch: int | None) -> Choice:
             "--action check_metric saves them."
         )
     chosen = sweep.best()["epoch"] if epoch is None else epoch
-    own = sweep if chosen in sweep.epochs else sweep_run(run_dir, [chosen], nms=sweep.nms)
+    own = sweep if chosen in sweep.epochs else sweep_run(run_dir, [chosen], Grid(nms=sweep.nms))
     best = {name: own.best(chosen)[name] for name in AXES if name != "epoch"}
-    return Choice(chosen, Setting(**best), sweep, tuple(notes))
+    return Choice(chosen, Postprocess(**best), sweep, tuple(notes))
 
 
 def build_page(run_dir: Path, data_dir: Path, *, epoch: int | None, n_images: int) -> str:
@@ -127,7 +129,8 @@ def build_page(run_dir: Path, data_dir: Path, *, epoch: int | None, n_images: in
         InputError: something is missing or wrong; the message names it.
     """
     from src.datasets.annotations import DataFolder
-    from src.scores import load_epoch, load_sweep
+    from src.run_predictions import load_epoch
+    from src.sweep import load_sweep
     from src.visualizations import report_sections as sections
     from src.visualizations import report_settings as settings
     from src.visualizations.findings import find_boxes

@@ -14,8 +14,9 @@ from src.datasets.dicom import read_image
 from src.errors import InputError
 from src.history import read_history
 from src.metric import bootstrap_interval
-from src.scores import AXES, NEAR_BEST, Sweep
-from src.visualizations.findings import HIT_IOU, Findings, Setting
+from src.presets import Postprocess
+from src.sweep import AXES, NEAR_BEST, Sweep
+from src.visualizations.findings import HIT_IOU, Findings
 from src.visualizations.gallery import (
     Entry,
     best_hits,
@@ -73,7 +74,7 @@ def write_headline(findings: Findings, epoch: int) -> str:
     )
 
 
-def describe_setting(setting: Setting) -> str:
+def describe_setting(setting: Postprocess) -> str:
     """Say in words which boxes count."""
     text = f"{GATE_FORMULAS[setting.gate]} > {setting.threshold:g}, NMS {setting.nms:g}"
     return text if setting.shrink == 1 else f"{text}, boxes × {setting.shrink:g}"

@@ -63,7 +63,7 @@ def test_low_percentile_equals_numpy(k):
 def test_percentiles_of_candidates_alone_change_no_detection():
     members = [member(seed) for seed in range(4)]
     outputs = [m(IMAGES) for m in members]
-    combined = Ensemble(members, k=0.9)(IMAGES)
+    combined = Ensemble(members, size_rule="percentile", k=0.9)(IMAGES)
     everywhere = torch.cat(
         [
             combined.deltas[..., :2],
@@ -83,7 +83,7 @@ def test_percentiles_of_candidates_alone_change_no_detection():
 @torch.no_grad()
 def test_a_weight_of_zero_leaves_a_member_out_of_the_means():
     members = [member(0), member(1)]
-    combined = Ensemble(members, weights=[1, 0], size_rule="mean")(IMAGES)
+    combined = Ensemble(members, weights=[1, 0])(IMAGES)
     for ours, its in zip(combined, members[0](IMAGES), strict=True):
         torch.testing.assert_close(ours, its)
 

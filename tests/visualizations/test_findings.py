@@ -3,11 +3,12 @@ import pytest
 
 from src.metric import iou, match_boxes
 from src.predictions import Predictions
-from src.scores import ScoresError
-from src.visualizations.findings import HIT_IOU, Setting, find_boxes
+from src.presets import Postprocess
+from src.sweep import ScoresError
+from src.visualizations.findings import HIT_IOU, find_boxes
 from tests.test_predictions import offsets_of, random_predictions
 
-ALL = Setting(threshold=0.0, nms=1.0)
+ALL = Postprocess(threshold=0.0, nms=1.0)
 WHOLE = [0, 0, 100, 100]
 
 
@@ -68,7 +69,7 @@ def test_a_setting_lets_through_what_the_sweep_counts():
     predictions = make_predictions(([WHOLE], found), ([], [(WHOLE, 0.7)]))
     rows = {
         (threshold, nms): find_boxes(
-            predictions, Setting(threshold=threshold, nms=nms)
+            predictions, Postprocess(threshold=threshold, nms=nms)
         ).rows.tolist()
         for threshold, nms in ((0.0, 1.0), (0.0, 0.05), (2.5, 0.05), (3.5, 1.0))
     }
@@ -78,13 +79,13 @@ def test_a_setting_lets_through_what_the_sweep_counts():
         (2.5, 0.05): [0, 3],  # .5 x 5 is not over 2.5
         (3.5, 1.0): [0, 1],
     }
-    by_category = Setting(threshold=3.6, nms=1.0, gate="score_category")  # score x .52 x 10
+    by_category = Postprocess(threshold=3.6, nms=1.0, gate="score_category")  # score x .52 x 10
     assert find_boxes(predictions, by_category).rows.tolist() == [0, 1, 3]
 
 
 def test_shrunk_boxes_are_matched_and_shown():
     predictions = make_predictions(([WHOLE], [(WHOLE, 0.9)]))
-    findings = find_boxes(predictions, Setting(threshold=0.0, nms=1.0, shrink=0.5))
+    findings = find_boxes(predictions, Postprocess(threshold=0.0, nms=1.0, shrink=0.5))
     assert findings.boxes.xywh.tolist() == [[25, 25, 50, 50]]
     assert findings.matches.tolist() == [-1]
 

@@ -1,4 +1,5 @@
-from src.visualizations.findings import Setting, find_boxes
+from src.presets import Postprocess
+from src.visualizations.findings import find_boxes
 from src.visualizations.gallery import (
     Entry,
     best_hits,
@@ -47,7 +48,7 @@ def test_an_image_stands_once_with_all_its_false_positives():
 
 
 def test_boxes_that_do_not_count_are_no_false_positives():
-    setting = Setting(threshold=2.0, nms=0.05)
+    setting = Postprocess(threshold=2.0, nms=0.05)
     found = [(WHOLE, 0.9), (in_height(90), 0.8), (ELSEWHERE, 0.3)]
     assert lists(worst_false_positives, ([WHOLE], found), setting=setting) == []
 
@@ -61,7 +62,7 @@ def test_the_least_noticed_missed_box_comes_first():
         ([small], []),
         ([WHOLE], [(in_height(39), 0.9)]),
         ([WHOLE], [([60, 0, 160, 100], 0.9), (in_height(80), 0.7)]),
-        setting=Setting(threshold=2.0, nms=0.05),
+        setting=Postprocess(threshold=2.0, nms=0.05),
     )
     assert entries == [
         Entry(3, "no candidate reaches IoU 0.40 with it", marked_true=(3,)),  # larger than small
@@ -85,7 +86,7 @@ def test_an_image_stands_once_with_all_its_missed_boxes():
 
 
 def test_a_candidate_that_shrinks_away_from_a_box_does_not_notice_it():
-    setting = Setting(threshold=0.0, nms=1.0, shrink=0.5)
+    setting = Postprocess(threshold=0.0, nms=1.0, shrink=0.5)
     (entry,) = lists(missed_boxes, ([WHOLE], [(WHOLE, 0.9)]), setting=setting)
     assert entry.reason == "no candidate reaches IoU 0.40 with it"
 

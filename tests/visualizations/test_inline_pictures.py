@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from src.presets import Postprocess
 from src.visualizations.figures import new_figure
-from src.visualizations.findings import Setting, find_boxes
+from src.visualizations.findings import find_boxes
 from src.visualizations.gallery import Entry
 from src.visualizations.inline_pictures import MAX_SIDE, draw_entry, embed_figure
 from tests.visualizations.test_findings import ALL, WHOLE, make_predictions
@@ -46,7 +47,7 @@ def test_boxes_lie_in_the_pixels_of_the_file():
 
 
 def test_found_boxes_are_drawn_as_they_count():
-    setting = Setting(threshold=4.0, nms=1.0, shrink=0.5)  # .87 x 5 counts, .5 x 5 does not
+    setting = Postprocess(threshold=4.0, nms=1.0, shrink=0.5)  # .87 x 5 counts, .5 x 5 does not
     assert rectangles(entry_svg(setting=setting))[1:] == [("found", 576, 384, 128, 256)]
 
 

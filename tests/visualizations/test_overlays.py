@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from src.presets import Postprocess
+from src.selection import select_boxes
 from src.visualizations.overlays import (
     CAPTION_HEIGHT,
     FOUND_COLOUR,
@@ -101,7 +103,8 @@ def test_draw_predictions_leaves_out_weak_and_overlapping_boxes():
     predictions = three_boxes()
     shown = {}
     for threshold, nms in ((0.0, 1.0), (0.0, 0.5), (4.2, 1.0), (5.0, 1.0)):
-        picture = draw_predictions(image, predictions, 0, threshold=threshold, nms=nms)
+        found = next(select_boxes(predictions, Postprocess(threshold=threshold, nms=nms)))
+        picture = draw_predictions(image, predictions, found)
         orange = has_colour(picture, FOUND_COLOUR)
         shown[threshold, nms] = (orange[200, 48], orange[120, 60:130].any(), orange[300, 300])
     assert shown == {
@@ -117,8 +120,9 @@ def test_draw_predictions_shows_the_truth_of_its_own_image():
     with_truth = int(np.argmax(np.diff(predictions.true_offsets) > 0))
     without = int(np.argmax(np.diff(predictions.true_offsets) == 0))
     image = np.zeros((192, 192), np.float32)
+    found = list(select_boxes(predictions, Postprocess(threshold=5.0)))
     for index, expected in ((with_truth, True), (without, False)):
-        picture = draw_predictions(image, predictions, index, threshold=5.0, nms=0.05)
+        picture = draw_predictions(image, predictions, found[index])
         assert has_colour(picture[:576], TRUE_COLOUR).any() == expected
 
 

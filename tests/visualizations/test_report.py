@@ -13,6 +13,7 @@ import pytest
 from src.datasets.annotations import DataFolder
 from src.history import write_history
 from src.scores import sweep_run
+from src.sweep import Grid
 from src.visualizations.report import build_page, choose, main
 from src.visualizations.report_settings import write_settings
 from tests.paths import ROOT
@@ -246,7 +247,7 @@ def test_missing_scores_are_computed_and_not_saved(example, best, listing):
 
 
 def test_an_epoch_that_scores_npz_lacks_is_scored_and_named(example):
-    sweep_run(example.run_dir, [0], nms=[0.3]).save(example.run_dir / "scores.npz")
+    sweep_run(example.run_dir, [0], Grid(nms=(0.3,))).save(example.run_dir / "scores.npz")
     assert choose(example.run_dir, None).epoch == 0
     choice = choose(example.run_dir, 1)
     assert (choice.epoch, choice.setting.threshold, choice.setting.nms) == (1, 3.0, 0.3)
@@ -255,7 +256,8 @@ def test_an_epoch_that_scores_npz_lacks_is_scored_and_named(example):
 
 def test_a_wider_sweep_is_told_where_there_is_one(example, best):
     assert "python src/scores.py" in section(best, "Wider sweep")
-    sweep = sweep_run(example.run_dir, nms=(0.05, 0.5), gates=("score", "score_category"))
+    grid = Grid(nms=(0.05, 0.5), gates=("score", "score_category"))
+    sweep = sweep_run(example.run_dir, grid=grid)
     sweep.save(example.run_dir / "sweep.npz")
     part = section(example.page(), "Wider sweep")
     assert "Best of 144 settings: 0.750." in part

@@ -1,0 +1,50 @@
+"""The networks that predict together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from src.errors import InputError
+from src.models import ModelInfo
+from src.runs import Run
+
+MUST_AGREE = ("img_size", "source_crop", "pyramid_levels")  # what shapes input and anchors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One network, alone or of an ensemble: the weights of an epoch of a run.
+
+    Attributes:
+        run: whose checkpoint it is.
+        info: the settings of the run's experiment.
+        epoch: of the checkpoint.
+        weight: in the means of an ensemble, against those of the others.
+    """
+
+    run: Run
+    info: ModelInfo
+    epoch: int
+    weight: float = 1.0
+
+
+def check_members(members: Sequence[Member]) -> None:
+    """Make sure that networks can be combined: all different, with the same input and anchors.
+
+    Raises:
+        InputError: they cannot; the message names two of them and why.
+    """
+    first, seen = members[0], set()
+    for member in members:
+        place = (member.run.name, member.epoch)
+        if place in seen:
+            raise InputError(f"{place[0]} epoch {place[1]} is in the ensemble twice")
+        seen.add(place)
+        for name in MUST_AGREE:
+            ours, its = getattr(first.info, name), getattr(member.info, name)
+            if ours != its:
+                raise InputError(
+                    f"{first.run.model} and {member.run.model} cannot be combined: "
+                    f"{name} is {ours} and {its}"
+                )

@@ -1,0 +1,167 @@
+"""What train_runner does with trained networks: predict a split or files, draw what they find."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from src.choices import (
+    asks_for_ensemble,
+    choose_acceleration,
+    choose_members,
+    choose_settings,
+    epochs_to_use,
+)
+from src.datasets.annotations import DataFolder, Record
+from src.datasets.detection_dataset import ValidationDataset
+from src.datasets.image_files import (
+    ImageFile,
+    find_challenge_images,
+    find_image_files,
+    split_unreadable,
+)
+from src.datasets.loaders import load_labelled_images
+from src.datasets.test_dataset import TestDataset
+from src.errors import InputError
+from src.inference import Inference
+from src.members import Member
+from src.models import ModelInfo
+from src.presets import Postprocess
+from src.results import draw_files, write_results
+from src.runs import Run, ensemble_dir
+from src.selection import select_boxes
+from src.submission import save_submission
+from src.training import sample_options
+from src.visualizations.overlays import contact_sheet, draw_predictions, save_picture
+
+
+def predict_split(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
+    """Predict the validation fold or the test images, each epoch by itself."""
+    for flag, value in (("--out", arguments.out), ("--overlays", arguments.overlays)):
+        if value:
+            raise InputError(f"{flag} needs --input or an ensemble")
+    inference = _make_inference(arguments)
+    sample_path = _sample_path(arguments)
+    for epoch in epochs_to_use(run, arguments):
+        member = Member(run=run, info=info, epoch=epoch)
+        settings = choose_settings(arguments, [member])
+        predictions, path = inference.predict_split(
+            arguments.split, arguments.data_dir, member, settings
+        )
+        submission = run.submission_path(arguments.split, epoch)
+        n_with_boxes = save_submission(
+            submission, predictions, path, settings, sample_path=sample_path
+        )
+        print(
+            f"epoch {epoch}: {len(predictions)} images, {n_with_boxes} with boxes at threshold "
+            f"{settings.threshold:g}\n{path}\n{submission}"
+        )
+
+
+def predict_files(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
+    """Predict the files of --input or the test images, by an ensemble or each epoch by itself."""
+    if arguments.input is None and arguments.split != "test":
+        raise InputError("ensembles need --split test or --input: the folds of an ensemble have "
+                         "seen each other's validation images")  # fmt: skip
+    inference = _make_inference(arguments)
+    plan = list(_plan(run, info, arguments))
+    for step in plan:
+        inference.find_weights(step.members)
+    files = _files_to_predict(arguments)
+    for name, members, settings, folder in plan:
+        predictions = inference.predict_files(
+            files, members, settings, hflip=arguments.tta == "hflip"
+        )
+        write_results(folder, files, predictions, settings, sample_path=_sample_path(arguments))
+        if arguments.overlays:
+            dataset = TestDataset(files, sample_options(members[0].info))
+            draw_files(folder / "overlays", dataset, predictions, settings)
+        print(f"{name}: {len(files)} images at threshold {settings.threshold:g}\n{folder}")
+
+
+def draw_validation(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
+    """Draw true and found boxes over validation images."""
+    inference = _make_inference(arguments)
+    images = load_labelled_images(arguments.data_dir, run.fold, debug=arguments.debug)
+    records = _pick_images(images.valid, arguments.num_images)
+    dataset = ValidationDataset(records, images.images_dir, sample_options(info))
+    for epoch in epochs_to_use(run, arguments):
+        member = Member(run=run, info=info, epoch=epoch)
+        settings = choose_settings(arguments, [member])
+        predictions = inference.predict(dataset, [member], settings)
+        folder = run.pics_dir / f"{epoch:03}"
+        pictures = []
+        for found in select_boxes(predictions, settings):
+            image = dataset[found.image].image[0].numpy()
+            pictures.append(draw_predictions(image, predictions, found))
+            save_picture(folder / f"{records[found.image].patient_id}.png", pictures[-1])
+        save_picture(folder / "overview.png", contact_sheet(pictures))
+        print(f"epoch {epoch}: {len(records)} pictures and overview.png\n{folder}")
+
+
+class _Step(NamedTuple):
+    """A name, the networks that predict together, their settings, the folder of the results."""
+
+    name: str
+    members: list[Member]
+    settings: Postprocess
+    folder: Path
+
+
+def _plan(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> Iterator[_Step]:
+    """Settle what will be done, so that a mistake is found before the first image is read."""
+    source = "test" if arguments.input is None else arguments.input.resolve().stem
+    if asks_for_ensemble(arguments):
+        members = choose_members(run, info, arguments)
+        settings = choose_settings(arguments, members)
+        folder = arguments.out or ensemble_dir([member.run for member in members]) / source
+        yield _Step(f"{len(members)} members", members, settings, folder)
+        return
+    folder = arguments.out or run.dir / "inputs" / source
+    for epoch in epochs_to_use(run, arguments):
+        members = [Member(run=run, info=info, epoch=epoch)]
+        settings = choose_settings(arguments, members)
+        yield _Step(f"epoch {epoch}", members, settings, folder / f"{epoch:03}")
+
+
+def _make_inference(arguments: argparse.Namespace) -> Inference:
+    return Inference(
+        acceleration=choose_acceleration(arguments),
+        n_workers=arguments.num_workers,
+        weights_dir=arguments.weights_dir,
+        debug=arguments.debug,
+        overwrite=arguments.overwrite,
+    )
+
+
+def _files_to_predict(arguments: argparse.Namespace) -> list[ImageFile]:
+    """List the files of --input, without the unreadable ones if asked, or the test images."""
+    if arguments.input is None:
+        return find_challenge_images(DataFolder(arguments.data_dir).images_dir("test"))
+    files = find_image_files(arguments.input)
+    if not arguments.skip_unreadable:
+        return files
+    files, unreadable = split_unreadable(files, arguments.num_workers or 1)
+    for file in unreadable:
+        print(f"skipped: {file.cause}", file=sys.stderr)
+    if not files:
+        raise InputError(f"{arguments.input}: none of its {len(unreadable)} files is readable")
+    return files
+
+
+def _sample_path(arguments: argparse.Namespace) -> Path | None:
+    """Find the sample submission, whose order the test images' rows follow."""
+    path = DataFolder(arguments.data_dir).sample_submission_path
+    of_test_images = arguments.input is None and arguments.split == "test"
+    return path if of_test_images and path.exists() else None
+
+
+def _pick_images(records: Sequence[Record], n_images: int) -> list[Record]:
+    """Take two images with boxes for each one without, as far as there are."""
+    with_boxes = [record for record in records if len(record.boxes_xywh)]
+    without = [record for record in records if not len(record.boxes_xywh)]
+    n_without = max(n_images // 3, n_images - len(with_boxes))
+    return with_boxes[: n_images - min(n_without, len(without))] + without[:n_without]
