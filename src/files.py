@@ -80,6 +80,8 @@ def locked_dir(path: Path) -> Iterator[None]:
             # A lock of the process, not of the open file: worker processes do not inherit it,
             # and it goes with the process, however that dies.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(file.fileno()).st_nlink == 0:
+                raise OSError("its holder has just left and taken the lock file along")
         except OSError as error:
             file.seek(0)
             holder = file.read(100).strip() or "another process"
@@ -89,7 +91,10 @@ def locked_dir(path: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            (path / LOCK_NAME).unlink(missing_ok=True)
 
 
 def read_arrays(

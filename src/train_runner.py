@@ -15,7 +15,6 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import config
@@ -107,12 +106,8 @@ def list_models() -> None:
 def train(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     """Train an experiment on three folds, validate on the fourth after every epoch."""
     from src.distributed import joined_processes
-    from src.files import locked_dir
 
-    with (
-        joined_processes(arguments.device) as processes,
-        locked_dir(run.dir) if processes.is_first else nullcontext(),
-    ):
+    with joined_processes(arguments.device) as processes:
         training = _make_training(run, info, arguments, processes)
         if processes.is_first:
             print(training.describe(), flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from src.distributed import ALONE, Processes
 from src.engine import LOSS_NAMES, Stopped, validate
 from src.errors import InputError, Interrupted
 from src.experiments import Experiment, write_experiment
-from src.files import make_dir
+from src.files import locked_dir
 from src.history import read_history, write_history
 from src.interruption import StopRequest
 from src.learning import Learner, Progress, StepKey, seed_step, train_epoch
@@ -74,8 +75,8 @@ class Training:
         """Build network, optimizer and loaders, and restore them where a run goes on.
 
         Raises:
-            InputError: the run's folder holds a training already, a checkpoint does not fit, or
-                the folder cannot be written.
+            InputError: the run's folder holds a training already, another process trains there,
+                a checkpoint does not fit, or the folder cannot be written.
         """
         self.run, self.info, self.options = run, info, options
         if options.from_epoch > info.n_epochs:
@@ -85,7 +86,11 @@ class Training:
             )
         self.n_train, self.n_valid = len(images.train), len(images.valid)
         last = self._last_checkpoint()
-        make_dir(run.dir)
+        if last is not None:
+            self._check_settings(last)
+        self._held = ExitStack()
+        if options.processes.is_first:
+            self._held.enter_context(locked_dir(run.dir))
         self.train_loader, self.sampler = training_loader(
             images,
             sample_options(info, options.seed),
@@ -144,7 +149,7 @@ class Training:
         board = None
         if self.options.processes.is_first:
             board = SummaryWriter(str(self.run.tensorboard_dir), purge_step=self.progress.epoch)
-        with StopRequest() as request:
+        with self._held, StopRequest() as request:
             try:
                 while self.progress.epoch < self.info.n_epochs:
                     row = self._run_epoch(request)
@@ -299,7 +304,6 @@ class Training:
 
     def _restore(self, last: Checkpoint) -> None:
         path = self.run.last_checkpoint_path
-        self._check_settings(last)
         load_weights(self.model, last, path)
         try:
             self.learner.optimization.load_state_dict(last.training)
