@@ -16,6 +16,7 @@ from src.datasets.detection_dataset import Sample, ValidationDataset
 from src.datasets.image_files import ImageFile, find_challenge_images
 from src.datasets.loaders import load_labelled_images, unlabelled_loader
 from src.datasets.test_dataset import TestDataset
+from src.distributed import ALONE, Processes
 from src.engine import predict
 from src.errors import InputError
 from src.members import Member
@@ -34,6 +35,7 @@ class Inference:
 
     Attributes:
         acceleration: where and how the networks run.
+        processes: that share the images.
         n_workers: processes that read images ahead; None chooses.
         weights_dir: the folder of runs that holds the checkpoints; None takes the runs' own.
         debug: a few images of the validation fold only.
@@ -41,6 +43,7 @@ class Inference:
     """
 
     acceleration: Acceleration
+    processes: Processes = ALONE
     n_workers: int | None = None
     weights_dir: Path | None = None
     debug: bool = False
@@ -73,10 +76,17 @@ class Inference:
             batch_size=min(member.info.batch_size for member in members),
             n_workers=self.n_workers,
             device=self.acceleration.device,
+            share=(self.processes.rank, self.processes.count),
         )
         header = _describe(members, settings, hflip=hflip)
         self.acceleration.place_for_inference(ensemble)
-        return predict(ensemble, loader, acceleration=self.acceleration, header=header)
+        return predict(
+            ensemble,
+            loader,
+            acceleration=self.acceleration,
+            header=header,
+            processes=self.processes,
+        )
 
     def predict_files(
         self,
@@ -125,7 +135,8 @@ class Inference:
                 raise InputError(f"{path}: is of other images; --overwrite makes it again")
             return predictions, path
         predictions = self.predict(dataset, [member], settings)
-        predictions.save(path)
+        if self.processes.is_first:
+            predictions.save(path)
         return predictions, path
 
     def find_weights(self, members: Sequence[Member]) -> list[Path]:

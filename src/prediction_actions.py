@@ -25,6 +25,7 @@ from src.datasets.image_files import (
 )
 from src.datasets.loaders import load_labelled_images
 from src.datasets.test_dataset import TestDataset
+from src.distributed import ALONE, Processes
 from src.errors import InputError
 from src.inference import Inference
 from src.members import Member
@@ -38,12 +39,18 @@ from src.training import sample_options
 from src.visualizations.overlays import contact_sheet, draw_predictions, save_picture
 
 
-def predict_split(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
-    """Predict the validation fold or the test images, each epoch by itself."""
+def predict_split(
+    run: Run, info: ModelInfo, arguments: argparse.Namespace, processes: Processes
+) -> None:
+    """Predict the validation fold or the test images, each epoch by itself.
+
+    Args:
+        processes: share the images; the first one alone writes.
+    """
     for flag, value in (("--out", arguments.out), ("--overlays", arguments.overlays)):
         if value:
             raise InputError(f"{flag} needs --input or an ensemble")
-    inference = _make_inference(arguments)
+    inference = _make_inference(arguments, processes)
     sample_path = _sample_path(arguments)
     for epoch in epochs_to_use(run, arguments):
         member = Member(run=run, info=info, epoch=epoch)
@@ -51,6 +58,8 @@ def predict_split(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> N
         predictions, path = inference.predict_split(
             arguments.split, arguments.data_dir, member, settings
         )
+        if not processes.is_first:
+            continue
         submission = run.submission_path(arguments.split, epoch)
         n_with_boxes = save_submission(
             submission, predictions, path, settings, sample_path=sample_path
@@ -61,12 +70,18 @@ def predict_split(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> N
         )
 
 
-def predict_files(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
-    """Predict the files of --input or the test images, by an ensemble or each epoch by itself."""
+def predict_files(
+    run: Run, info: ModelInfo, arguments: argparse.Namespace, processes: Processes
+) -> None:
+    """Predict the files of --input or the test images, by an ensemble or each epoch by itself.
+
+    Args:
+        processes: share the images; the first one alone writes.
+    """
     if arguments.input is None and arguments.split != "test":
         raise InputError("ensembles need --split test or --input: the folds of an ensemble have "
                          "seen each other's validation images")  # fmt: skip
-    inference = _make_inference(arguments)
+    inference = _make_inference(arguments, processes)
     plan = list(_plan(run, info, arguments))
     for step in plan:
         inference.find_weights(step.members)
@@ -75,6 +90,8 @@ def predict_files(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> N
         predictions = inference.predict_files(
             files, members, settings, hflip=arguments.tta == "hflip"
         )
+        if not processes.is_first:
+            continue
         write_results(folder, files, predictions, settings, sample_path=_sample_path(arguments))
         if arguments.overlays:
             dataset = TestDataset(files, sample_options(members[0].info))
@@ -127,9 +144,10 @@ def _plan(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> Iterator[
         yield _Step(f"epoch {epoch}", members, settings, folder / f"{epoch:03}")
 
 
-def _make_inference(arguments: argparse.Namespace) -> Inference:
+def _make_inference(arguments: argparse.Namespace, processes: Processes = ALONE) -> Inference:
     return Inference(
         acceleration=choose_acceleration(arguments),
+        processes=processes,
         n_workers=arguments.num_workers,
         weights_dir=arguments.weights_dir,
         debug=arguments.debug,

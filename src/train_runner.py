@@ -178,12 +178,13 @@ def check_metric(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> No
 def generate_predictions(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     """Predict the validation fold, the test images or other files; write .npz and CSV."""
     from src.choices import asks_for_ensemble
+    from src.distributed import joined_processes
     from src.prediction_actions import predict_files, predict_split
 
-    if arguments.input is None and not asks_for_ensemble(arguments):
-        predict_split(run, info, arguments)
-    else:
-        predict_files(run, info, arguments)
+    is_plain_split = arguments.input is None and not asks_for_ensemble(arguments)
+    predict = predict_split if is_plain_split else predict_files
+    with joined_processes(arguments.device) as processes:
+        predict(run, info, arguments, processes)
 
 
 def test_model(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:

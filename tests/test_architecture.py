@@ -61,13 +61,13 @@ MAY_IMPORT = {
     "choices": FOR_ALL
     | {"acceleration", "arguments", "members", "models", "presets", "runs", "sweep"},
     "inference": FOR_ALL
-    | {"acceleration", "checkpoints", "datasets", "engine", "members", "models", "predictions"}
-    | {"presets", "retinanet", "runs", "training"},
+    | {"acceleration", "checkpoints", "datasets", "distributed", "engine", "members", "models"}
+    | {"predictions", "presets", "retinanet", "runs", "training"},
     "results": FOR_ALL
     | {"datasets", "predictions", "presets", "provenance", "selection", "submission"}
     | {"visualizations"},
     "prediction_actions": FOR_ALL
-    | {"choices", "datasets", "inference", "members", "models", "presets", "results"}
+    | {"choices", "datasets", "distributed", "inference", "members", "models", "presets", "results"}
     | {"runs", "selection", "submission", "training", "visualizations"},
     "train_runner": FOR_ALL
     | {"arguments", "choices", "datasets", "distributed", "experiments", "inference", "machine"}

@@ -101,6 +101,21 @@ def test_two_processes_predict_every_image_once_and_in_order(alone, together):
     np.testing.assert_allclose(ours.class_probs, expected.class_probs, atol=1e-3)
 
 
+def test_torchrun_predicts_what_one_process_predicts(phantoms, talkative, run_command, tmp_path):
+    flags = ("--action", "generate_predictions", "--model", "demo", "--input",
+             phantoms / "stage_2_train_images", "--output-dir", talkative)  # fmt: skip
+    run_command(SCRIPT, *flags, "--out", tmp_path / "one", "--num-workers", "0")
+    torchrun(run_command, *flags, "--out", tmp_path / "two")
+    one, two = (
+        load_predictions(next((tmp_path / name).rglob("predictions.npz")))
+        for name in ("one", "two")
+    )
+    np.testing.assert_array_equal(one.ids, two.ids)
+    np.testing.assert_array_equal(one.offsets, two.offsets)
+    np.testing.assert_allclose(one.scores, two.scores, atol=1e-5)
+    assert len(one.scores) > 10
+
+
 def torchrun(run_command, *arguments, ok=True):
     return run_command(
         "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port(),
