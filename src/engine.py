@@ -211,7 +211,7 @@ def predict(
     model.eval()
     with torch.inference_mode(), _progress(batches, "predict") as bar:
         for host_batch in bar:
-            images = host_batch.images.to(device, non_blocking=True)
+            images = host_batch.to(device).images
             outputs = model(images)
             found = find_candidates(outputs, model.anchors(images), host_batch.image_size)
             collected.add(host_batch, found)

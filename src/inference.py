@@ -127,7 +127,7 @@ class Inference:
             path = self.run.predictions_path(epoch)
             images = load_labelled_images(data_dir, self.run.fold, debug=self.debug)
             ids = [record.patient_id for record in images.valid]
-            dataset = ValidationDataset(images.valid, images.images_dir, sample_options(self.info))
+            dataset = ValidationDataset(images.valid, images.source, sample_options(self.info))
         if path.exists() and not self.overwrite:
             if self.weights_dir is not None:
                 raise InputError(f"{path}: is there already; --overwrite makes it again")
@@ -184,6 +184,7 @@ def draw_files(
 ) -> None:
     """Draw the boxes over every image: PNG files named after the images."""
     for i, file in enumerate(files):
-        image = dataset[i].image[0].numpy()
-        picture = draw_predictions(image, predictions, i, threshold=threshold, nms=nms)
+        picture = draw_predictions(
+            dataset[i].picture(), predictions, i, threshold=threshold, nms=nms
+        )
         save_picture(folder / f"{file.id.replace('/', '_')}.png", picture)

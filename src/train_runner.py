@@ -257,14 +257,14 @@ def test_model(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None
     inference = _make_inference(run, info, arguments)
     images = load_labelled_images(arguments.data_dir, run.fold, debug=arguments.debug)
     records = _pick_images(images.valid, arguments.num_images)
-    dataset = ValidationDataset(records, images.images_dir, sample_options(info))
+    dataset = ValidationDataset(records, images.source, sample_options(info))
     for epoch in _epochs_to_use(run, arguments):
         predictions = inference.predict(dataset, epoch)
         threshold = _threshold(run, epoch, arguments.threshold)
         folder = run.pics_dir / f"{epoch:03}"
         pictures = []
         for i, record in enumerate(records):
-            image = dataset[i].image[0].numpy()
+            image = dataset[i].picture()
             pictures.append(
                 draw_predictions(image, predictions, i, threshold=threshold, nms=arguments.nms)
             )

@@ -23,6 +23,7 @@ from src.datasets.detection_dataset import (
     check_images_exist,
 )
 from src.datasets.folds import load_folds, split_records
+from src.datasets.image_sources import DicomFolder, ImageSource
 from src.structures import Batch
 
 N_DEBUG_TRAIN, N_DEBUG_VALID = 32, 16  # images
@@ -31,11 +32,12 @@ MAX_WORKERS = 8
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """The images of one fold's training and validation, and where they lie."""
+    """The images of one fold's training and validation, where they lie, and who reads them."""
 
     train: Sequence[Record]
     valid: Sequence[Record]
     images_dir: Path
+    source: ImageSource
 
 
 def load_labelled_images(data_dir: Path, fold: int, *, debug: bool = False) -> LabelledImages:
@@ -54,7 +56,7 @@ def load_labelled_images(data_dir: Path, fold: int, *, debug: bool = False) -> L
     if debug:
         train, valid = train[:N_DEBUG_TRAIN], valid[:N_DEBUG_VALID]
     check_images_exist([*train, *valid], images_dir)
-    return LabelledImages(train, valid, images_dir)
+    return LabelledImages(train, valid, images_dir, DicomFolder(images_dir))
 
 
 def training_loader(
@@ -66,7 +68,7 @@ def training_loader(
     device: torch.device,
 ) -> tuple[DataLoader[Batch], EpochSampler]:
     """Make the loader of the training images, and the sampler that is told the epoch."""
-    dataset = TrainingDataset(images.train, images.images_dir, options)
+    dataset = TrainingDataset(images.train, images.source, options)
     sampler = EpochSampler(len(dataset), batch_size, options.seed)
     return _loader(dataset, batch_size, n_workers, device, sampler), sampler
 
@@ -80,7 +82,7 @@ def validation_loader(
     device: torch.device,
 ) -> DataLoader[Batch]:
     """Make the loader of the validation images, every one, in order."""
-    dataset = ValidationDataset(images.valid, images.images_dir, options)
+    dataset = ValidationDataset(images.valid, images.source, options)
     return _loader(dataset, batch_size, n_workers, device)
 
 
