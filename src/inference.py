@@ -52,6 +52,7 @@ class Inference:
         weights_dir: the folder of runs that holds the checkpoints; None takes the run's own.
         debug: a few images of the validation fold only.
         overwrite: make predictions again that are saved already.
+        cache_dir: read labelled images out of a cache there; None reads their files.
     """
 
     run: Run
@@ -61,6 +62,7 @@ class Inference:
     weights_dir: Path | None = None
     debug: bool = False
     overwrite: bool = False
+    cache_dir: Path | None = None
 
     def load_model(self, epoch: int, fold: int | None = None) -> RetinaNet:
         """Build the network with the weights of an epoch, of this run's fold or of another."""
@@ -125,7 +127,9 @@ class Inference:
             dataset = TestDataset(files, sample_options(self.info))
         else:
             path = self.run.predictions_path(epoch)
-            images = load_labelled_images(data_dir, self.run.fold, debug=self.debug)
+            images = load_labelled_images(
+                data_dir, self.run.fold, debug=self.debug, cache_dir=self.cache_dir
+            )
             ids = [record.patient_id for record in images.valid]
             dataset = ValidationDataset(images.valid, images.source, sample_options(self.info))
         if path.exists() and not self.overwrite:

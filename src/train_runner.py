@@ -98,7 +98,9 @@ def train(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     from src.training import Training, TrainingOptions
 
     device = choose_device(arguments.device)
-    images = load_labelled_images(arguments.data_dir, run.fold, debug=arguments.debug)
+    images = load_labelled_images(
+        arguments.data_dir, run.fold, debug=arguments.debug, cache_dir=_cache_dir(arguments)
+    )
     weights_path = None
     if arguments.from_epoch:
         weights_path = checkpoint_path(run, arguments.from_epoch - 1, arguments.weights_dir)
@@ -255,7 +257,9 @@ def test_model(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None
     from src.visualizations.overlays import contact_sheet, draw_predictions, save_picture
 
     inference = _make_inference(run, info, arguments)
-    images = load_labelled_images(arguments.data_dir, run.fold, debug=arguments.debug)
+    images = load_labelled_images(
+        arguments.data_dir, run.fold, debug=arguments.debug, cache_dir=_cache_dir(arguments)
+    )
     records = _pick_images(images.valid, arguments.num_images)
     dataset = ValidationDataset(records, images.source, sample_options(info))
     for epoch in _epochs_to_use(run, arguments):
@@ -285,7 +289,13 @@ def _make_inference(run: Run, info: ModelInfo, arguments: argparse.Namespace) ->
         weights_dir=arguments.weights_dir,
         debug=arguments.debug,
         overwrite=arguments.overwrite,
+        cache_dir=_cache_dir(arguments),
     )
+
+
+def _cache_dir(arguments: argparse.Namespace) -> Path | None:
+    """Return where decoded images are kept, None without --cache."""
+    return arguments.output_dir / "cache" if arguments.cache else None
 
 
 def _pick_images(records: Sequence[Record], n_images: int) -> list[Record]:

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from src.datasets.annotations import DataFolder, Record, read_records
+from src.datasets.cache_building import open_or_build_cache
 from src.datasets.collate import collate
 from src.datasets.detection_dataset import (
     EpochSampler,
@@ -40,14 +41,24 @@ class LabelledImages:
     source: ImageSource
 
 
-def load_labelled_images(data_dir: Path, fold: int, *, debug: bool = False) -> LabelledImages:
+def load_labelled_images(
+    data_dir: Path,
+    fold: int,
+    *,
+    debug: bool = False,
+    cache_dir: Path | None = None,
+    n_workers: int | None = None,
+) -> LabelledImages:
     """Read labels and folds of a data folder and look for every image.
 
     Args:
         debug: keep a few images only.
+        cache_dir: read the images out of a cache there, of all folds together; it is built first
+            if it is not there.
+        n_workers: processes that build it; None takes all cores.
 
     Raises:
-        AnnotationsError: something is missing or wrong.
+        InputError: something is missing or wrong, or there is no room for the cache.
     """
     folder = DataFolder(data_dir)
     images_dir = folder.images_dir("train")
@@ -56,7 +67,14 @@ def load_labelled_images(data_dir: Path, fold: int, *, debug: bool = False) -> L
     if debug:
         train, valid = train[:N_DEBUG_TRAIN], valid[:N_DEBUG_VALID]
     check_images_exist([*train, *valid], images_dir)
-    return LabelledImages(train, valid, images_dir, DicomFolder(images_dir))
+    source: ImageSource = DicomFolder(images_dir)
+    if cache_dir is not None:
+        patients = [record.patient_id for record in [*train, *valid]]
+        n_workers = os.cpu_count() or 1 if n_workers is None else n_workers
+        source = open_or_build_cache(
+            patients, DicomFolder(images_dir), cache_dir, n_workers=n_workers
+        )
+    return LabelledImages(train, valid, images_dir, source)
 
 
 def training_loader(
