@@ -55,6 +55,8 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
         "instead of keeping its activations, for small GPUs")  # fmt: skip
     add("--num-workers", type=_natural, help="processes that prepare images; by default one for "
         "each core, half of that where the network runs on the CPU, 8 at most")  # fmt: skip
+    add("--cache", action="store_true", help="keep the labelled images, decoded, in one file under "
+        "--output-dir that all runs share; its size is told first")  # fmt: skip
     add("--data-dir", type=Path, default=data_dir, help="the challenge's unpacked archive")
     add("--output-dir", type=Path, default=output_dir, help="the folder of all runs")
     add("--resume", action="store_true", help="go on with a training that was stopped")
@@ -93,6 +95,7 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
     if arguments.action != "generate_predictions":
         _refuse_ensemble(parser, arguments)
     arguments.model = arguments.models[0]
+    arguments.cache_dir = arguments.output_dir / "cache" if arguments.cache else None
     return arguments
 
 

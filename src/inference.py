@@ -40,6 +40,7 @@ class Inference:
         weights_dir: the folder of runs that holds the checkpoints; None takes the runs' own.
         debug: a few images of the validation fold only.
         overwrite: make predictions again that are saved already.
+        cache_dir: read labelled images out of a cache there; None reads their files.
     """
 
     acceleration: Acceleration
@@ -48,6 +49,7 @@ class Inference:
     weights_dir: Path | None = None
     debug: bool = False
     overwrite: bool = False
+    cache_dir: Path | None = None
 
     def predict(
         self,
@@ -124,9 +126,11 @@ class Inference:
             dataset = TestDataset(files, options)
         else:
             path = run.predictions_path(member.epoch)
-            images = load_labelled_images(data_dir, run.fold, debug=self.debug)
+            images = load_labelled_images(
+                data_dir, run.fold, debug=self.debug, cache_dir=self.cache_dir
+            )
             ids = [record.patient_id for record in images.valid]
-            dataset = ValidationDataset(images.valid, images.images_dir, options)
+            dataset = ValidationDataset(images.valid, images.source, options)
         if path.exists() and not self.overwrite:
             if self.weights_dir is not None:
                 raise InputError(f"{path}: is there already; --overwrite makes it again")

@@ -102,9 +102,11 @@ def predict_files(
 def draw_validation(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     """Draw true and found boxes over validation images."""
     inference = _make_inference(arguments)
-    images = load_labelled_images(arguments.data_dir, run.fold, debug=arguments.debug)
+    images = load_labelled_images(
+        arguments.data_dir, run.fold, debug=arguments.debug, cache_dir=arguments.cache_dir
+    )
     records = _pick_images(images.valid, arguments.num_images)
-    dataset = ValidationDataset(records, images.images_dir, sample_options(info))
+    dataset = ValidationDataset(records, images.source, sample_options(info))
     for epoch in epochs_to_use(run, arguments):
         member = Member(run=run, info=info, epoch=epoch)
         settings = choose_settings(arguments, [member])
@@ -112,7 +114,7 @@ def draw_validation(run: Run, info: ModelInfo, arguments: argparse.Namespace) ->
         folder = run.pics_dir / f"{epoch:03}"
         pictures = []
         for found in select_boxes(predictions, settings):
-            image = dataset[found.image].image[0].numpy()
+            image = dataset[found.image].picture()
             pictures.append(draw_predictions(image, predictions, found))
             save_picture(folder / f"{records[found.image].patient_id}.png", pictures[-1])
         save_picture(folder / "overview.png", contact_sheet(pictures))
@@ -152,6 +154,7 @@ def _make_inference(arguments: argparse.Namespace, processes: Processes = ALONE)
         weights_dir=arguments.weights_dir,
         debug=arguments.debug,
         overwrite=arguments.overwrite,
+        cache_dir=arguments.cache_dir,
     )
 
 

@@ -70,6 +70,6 @@ def draw_files(
     """Draw the boxes over every image: PNG files named after the images."""
     selected = select_boxes(predictions, settings)
     for found in tqdm(selected, "draw", len(predictions), unit="picture"):
-        image = dataset[found.image].image[0].numpy()
+        image = dataset[found.image].picture()
         name = str(predictions.ids[found.image]).replace("/", "_")
         save_picture(folder / f"{name}.png", draw_predictions(image, predictions, found))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 UNKNOWN_CATEGORY = -1  # of an image without label
+WHITE = 255  # of images of 8 bits
 GLOBAL_LOSS_WEIGHT = 0.1  # of the whole-image classification; the original release
 
 
@@ -30,7 +31,8 @@ class Batch:
     """Images that go through the network together.
 
     Attributes:
-        images: (B, 1, H, W) float32, grey, in [0, 1].
+        images: (B, 1, H, W), grey: float32 in [0, 1], or uint8 that stands for value / 255, a
+            quarter of the bytes on the way to the device.
         targets: one for each image.
         ids: the images' patientIds.
         file_sizes: height and width of each image in its file, pixels.
@@ -47,12 +49,12 @@ class Batch:
         return self.images.shape[-2], self.images.shape[-1]
 
     def to(self, device: torch.device) -> Batch:
-        """Copy images and boxes to `device`."""
+        """Copy images and boxes to `device`, and make the images float32 there."""
         targets = tuple(
             Target(target.boxes_xyxy.to(device, non_blocking=True), target.category)
             for target in self.targets
         )
-        images = self.images.to(device, non_blocking=True)
+        images = images_as_float(self.images.to(device, non_blocking=True))
         return replace(self, images=images, targets=targets)
 
     def pin_memory(self) -> Batch:
@@ -61,6 +63,17 @@ class Batch:
             Target(target.boxes_xyxy.pin_memory(), target.category) for target in self.targets
         )
         return replace(self, images=self.images.pin_memory(), targets=targets)
+
+
+def images_as_float(images: Tensor) -> Tensor:
+    """Return grey values in [0, 1]: float32 as it is, uint8 divided by 255.
+
+    The numbers are those of numpy's float32 division, on every device. The divisor is a tensor
+    there, for CUDA multiplies by the reciprocal of a plain number, which is another number.
+    """
+    if images.dtype != torch.uint8:
+        return images
+    return images.float() / torch.full((1,), WHITE, dtype=torch.float32, device=images.device)
 
 
 class RawOutputs(NamedTuple):

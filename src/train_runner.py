@@ -126,7 +126,9 @@ def _make_training(
     from src.training import Training, TrainingOptions
 
     acceleration = choose_acceleration(arguments)
-    images = load_labelled_images(arguments.data_dir, run.fold, debug=arguments.debug)
+    images = load_labelled_images(
+        arguments.data_dir, run.fold, debug=arguments.debug, cache_dir=arguments.cache_dir
+    )
     weights_path = None
     if arguments.from_epoch:
         weights_path = checkpoint_path(run, arguments.from_epoch - 1, arguments.weights_dir)

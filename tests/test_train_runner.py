@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import src.training
+from src.datasets.image_sources import DicomFolder
+from src.datasets.pixel_cache import PixelCache
 from src.models import MODELS
 from src.predictions import load_predictions
 from src.runs import Run
@@ -183,6 +185,33 @@ def test_generate_predictions_writes_every_test_image_in_kaggles_order(
     predictions = load_predictions(trained.test_predictions_path(1))
     assert len(predictions) == 3
     assert not predictions.has_truth
+
+
+def test_predictions_out_of_the_cache_are_those_from_the_files(copied, phantoms, call_main):
+    expected = load_predictions(copied.predictions_path(1))
+    flags = (
+        "--model", "demo", "--epoch", "1", "--cache", "--data-dir", phantoms,
+        "--output-dir", copied.output_dir, "--num-workers", "0",
+    )  # fmt: skip
+    outcome = call_main(main, "--action", "generate_predictions", "--overwrite", *flags)
+    assert "cache of 16 images: 0.02 GB in" in outcome.err
+    again = load_predictions(copied.predictions_path(1))
+    np.testing.assert_allclose(again.class_probs, expected.class_probs, atol=1e-4)
+
+    outcome = call_main(main, "--action", "test_model", "--num-images", "1", *flags)
+    assert outcome.code == 0
+    assert "cache of" not in outcome.err
+    assert len(list((copied.output_dir / "cache").iterdir())) == 1
+
+
+def test_train_reads_out_of_the_cache_if_asked(phantoms, tmp_path, call_main, monkeypatch):
+    sources = []
+    monkeypatch.setattr(src.training.Training, "__init__", lambda *given: sources.append(given[3]))
+    monkeypatch.setattr(src.training.Training, "next_epoch", 0, raising=False)
+    monkeypatch.setattr(src.training.Training, "finish", lambda _: None)
+    flags = (*TRAINING, "--data-dir", phantoms, "--output-dir", tmp_path)
+    assert call_main(main, *flags, "--cache").code == call_main(main, *flags).code == 0
+    assert [type(images.source) for images in sources] == [PixelCache, DicomFolder]
 
 
 def test_generate_predictions_takes_several_epochs_of_the_validation_fold(

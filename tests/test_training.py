@@ -9,6 +9,7 @@ import torch
 import src.training
 from src.acceleration import Acceleration
 from src.checkpoints import CheckpointError, load_checkpoint
+from src.datasets.image_sources import DicomFolder
 from src.datasets.loaders import load_labelled_images
 from src.engine import LOSS_NAMES
 from src.errors import InputError
@@ -286,7 +287,7 @@ def test_a_broken_image_is_one_error_from_a_worker_too(images, phantoms, tmp_pat
     for n_workers in (0, 1):
         run = Run("demo", 0, f"workers{n_workers}", tmp_path)
         training = Training(
-            run, SMALL, replace(images, images_dir=broken), options(n_workers=n_workers)
+            run, SMALL, replace(images, source=DicomFolder(broken)), options(n_workers=n_workers)
         )
         with pytest.raises(InputError) as caught:
             training.finish()

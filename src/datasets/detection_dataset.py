@@ -14,24 +14,21 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from src.datasets.annotations import AnnotationsError, Record
-from src.datasets.augmentations import (
-    AUGMENTATION_LEVELS,
-    FloatImage,
-    augment_pixels,
-    draw_crop,
-)
-from src.datasets.dicom import read_image
+from src.datasets.augmentations import AUGMENTATION_LEVELS, augment_pixels, draw_crop
+from src.datasets.image_sources import ImageSource
+from src.datasets.pixels import FloatImage, Pixels, as_float
 from src.datasets.transforms import (
     BoxPoints,
     Crop,
     FloatArray,
     central_crop,
     drop_boxes_outside,
+    take_every_nth,
     warp_boxes,
     warp_image,
 )
 from src.errors import InputError
-from src.structures import Target
+from src.structures import Target, images_as_float
 
 Reduction = Literal["subsample", "area"]
 
@@ -41,7 +38,7 @@ class Sample:
     """One image, ready for the network.
 
     Attributes:
-        image: (1, S, S) float32 in [0, 1].
+        image: (1, S, S) uint8 that stands for value / 255, or float32 in [0, 1].
         target: boxes in pixels of `image`.
         patient_id: also the name of the image's file.
         file_size: height and width of the image in its file, pixels.
@@ -51,6 +48,11 @@ class Sample:
     target: Target
     patient_id: str
     file_size: tuple[int, int]
+
+    def picture(self) -> FloatImage:
+        """Return the image as (S, S) float32 in [0, 1]."""
+        picture: FloatImage = images_as_float(self.image[0]).numpy()
+        return picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +87,11 @@ class TrainingDataset(Dataset[Sample]):
     Differs from the original, whose worker processes drew from copies of one random stream.
     """
 
-    def __init__(self, records: Sequence[Record], images_dir: Path, options: SampleOptions) -> None:
+    def __init__(
+        self, records: Sequence[Record], source: ImageSource, options: SampleOptions
+    ) -> None:
         self.records = records
-        self.images_dir = images_dir
+        self.source = source
         self.options = options
         self.level = AUGMENTATION_LEVELS[options.augmentation_level]
 
@@ -99,30 +103,33 @@ class TrainingDataset(Dataset[Sample]):
         epoch, index = key
         record, options = self.records[index], self.options
         rng = np.random.default_rng((options.seed, epoch, index))
-        source = read_image(self.images_dir / f"{record.patient_id}.dcm")
-        file_size = (source.shape[0], source.shape[1])
+        pixels = self.source.read(record.patient_id)
+        if not self.level.eight_bit:
+            pixels = as_float(pixels)
         crop = draw_crop(
-            file_size,
+            (pixels.shape[0], pixels.shape[1]),
             options.img_size,
             self.level,
             rng,
             hflip=options.hflip,
             source_crop=options.source_crop,
         )
-        image = augment_pixels(warp_image(source, crop), self.level, rng)
+        image = augment_pixels(warp_image(pixels, crop), self.level, rng)
         boxes = warp_boxes(record.boxes_xywh, crop, options.box_points)
         boxes = drop_boxes_outside(boxes, options.img_size)
         if options.clip_boxes:
             boxes = boxes.clip(0, options.img_size)
-        return _make_sample(record, image, boxes, file_size)
+        return _make_sample(record, image, boxes, pixels.shape)
 
 
 class ValidationDataset(Dataset[Sample]):
     """Whole images, unchanged but for their size."""
 
-    def __init__(self, records: Sequence[Record], images_dir: Path, options: SampleOptions) -> None:
+    def __init__(
+        self, records: Sequence[Record], source: ImageSource, options: SampleOptions
+    ) -> None:
         self.records = records
-        self.images_dir = images_dir
+        self.source = source
         self.options = options
 
     def __len__(self) -> int:
@@ -130,13 +137,13 @@ class ValidationDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         record, options = self.records[index], self.options
-        source = read_image(self.images_dir / f"{record.patient_id}.dcm")
+        pixels = self.source.read(record.patient_id)
         image = shrink_image(
-            source, options.img_size, options.reduction, source_crop=options.source_crop
+            pixels, options.img_size, options.reduction, source_crop=options.source_crop
         )
-        file_size = (source.shape[0], source.shape[1])
-        crop = central_crop(file_size, options.img_size, options.source_crop)
-        return _make_sample(record, image, warp_boxes(record.boxes_xywh, crop), file_size)
+        size = (pixels.shape[0], pixels.shape[1])
+        crop = central_crop(size, options.img_size, options.source_crop)
+        return _make_sample(record, image, warp_boxes(record.boxes_xywh, crop), size)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -204,29 +211,32 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 def shrink_image(
-    image: FloatImage,
+    image: Pixels,
     size: int,
     reduction: Reduction = "subsample",
     *,
     source_crop: int | None = None,
-) -> FloatImage:
+) -> Pixels:
     """Squeeze a whole image, or its central square of side `source_crop`, into a square.
 
     Args:
-        image: (H, W) float32.
+        image: (H, W).
 
     Returns:
-        (size, size) float32; by "subsample" image[::2, ::2] for 1024 -> 512.
+        A new (size, size); by "subsample" image[::2, ::2] for 1024 -> 512, of the type of `image`;
+        float32 where pixels have to be mixed.
     """
     crop = central_crop((image.shape[0], image.shape[1]), size, source_crop)
     if reduction == "subsample":
-        return warp_image(image, crop)
+        part = take_every_nth(image, crop)
+        return warp_image(as_float(image), crop) if part is None else part.copy()
     # Every pixel counts: reduce the image as a whole, then cut out at the new scale.
     height, width = (
         round(side * scale) for side, scale in zip(image.shape, crop.scale_xy[::-1], strict=True)
     )
-    smaller = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
-    return warp_image(smaller, Crop(size, (width / 2, height / 2), (1.0, 1.0)))
+    smaller = cv2.resize(as_float(image), (width, height), interpolation=cv2.INTER_AREA)
+    cut = Crop(size, (width / 2, height / 2), (1.0, 1.0))
+    return warp_image(np.asarray(smaller, dtype=np.float32), cut)
 
 
 def check_images_exist(records: Sequence[Record], images_dir: Path) -> None:
@@ -246,8 +256,7 @@ def check_images_exist(records: Sequence[Record], images_dir: Path) -> None:
 
 
 def _make_sample(
-    record: Record, image: FloatImage, boxes_xyxy: FloatArray, file_size: tuple[int, int]
+    record: Record, image: Pixels, boxes_xyxy: FloatArray, file_size: tuple[int, int]
 ) -> Sample:
     target = Target(torch.from_numpy(boxes_xyxy.astype(np.float32)), record.category)
-    tensor = torch.from_numpy(np.ascontiguousarray(image))[None]
-    return Sample(tensor, target, record.patient_id, file_size)
+    return Sample(torch.from_numpy(image)[None], target, record.patient_id, file_size)

@@ -28,11 +28,11 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import generate_frames
 from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
 
+from src.datasets.challenge_dicom import read_challenge_pixels, read_challenge_size
+from src.datasets.pixels import MAX_PIXELS, FloatImage, Pixels, as_float
 from src.errors import InputError
 
-MAX_PIXELS = 100_000_000  # the largest detectors have a fifth of that; more is a broken header
 MAX_PLANE_DIFFERENCE = 4  # grey levels; lossy colour coding moves equal planes apart by so much
-MAX_8_BIT = 255.0
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
@@ -41,18 +41,32 @@ class DicomError(InputError):
     """A file that gives no radiograph; the message names the file and the cause."""
 
 
-def read_image(path: Path) -> NDArray[np.float32]:
+def read_image(path: Path) -> FloatImage:
     """Read a radiograph.
 
     Args:
         path: a DICOM file, also one without the preamble of part 10.
 
     Returns:
-        (H, W) float32 in [0, 1], bright where much was absorbed (bone).
+        (H, W) in [0, 1], bright where much was absorbed (bone).
 
     Raises:
         DicomError: the file is missing, no DICOM, broken, or not one grey image.
     """
+    return as_float(read_pixels(path))
+
+
+def read_pixels(path: Path) -> Pixels:
+    """Read a radiograph as `read_image` does, but leave what is plain 8-bit as it is stored.
+
+    Returns:
+        (H, W) uint8 whose value / 255 is the image, or the image as float32.
+    """
+    challenge_pixels = read_challenge_pixels(path)
+    return _read_any_kind(path) if challenge_pixels is None else challenge_pixels
+
+
+def _read_any_kind(path: Path) -> Pixels:
     dataset = _read_dataset(path)
     _check_header(path, dataset)
     slope, intercept = _rescale(path, dataset)
@@ -60,7 +74,8 @@ def read_image(path: Path) -> NDArray[np.float32]:
     if stored.ndim == 3:
         stored = _grey_from_colour(path, stored)
     pixels = _scale(stored, slope, intercept)
-    return 1 - pixels if dataset.PhotometricInterpretation == "MONOCHROME1" else pixels
+    inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
+    return 1 - as_float(pixels) if inverted else pixels
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -69,6 +84,9 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         DicomError: as `read_image`, as far as the header tells.
     """
+    challenge_size = read_challenge_size(path)
+    if challenge_size is not None:
+        return challenge_size
     dataset = _read_dataset(path, stop_before_pixels=True)
     _check_header(path, dataset, has_pixels=False)
     return int(dataset.Rows), int(dataset.Columns)
@@ -188,10 +206,10 @@ def _rescale(path: Path, dataset: FileDataset) -> tuple[float, float]:
     return slope, intercept
 
 
-def _scale(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[np.float32]:
-    """Bring stored values to [0, 1]."""
+def _scale(stored: NDArray[Any], slope: float, intercept: float) -> Pixels:
+    """Bring stored values to [0, 1], but for plain 8 bits."""
     if stored.dtype == np.uint8 and (slope, intercept) == (1, 0):
-        return stored.astype(np.float32) / np.float32(MAX_8_BIT)
+        return stored
     values = stored.astype(np.float64) * slope + intercept
     darkest, brightest = values.min(), values.max()
     if not brightest > darkest:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from src.datasets.dicom import MAX_PIXELS, MAX_PLANE_DIFFERENCE, read_image
+from src.datasets.dicom import MAX_PLANE_DIFFERENCE, read_pixels
+from src.datasets.pixels import MAX_PIXELS, Pixels
 from src.errors import InputError
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -80,14 +80,14 @@ def ids_are_patients(files: Sequence[ImageFile]) -> bool:
     return all(file.path.suffix.lower() == ".dcm" and file.id == file.path.stem for file in files)
 
 
-def read_any_image(path: Path) -> NDArray[np.float32]:
+def read_any_image(path: Path) -> Pixels:
     """Read a radiograph from a DICOM, PNG or JPEG file.
 
     PNG and JPEG are taken as they are, value / 255 or / 65535, bright where bone is; equal colour
     planes count as grey.
 
     Returns:
-        (H, W) float32 in [0, 1].
+        (H, W), as it is stored where that is plain 8-bit.
 
     Raises:
         InputError: the file gives no radiograph; the message names it and the cause.
@@ -99,7 +99,7 @@ def read_any_image(path: Path) -> NDArray[np.float32]:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     if magic.startswith((PNG_MAGIC, JPEG_MAGIC)):
         return _read_picture(path)
-    return read_image(path)
+    return read_pixels(path)
 
 
 def split_unreadable(
@@ -125,7 +125,7 @@ def _cause_of_failure(path: Path) -> str | None:
     return None
 
 
-def _read_picture(path: Path) -> NDArray[np.float32]:
+def _read_picture(path: Path) -> Pixels:
     content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
     try:
         picture = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
@@ -140,5 +140,6 @@ def _read_picture(path: Path) -> NDArray[np.float32]:
         if np.ptp(planes, axis=2).max() > MAX_PLANE_DIFFERENCE * np.iinfo(picture.dtype).max / 255:
             raise InputError(f"{path}: a colour picture; grey radiographs are read")
         picture = picture[..., 1]
-    full = np.float32(np.iinfo(picture.dtype).max)
-    return np.asarray(picture.astype(np.float32) / full, dtype=np.float32)
+    if picture.dtype == np.uint8:
+        return np.ascontiguousarray(picture, dtype=np.uint8)
+    return np.asarray(picture / np.float32(np.iinfo(picture.dtype).max), dtype=np.float32)

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from src.datasets.annotations import DataFolder, Record, read_records
+from src.datasets.cache_building import open_or_build_cache
 from src.datasets.collate import collate
 from src.datasets.detection_dataset import (
     EpochSampler,
@@ -24,6 +25,7 @@ from src.datasets.detection_dataset import (
     check_images_exist,
 )
 from src.datasets.folds import load_folds, split_records
+from src.datasets.image_sources import DicomFolder, ImageSource
 from src.structures import Batch
 
 N_DEBUG_TRAIN, N_DEBUG_VALID = 32, 16  # images
@@ -32,21 +34,32 @@ MAX_WORKERS = 8
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """The images of one fold's training and validation, and where they lie."""
+    """The images of one fold's training and validation, where they lie, and who reads them."""
 
     train: Sequence[Record]
     valid: Sequence[Record]
     images_dir: Path
+    source: ImageSource
 
 
-def load_labelled_images(data_dir: Path, fold: int, *, debug: bool = False) -> LabelledImages:
+def load_labelled_images(
+    data_dir: Path,
+    fold: int,
+    *,
+    debug: bool = False,
+    cache_dir: Path | None = None,
+    n_workers: int | None = None,
+) -> LabelledImages:
     """Read labels and folds of a data folder and look for every image.
 
     Args:
         debug: keep a few images only.
+        cache_dir: read the images out of a cache there, of all folds together; it is built first
+            if it is not there.
+        n_workers: processes that build it; None takes all cores.
 
     Raises:
-        AnnotationsError: something is missing or wrong.
+        InputError: something is missing or wrong, or there is no room for the cache.
     """
     folder = DataFolder(data_dir)
     images_dir = folder.images_dir("train")
@@ -55,7 +68,14 @@ def load_labelled_images(data_dir: Path, fold: int, *, debug: bool = False) -> L
     if debug:
         train, valid = train[:N_DEBUG_TRAIN], valid[:N_DEBUG_VALID]
     check_images_exist([*train, *valid], images_dir)
-    return LabelledImages(train, valid, images_dir)
+    source: ImageSource = DicomFolder(images_dir)
+    if cache_dir is not None:
+        patients = [record.patient_id for record in [*train, *valid]]
+        n_workers = os.cpu_count() or 1 if n_workers is None else n_workers
+        source = open_or_build_cache(
+            patients, DicomFolder(images_dir), cache_dir, n_workers=n_workers
+        )
+    return LabelledImages(train, valid, images_dir, source)
 
 
 def training_loader(
@@ -74,7 +94,7 @@ def training_loader(
         batch_size: of all processes together; the loader gives this process's share.
         share: rank and count of the processes.
     """
-    dataset = TrainingDataset(images.train, images.images_dir, options)
+    dataset = TrainingDataset(images.train, images.source, options)
     sampler = EpochSampler(
         len(dataset), batch_size, options.seed, accumulate=accumulate, share=share
     )
@@ -91,7 +111,7 @@ def validation_loader(
     share: tuple[int, int] = (0, 1),
 ) -> DataLoader[Batch]:
     """Make the loader of the validation images, every one of this process's share, in order."""
-    dataset = ValidationDataset(images.valid, images.images_dir, options)
+    dataset = ValidationDataset(images.valid, images.source, options)
     return unlabelled_loader(
         dataset, batch_size=batch_size, n_workers=n_workers, device=device, share=share
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -27,13 +26,13 @@ class TestDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         file, options = self.files[index], self.options
-        source = read_any_image(file.path)
+        pixels = read_any_image(file.path)
         image = shrink_image(
-            source, options.img_size, options.reduction, source_crop=options.source_crop
+            pixels, options.img_size, options.reduction, source_crop=options.source_crop
         )
         return Sample(
-            image=torch.from_numpy(np.ascontiguousarray(image))[None],
+            image=torch.from_numpy(image)[None],
             target=Target(torch.zeros(0, 4), UNKNOWN_CATEGORY),
             patient_id=file.id,
-            file_size=(source.shape[0], source.shape[1]),
+            file_size=(pixels.shape[0], pixels.shape[1]),
         )

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from src.datasets.pixels import Pixels
+
 FloatArray = NDArray[np.float64]
 BoxPoints = Literal["thirds", "corners"]
 
@@ -79,22 +81,39 @@ def central_crop(source_size: tuple[int, int], size: int, source_crop: int | Non
     return Crop(size, (width / 2, height / 2), (size / shown_width, size / shown_height))
 
 
-def warp_image(image: NDArray[np.float32], crop: Crop) -> NDArray[np.float32]:
+def warp_image(image: Pixels, crop: Crop) -> Pixels:
     """Cut the crop out of an image: bilinear, 0 outside.
 
     Kept from the original: no smoothing before the reduction; at 1024 -> 512 without augmentation
     it takes every second pixel.
 
     Args:
-        image: (H, W) float32.
+        image: (H, W).
 
     Returns:
-        (size, size) float32.
+        (size, size) of the same type; uint8 is what float32 gives, rounded.
     """
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    matrix = crop.matrix()[:2]
-    warped = cv2.warpAffine(image, matrix, (crop.size, crop.size), flags=flags)
-    return np.asarray(warped, dtype=np.float32)
+    side = (crop.size, crop.size)
+    warped: Pixels = cv2.warpAffine(image, crop.matrix()[:2], side, flags=flags)
+    return warped
+
+
+def take_every_nth(image: Pixels, crop: Crop) -> Pixels | None:
+    """Cut out a crop that is made of whole pixels of the image: a view, without arithmetic.
+
+    Returns:
+        (size, size), exactly what `warp_image` gives; None if the crop needs more than that.
+    """
+    (step_x, shear_x, left), (shear_y, step_y, top) = crop.matrix()[:2].tolist()
+    if shear_x or shear_y or not all(x.is_integer() for x in (step_x, step_y, left, top)):
+        return None
+    if min(step_x, step_y, left, top) < 0:
+        return None
+    rows = slice(int(top), int(top + crop.size * step_y), int(step_y))
+    columns = slice(int(left), int(left + crop.size * step_x), int(step_x))
+    part = image[rows, columns]
+    return part if part.shape == (crop.size, crop.size) else None
 
 
 def warp_boxes(boxes_xywh: FloatArray, crop: Crop, points: BoxPoints = "thirds") -> FloatArray:

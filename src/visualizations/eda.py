@@ -284,17 +284,18 @@ def draw_examples(subject: Subject) -> Figure:
 def draw_augmentation(subject: Subject) -> Figure:
     """Show an image as it is and several draws of its augmentation, as training sees them."""
     from src.datasets.detection_dataset import SampleOptions, TrainingDataset, ValidationDataset
+    from src.datasets.image_sources import DicomFolder
     from src.visualizations.figures import BOX_COLOUR, draw_boxes, new_figure, show_image
 
     record, level = subject.shown_record(), subject.level
-    images_dir = subject.image_path(record).parent
+    source = DicomFolder(subject.image_path(record).parent)
     options = SampleOptions(img_size=SAMPLE_SIZE, augmentation_level=level, seed=subject.seed)
-    draws = TrainingDataset([record], images_dir, options)
-    samples = [ValidationDataset([record], images_dir, options)[0]]
+    draws = TrainingDataset([record], source, options)
+    samples = [ValidationDataset([record], source, options)[0]]
     samples += [draws[epoch, 0] for epoch in range(N_DRAWS)]
     figure = new_figure(7.2, 4.3)
     for i, (axes, sample) in enumerate(zip(figure.subplots(2, 4).flat, samples, strict=True)):
-        show_image(axes, sample.image[0].numpy(), title=f"draw {i}" if i else "not augmented")
+        show_image(axes, sample.picture(), title=f"draw {i}" if i else "not augmented")
         draw_boxes(axes, sample.target.boxes_xyxy.numpy(), BOX_COLOUR)
     figure.suptitle(f"Level {level}: {describe_level(level)}", fontsize="x-small")
     figure.supxlabel(record.patient_id, fontsize=NAME_SIZE, color="0.4")
@@ -305,6 +306,7 @@ def draw_rotation_example(subject: Subject) -> Figure:
     """Show an image's largest box turned by some angles, with its hulls by thirds and corners."""
     from src.datasets.annotations import AnnotationsError
     from src.datasets.dicom import read_image
+    from src.datasets.pixels import as_float
     from src.datasets.transforms import Crop, warp_image
     from src.visualizations.figures import new_figure, show_image
 
@@ -320,7 +322,7 @@ def draw_rotation_example(subject: Subject) -> Figure:
     panels = figure.subplots(1, len(EXAMPLE_ANGLES))
     for axes, angle in zip(panels, EXAMPLE_ANGLES, strict=True):
         crop = replace(centred, angle=angle)
-        show_image(axes, warp_image(image, crop), title=f"{angle}°")
+        show_image(axes, as_float(warp_image(image, crop)), title=f"{angle}°")
         _draw_hulls(axes, box[None], crop)
     about = f"white, dotted: the box, turned with the image    {record.patient_id}"
     figure.supxlabel(about, fontsize=NAME_SIZE, color="0.4")

@@ -12,6 +12,10 @@ from src.datasets.augmentations import (
     augment_pixels,
     draw_crop,
 )
+from src.datasets.dicom import read_pixels
+from src.datasets.transforms import warp_image
+from tests import plain_ways
+from tests.paths import shared
 
 # scale, angle, shear, gamma; salt and pepper p; blur p, sigma; noise p, sigma; through 8 bits
 PAPER_LEVELS = {
@@ -38,6 +42,19 @@ def random_image(size=48):
     noise = cv2.GaussianBlur(np.random.default_rng(1).random((size, size)), (0, 0), 1.5)
     stretched = (noise - noise.min()) / (noise.max() - noise.min())
     return stretched.astype(np.float32)
+
+
+def fixed_gamma(exponent):
+    """Return a generator whose first number makes gamma `exponent`."""
+    rng = np.random.default_rng(0)
+
+    class Fixed:
+        random = rng.random
+
+        def normal(self, *_):
+            return np.log2(exponent)
+
+    return Fixed()
 
 
 def changed_share(image, level, n):
@@ -150,12 +167,13 @@ def test_augment_pixels_leaves_level_1_unchanged():
 def test_augment_pixels_keeps_type_shape_and_range(number):
     image = random_image()
     rng = np.random.default_rng(16)
+    eight_bit = number in EIGHT_BIT_LEVELS
     for _ in range(60):
         changed = augment_pixels(image, AUGMENTATION_LEVELS[number], rng)
         assert changed.shape == image.shape
-        assert changed.dtype == np.float32
+        assert changed.dtype == (np.uint8 if eight_bit else np.float32)
         assert changed.min() >= 0
-        assert changed.max() <= 1
+        assert changed.max() <= (255 if eight_bit else 1)
 
 
 @pytest.mark.parametrize("number", LEVELS)
@@ -168,13 +186,57 @@ def test_augment_pixels_leaves_its_input_alone(number):
     np.testing.assert_array_equal(image, before)
 
 
-@pytest.mark.parametrize("number", EIGHT_BIT_LEVELS)
-def test_augment_pixels_passes_through_8_bits(number):
+@pytest.mark.parametrize("exponent", [1 / 4, 1 / 2, 1, 2, 4])
+def test_augment_pixels_cuts_to_whole_levels_behind_gamma(exponent):
+    image = np.arange(256, dtype=np.uint8)[None]
+    changed = augment_pixels(image, AugmentationLevel(eight_bit=True), fixed_gamma(exponent))
+    exact = [255 * (value / 255) ** exponent for value in range(256)]
+    expected = image[0] if exponent == 1 else np.floor(np.round(exact, 9))
+    np.testing.assert_array_equal(changed[0], expected)
+
+
+def test_augment_pixels_rounds_floats_to_8_bits_first():
     image = random_image()
-    rng = np.random.default_rng(18)
-    for _ in range(40):
-        levels = augment_pixels(image, AUGMENTATION_LEVELS[number], rng) * 255
-        np.testing.assert_allclose(levels, np.rint(levels), rtol=0, atol=1e-4)
+    level = AUGMENTATION_LEVELS[15]
+    rounded = np.rint(image * 255).astype(np.uint8)
+    changed, expected = (
+        augment_pixels(pixels, level, np.random.default_rng(30)) for pixels in (image, rounded)
+    )
+    np.testing.assert_array_equal(changed, expected)
+
+
+@pytest.mark.parametrize("part", ["blur", "noise"])
+def test_augment_pixels_rounds_to_8_bits_once_behind_gamma(part):
+    """Blur and noise at 8 bits are those of floats, rounded at the end."""
+    image = np.rint(random_image() * 255).astype(np.uint8)
+    parts = {
+        "blur": {"blur_p": 1.0, "blur_sigma": 2.0},
+        "noise": {"noise_p": 1.0, "noise_sigma": 0.2},
+    }
+    for seed in range(20):
+        changed, exact = (
+            augment_pixels(image, AugmentationLevel(eight_bit=eight_bit, **parts[part]), rng)
+            for eight_bit, rng in zip(
+                (True, False), map(np.random.default_rng, (seed, seed)), strict=True
+            )
+        )
+        np.testing.assert_array_equal(changed, np.rint(exact.clip(0, 1) * 255))
+
+
+def test_augment_pixels_stays_close_to_the_plain_way_on_a_real_image():
+    path = sorted((shared("lungs") / "train").iterdir())[7]
+    pixels = read_pixels(path)
+    level = replace(AUGMENTATION_LEVELS[20], noise_p=0.0, salt_and_pepper_p=0.0)
+    errors = []
+    for seed in range(6):
+        crop = draw_crop(pixels.shape, 512, level, np.random.default_rng(seed))
+        rngs = [np.random.default_rng(seed) for _ in range(2)]
+        found = augment_pixels(warp_image(pixels, crop), level, rngs[0])
+        plain = plain_ways.warp_image(pixels / 255, crop)
+        errors.append(found - plain_ways.augment_pixels(plain, level, rngs[1]))
+    assert abs(np.mean(errors)) < 0.1
+    assert np.mean(np.abs(errors)) < 0.25
+    assert np.mean(np.abs(errors) > 1) < 0.001
 
 
 def test_augment_pixels_keeps_fractions_of_levels_at_level_10():
@@ -228,6 +290,39 @@ def test_augment_pixels_draws_noise_afresh():
     grey = np.full((32, 32), 0.5, np.float32)
     first, second = (augment_pixels(grey, level, rng) - grey for _ in range(2))
     assert_uncorrelated(first.ravel(), second.ravel())
+
+
+def draw_noise(rng, size=512, sigma=0.04):
+    """Return noise in units of its standard deviation."""
+    level = AugmentationLevel(noise_p=1.0, noise_sigma=sigma)
+    noise = augment_pixels(np.full((size, size), 0.5, np.float32), level, rng) - 0.5
+    return noise / noise.std()
+
+
+def test_noise_is_gaussian():
+    noise = draw_noise(np.random.default_rng(31))
+    n = noise.size
+    assert np.mean(noise) == pytest.approx(0, abs=4 / np.sqrt(n))
+    assert np.mean(noise**3) == pytest.approx(0, abs=4 * np.sqrt(15 / n))
+    assert np.mean(noise**4) == pytest.approx(3, abs=4 * np.sqrt(96 / n))
+    for bound, share in ((1, 0.3173), (2, 0.0455), (3, 0.0027)):
+        assert_share(np.mean(np.abs(noise) > bound), share, n)
+
+
+def test_noise_does_not_repeat_itself():
+    noise = draw_noise(np.random.default_rng(32)).astype(float)
+    spectrum = np.abs(np.fft.fft2(noise)) ** 2
+    correlation = np.fft.ifft2(spectrum).real / noise.size  # by shift, over the border
+    assert correlation[0, 0] == pytest.approx(1, abs=0.01)
+    correlation[0, 0] = 0
+    assert np.abs(correlation).max() < 6 / np.sqrt(noise.size)
+
+
+def test_noise_of_two_samples_is_independent():
+    noises = [draw_noise(np.random.default_rng((3, 0, i))) for i in range(8)]
+    for i, noise in enumerate(noises):
+        for other in noises[:i]:
+            assert_uncorrelated(noise.ravel(), other.ravel())
 
 
 def test_augment_pixels_blurs_detail_away():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 
 from src.datasets.collate import collate
@@ -38,3 +40,17 @@ def test_collate_keeps_ids_and_file_sizes():
 
 def test_collate_takes_a_single_sample():
     assert collate(make_samples()[:1]).images.shape == (1, 1, 8, 8)
+
+
+def test_collate_keeps_8_bits():
+    images = torch.randint(256, (3, 1, 8, 8), dtype=torch.uint8)
+    samples = [replace(sample, image=images[i]) for i, sample in enumerate(make_samples())]
+    assert torch.equal(collate(samples).images, images)
+
+
+def test_collate_makes_floats_of_both_kinds():
+    samples = make_samples()
+    samples[1] = replace(samples[1], image=torch.full((1, 8, 8), 51, dtype=torch.uint8))
+    images = collate(samples).images
+    assert images.dtype == torch.float32
+    assert images[:, 0, 0, 0].tolist() == [0, torch.tensor(0.2), 0.5]

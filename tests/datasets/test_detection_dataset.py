@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.datasets.annotations import OPACITY, AnnotationsError, DataFolder, Record, read_records
-from src.datasets.augmentations import AUGMENTATION_LEVELS
+from src.datasets.augmentations import AUGMENTATION_LEVELS, draw_crop
 from src.datasets.detection_dataset import (
     EpochSampler,
     SampleOptions,
@@ -14,22 +14,29 @@ from src.datasets.detection_dataset import (
     shrink_image,
 )
 from src.datasets.dicom import read_image
+from src.datasets.image_sources import DicomFolder
+from src.datasets.pixels import as_float
+from src.datasets.transforms import warp_image
 from tests.datasets.conftest import IMAGE_SIZE, LANDSCAPE, LANDSCAPE_SIZE, N_TRAIN
 from tests.datasets.dicom_files import write_dicom
 
 SIZE = 64
 
 
+def source_of(folder):
+    return DicomFolder(folder.images_dir("train"))
+
+
 def make_training(data_dir, **options):
     folder = DataFolder(data_dir)
     sample_options = SampleOptions(img_size=SIZE, **options)
-    return TrainingDataset(read_records(folder), folder.images_dir("train"), sample_options)
+    return TrainingDataset(read_records(folder), source_of(folder), sample_options)
 
 
 def make_validation(data_dir, **options):
     folder = DataFolder(data_dir)
     sample_options = SampleOptions(img_size=SIZE, **options)
-    return ValidationDataset(read_records(folder), folder.images_dir("train"), sample_options)
+    return ValidationDataset(read_records(folder), source_of(folder), sample_options)
 
 
 def single(tmp_path, boxes_xywh, **options):
@@ -39,7 +46,7 @@ def single(tmp_path, boxes_xywh, **options):
         pixels[y : y + h, x : x + w] = 255
     write_dicom(tmp_path / "a.dcm", pixels)
     record = Record("a", OPACITY, np.array(boxes_xywh, float).reshape(-1, 4))
-    return TrainingDataset([record], tmp_path, SampleOptions(**options))
+    return TrainingDataset([record], DicomFolder(tmp_path), SampleOptions(**options))
 
 
 def bright_hull(image):
@@ -77,18 +84,35 @@ def test_training_sample_differs_between_epochs_and_seeds(data_dir):
 def test_training_sample_differs_between_indices_of_the_same_image(data_dir):
     folder = DataFolder(data_dir)
     records = [read_records(folder)[1]] * 3
-    dataset = TrainingDataset(records, folder.images_dir("train"), SampleOptions(img_size=SIZE))
+    dataset = TrainingDataset(records, source_of(folder), SampleOptions(img_size=SIZE))
     assert not equal(dataset[0, 0], dataset[0, 1])
     assert not equal(dataset[1, 0], dataset[0, 1])
 
 
 def test_training_sample_has_shapes_types_and_names(data_dir):
     sample = make_training(data_dir)[0, 1]
-    assert (sample.image.shape, sample.image.dtype) == ((1, SIZE, SIZE), torch.float32)
+    assert sample.image.shape == (1, SIZE, SIZE)
     assert sample.target.boxes_xyxy.shape == (1, 4)
     assert sample.target.boxes_xyxy.dtype == torch.float32
     assert (sample.patient_id, sample.target.category) == ("p01", OPACITY)
     assert sample.file_size == (IMAGE_SIZE, IMAGE_SIZE)
+
+
+@pytest.mark.parametrize(
+    ("level", "dtype"),
+    [(1, torch.float32), (10, torch.float32), (11, torch.float32)]
+    + [(level, torch.uint8) for level in (15, 20, 21)],
+)
+def test_training_sample_is_of_8_bits_where_its_level_is(data_dir, level, dtype):
+    assert make_training(data_dir, augmentation_level=level)[0, 1].image.dtype == dtype
+
+
+def test_training_sample_of_floats_is_warped_as_floats(data_dir):
+    sample = make_training(data_dir, augmentation_level=1)[0, 1]
+    source = read_image(data_dir / "stage_2_train_images" / "p01.dcm")
+    rng = np.random.default_rng((0, 0, 1))
+    crop = draw_crop(source.shape, SIZE, AUGMENTATION_LEVELS[1], rng)
+    np.testing.assert_array_equal(sample.image[0], warp_image(source, crop))
 
 
 def test_training_sample_of_a_negative_image_has_an_empty_table_of_boxes(data_dir):
@@ -106,7 +130,7 @@ def test_training_sample_has_its_boxes_where_its_pixels_are(tmp_path, level, hfl
         sample = dataset[epoch, 0]
         # Pixels have an extent, points have none: hull and box agree to about a pixel.
         np.testing.assert_allclose(
-            sample.target.boxes_xyxy[0], bright_hull(sample.image[0]), rtol=0, atol=1.6
+            sample.target.boxes_xyxy[0], bright_hull(sample.picture()), rtol=0, atol=1.6
         )
 
 
@@ -158,7 +182,7 @@ def test_training_samples_are_drawn_around_the_central_square(tmp_path):
     assert sample.file_size == (256, 256)
     box = sample.target.boxes_xyxy[0]
     np.testing.assert_allclose(box[2:] - box[:2], 16, rtol=0, atol=1e-4)
-    np.testing.assert_allclose(box, bright_hull(sample.image[0]), rtol=0, atol=1)
+    np.testing.assert_allclose(box, bright_hull(sample.picture()), rtol=0, atol=1)
 
 
 def test_training_dataset_has_the_length_of_its_records(data_dir):
@@ -171,20 +195,21 @@ def test_training_dataset_has_the_length_of_its_records(data_dir):
 def test_validation_sample_is_every_second_pixel(data_dir):
     sample = make_validation(data_dir)[1]
     source = read_image(data_dir / "stage_2_train_images" / "p01.dcm")
-    np.testing.assert_array_equal(sample.image[0], source[::2, ::2])
+    np.testing.assert_array_equal(sample.picture(), source[::2, ::2])
+    assert sample.image.dtype == torch.uint8
 
 
 def test_validation_sample_is_the_mean_over_areas_if_asked(data_dir):
     sample = make_validation(data_dir, reduction="area")[1]
     source = read_image(data_dir / "stage_2_train_images" / "p01.dcm")
     blocks = source.reshape(SIZE, 2, SIZE, 2).mean(axis=(1, 3))
-    np.testing.assert_allclose(sample.image[0], blocks, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(sample.picture(), blocks, rtol=0, atol=1e-6)
 
 
 def test_validation_sample_has_its_boxes_where_its_pixels_are(data_dir):
     for i in (1, 5, 7):
         sample = make_validation(data_dir)[i]
-        np.testing.assert_array_equal(sample.target.boxes_xyxy[0], bright_hull(sample.image[0]))
+        np.testing.assert_array_equal(sample.target.boxes_xyxy[0], bright_hull(sample.picture()))
 
 
 def test_validation_sample_of_a_landscape_fills_the_square(data_dir):
@@ -194,7 +219,7 @@ def test_validation_sample_of_a_landscape_fills_the_square(data_dir):
     assert sample.file_size == LANDSCAPE_SIZE
     assert sample.image.shape == (1, SIZE, SIZE)
     np.testing.assert_allclose(sample.target.boxes_xyxy, [[32, 0, 64, 64]], rtol=0, atol=1e-5)
-    np.testing.assert_allclose(bright_hull(sample.image[0]), [32, 0, 64, 64], atol=1)
+    np.testing.assert_allclose(bright_hull(sample.picture()), [32, 0, 64, 64], atol=1)
 
 
 def test_validation_sample_of_a_negative_image_has_an_empty_table_of_boxes(data_dir):
@@ -209,9 +234,9 @@ def test_validation_sample_shows_the_central_square_if_asked(data_dir, reduction
     source = read_image(data_dir / "stage_2_train_images" / "p01.dcm")
     edge = (IMAGE_SIZE - SIZE) // 2
     centre = source[edge : edge + SIZE, edge : edge + SIZE]
-    np.testing.assert_array_equal(sample.image[0], centre)
+    np.testing.assert_array_equal(sample.picture(), centre)
     np.testing.assert_array_equal(
-        sample.target.boxes_xyxy[0].clamp(0, SIZE), bright_hull(sample.image[0])
+        sample.target.boxes_xyxy[0].clamp(0, SIZE), bright_hull(sample.picture())
     )
 
 
@@ -219,6 +244,22 @@ def test_validation_sample_does_not_depend_on_augmentation(data_dir):
     plain = make_validation(data_dir)[1]
     other = make_validation(data_dir, seed=5, augmentation_level=20, hflip=True)[1]
     assert equal(plain, other)
+
+
+def test_shrink_image_mixes_pixels_of_8_bits_as_floats():
+    image = np.random.default_rng(0).integers(0, 256, (300, 500)).astype(np.uint8)
+    shrunk = shrink_image(image, 48)
+    assert shrunk.dtype == np.float32
+    np.testing.assert_array_equal(shrunk, shrink_image(as_float(image), 48))
+
+
+@pytest.mark.parametrize(("size", "step"), [(128, 1), (64, 2), (32, 4)])
+def test_shrink_image_takes_whole_pixels_of_8_bits_as_they_are(size, step):
+    image = np.random.default_rng(0).integers(0, 256, (128, 128)).astype(np.uint8)
+    shrunk = shrink_image(image, size)
+    np.testing.assert_array_equal(shrunk, image[::step, ::step])
+    assert shrunk.dtype == np.uint8
+    assert shrunk.flags.owndata
 
 
 @pytest.mark.parametrize("reduction", ["subsample", "area"])

@@ -22,25 +22,27 @@ def write_picture(path, pixels=PIXELS):
 
 def test_a_png_of_8_bits_is_read_exactly(tmp_path):
     image = read_any_image(write_picture(tmp_path / "a.png"))
-    assert image.dtype == np.float32
-    np.testing.assert_array_equal(image, PIXELS.astype(np.float32) / np.float32(255))
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, PIXELS)
 
 
 def test_a_png_of_16_bits_is_read_exactly(tmp_path):
     pixels = PIXELS.astype(np.uint16) * 257
     image = read_any_image(write_picture(tmp_path / "a.png", pixels))
+    assert image.dtype == np.float32
     np.testing.assert_allclose(image, PIXELS / 255, atol=1e-7)
 
 
 def test_a_picture_is_told_by_its_bytes_not_its_name(tmp_path):
     written = write_picture(tmp_path / "a.jpg", np.full((40, 60), 100, np.uint8))
     renamed = written.rename(tmp_path / "no ending")
-    assert read_any_image(renamed) == pytest.approx(100 / 255, abs=0.01)
+    assert read_any_image(renamed) == pytest.approx(100, abs=2)
 
 
 def test_equal_colour_planes_are_a_grey_picture(tmp_path):
     image = read_any_image(write_picture(tmp_path / "a.png", np.dstack([PIXELS] * 3)))
-    np.testing.assert_array_equal(image, PIXELS.astype(np.float32) / np.float32(255))
+    np.testing.assert_array_equal(image, PIXELS)
+    assert image.flags.c_contiguous
 
 
 def test_a_colour_picture_is_refused(tmp_path):

@@ -35,10 +35,23 @@ def read_epochs(images, n_workers, n_epochs):
 
 def assert_same_batch(batch, other):
     assert batch.ids == other.ids
+    assert batch.images.dtype == other.images.dtype
     assert torch.equal(batch.images, other.images)
     for target, other_target in zip(batch.targets, other.targets, strict=True):
         assert torch.equal(target.boxes_xyxy, other_target.boxes_xyxy)
         assert target.category == other_target.category
+
+
+@pytest.fixture(scope="module")
+def reference(data_dir):
+    """Return two epochs, made in this process from the files."""
+    return read_epochs(load_labelled_images(data_dir, 0, debug=True), 0, 2)
+
+
+@pytest.fixture(scope="module")
+def cached_images(data_dir, tmp_path_factory):
+    cache_dir = tmp_path_factory.mktemp("cache")
+    return load_labelled_images(data_dir, 0, debug=True, cache_dir=cache_dir, n_workers=0)
 
 
 # load_labelled_images
@@ -93,12 +106,21 @@ def test_load_labelled_images_refuses_a_missing_folder(tmp_path):
 # Loaders
 
 
-def test_training_loader_gives_the_same_batches_from_any_number_of_workers(data_dir):
-    images = load_labelled_images(data_dir, 0, debug=True)
-    alone, together = read_epochs(images, 0, 2), read_epochs(images, 2, 2)
-    for epoch, other in zip(alone, together, strict=True):
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than this machine has
+@pytest.mark.parametrize(
+    ("cached", "n_workers"), [(False, 1), (False, 3), (True, 0), (True, 1), (True, 3)]
+)
+def test_training_loader_gives_the_same_batches_from_workers_and_cache(
+    data_dir, reference, cached_images, cached, n_workers
+):
+    images = cached_images if cached else load_labelled_images(data_dir, 0, debug=True)
+    for epoch, other in zip(reference, read_epochs(images, n_workers, 2), strict=True):
         for batch, other_batch in zip(epoch, other, strict=True):
             assert_same_batch(batch, other_batch)
+
+
+def test_training_loader_sends_8_bits_where_all_images_have_them(reference):
+    assert {batch.images.dtype for epoch in reference for batch in epoch} == {torch.uint8}
 
 
 def test_training_loader_shows_each_image_once_in_another_order(data_dir):

@@ -8,6 +8,7 @@ from src.datasets.annotations import Record
 from src.datasets.detection_dataset import SampleOptions, ValidationDataset
 from src.datasets.dicom import DicomError
 from src.datasets.image_files import ImageFile, find_challenge_images
+from src.datasets.image_sources import DicomFolder
 from src.datasets.test_dataset import TestDataset
 from src.errors import InputError
 from src.structures import UNKNOWN_CATEGORY
@@ -38,10 +39,10 @@ def test_test_dataset_names_images_after_their_files(tmp_path):
     assert [dataset[i].patient_id for i in range(2)] == ["b.c", "a"]
 
 
-@pytest.mark.parametrize("size", [(64, 64), (300, 500)])
-def test_test_dataset_gives_squares_and_keeps_the_files_size(tmp_path, size):
+@pytest.mark.parametrize(("size", "dtype"), [((64, 64), torch.uint8), ((300, 500), torch.float32)])
+def test_test_dataset_gives_squares_and_keeps_the_files_size(tmp_path, size, dtype):
     sample = TestDataset(files(write_random(tmp_path / "a.dcm", size)), OPTIONS)[0]
-    assert (sample.image.shape, sample.image.dtype) == ((1, 32, 32), torch.float32)
+    assert (sample.image.shape, sample.image.dtype) == ((1, 32, 32), dtype)
     assert sample.file_size == size
 
 
@@ -50,7 +51,8 @@ def test_test_dataset_gives_squares_and_keeps_the_files_size(tmp_path, size):
 )
 def test_test_dataset_shows_images_as_validation_does(tmp_path, options):
     path = write_random(tmp_path / "a.dcm")
-    validation = ValidationDataset([Record("a", 0, np.zeros((0, 4)))], tmp_path, options)
+    records = [Record("a", 0, np.zeros((0, 4)))]
+    validation = ValidationDataset(records, DicomFolder(tmp_path), options)
     assert torch.equal(TestDataset(files(path), options)[0].image, validation[0].image)
 
 

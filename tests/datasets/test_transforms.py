@@ -7,9 +7,11 @@ from src.datasets.transforms import (
     Crop,
     central_crop,
     drop_boxes_outside,
+    take_every_nth,
     warp_boxes,
     warp_image,
 )
+from tests import plain_ways
 from tests.paths import shared
 
 # OpenCV 5 computes the weights of a bilinear interpolation in float32, scikit-image in float64: on
@@ -149,6 +151,65 @@ def test_warp_image_returns_float32_of_the_crops_size():
     warped = warp_image(random_image(64), BENT["all"])
     assert warped.shape == (256, 256)
     assert warped.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", sorted(BENT))
+def test_warp_image_of_8_bits_is_that_of_floats_rounded(name):
+    image = np.random.default_rng(3).integers(0, 256, (512, 512)).astype(np.uint8)
+    warped = warp_image(image, BENT[name])
+    exact = warp_image(image.astype(np.float32), BENT[name])
+    assert warped.dtype == np.uint8
+    assert np.abs(warped - exact).max() < 0.501
+
+
+def test_warp_image_of_8_bits_equals_skimage_rounded():
+    image = np.random.default_rng(4).integers(0, 256, (300, 400)).astype(np.uint8)
+    crop = replace(BENT["all"], center_xy=(190.0, 150.0))
+    expected = plain_ways.warp_image(image.astype(float), crop)
+    assert np.abs(warp_image(image, crop) - expected).max() < 0.51
+
+
+@pytest.mark.parametrize(
+    ("source_size", "size", "source_crop"),
+    [((128, 128), 64, None), ((128, 128), 128, None), ((96, 384), 32, None), ((90, 70), 20, 40)],
+)
+def test_take_every_nth_equals_the_warp(source_size, size, source_crop):
+    image = random_image(400)[: source_size[0], : source_size[1]]
+    crop = central_crop(source_size, size, source_crop)
+    taken = take_every_nth(image, crop)
+    assert taken is not None
+    np.testing.assert_array_equal(taken, warp_image(image, crop))
+
+
+@pytest.mark.parametrize(
+    "crop",
+    [
+        central_crop((100, 100), 64),
+        central_crop((65, 65), 32, 64),
+        replace(central_crop((100, 100), 50), angle=1.0),
+        replace(central_crop((100, 100), 50), shear=1.0),
+        replace(central_crop((100, 100), 50), hflip=True),
+        central_crop((100, 100), 200),
+        Crop(4, (64.0, 64.0), (1.0, 1.0), shear=45.0),
+        central_crop((100, 100), 60, 120),
+        Crop(4, (-6.0, 50.0), (1.0, 1.0)),
+        Crop(4, (99.0, 50.0), (1.0, 1.0)),
+    ],
+    ids=[
+        "fraction",
+        "half a pixel",
+        "angle",
+        "shear",
+        "mirror",
+        "larger",
+        "45 degrees",
+        "around",
+        "left",
+        "edge",
+    ],
+)
+def test_take_every_nth_leaves_what_needs_more(crop):
+    assert take_every_nth(random_image(100), crop) is None
 
 
 # Boxes

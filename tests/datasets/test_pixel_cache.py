@@ -1,0 +1,296 @@
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import namedtuple
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.datasets import cache_building
+from src.datasets.cache_building import open_or_build_cache
+from src.datasets.dicom import DicomError, read_pixels
+from src.datasets.image_sources import DicomFolder
+from src.datasets.pixel_cache import HEAD
+from src.errors import InputError
+from tests.datasets.dicom_files import write_challenge_dicom, write_dicom
+from tests.paths import ROOT
+
+PATIENTS = ["a", "b", "c", "deep"]
+DEEP = "deep"  # 16 bits
+Usage = namedtuple("Usage", "total used free")
+
+
+def random_pixels(shape, dtype=np.uint8, seed=0):
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Return a folder of images of several sizes and kinds."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    write_challenge_dicom(folder / "a.dcm", random_pixels((64, 64)))
+    write_challenge_dicom(folder / "b.dcm", random_pixels((30, 200)))
+    write_dicom(folder / "c.dcm", random_pixels((65, 64)))
+    write_dicom(folder / "deep.dcm", random_pixels((20, 30), np.uint16))
+    return DicomFolder(folder)
+
+
+@pytest.fixture
+def build(files, tmp_path):
+    """Return a function that opens or builds the cache of the images."""
+
+    def open_or_build(patients=PATIENTS, n_workers=0):
+        return open_or_build_cache(patients, files, tmp_path / "cache", n_workers=n_workers)
+
+    return open_or_build
+
+
+@pytest.fixture
+def n_read(monkeypatch):
+    """Return a list that grows when the builder reads an image."""
+    paths: list[Path] = []
+
+    def read(path):
+        paths.append(path)
+        return read_pixels(path)
+
+    monkeypatch.setattr(cache_building, "read_pixels", read)
+    return paths
+
+
+def assert_holds_the_files(cache, files):
+    for patient in cache.images:
+        found, expected = cache.read(patient), files.read(patient)
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# What it holds
+
+
+def test_cache_gives_what_the_files_give(build, files):
+    assert_holds_the_files(build(), files)
+
+
+def test_cache_reads_no_file_for_what_it_holds(build, files):
+    cache = build()
+    expected = {patient: files.read(patient) for patient in PATIENTS}
+    shutil.rmtree(files.images_dir)
+    for patient in set(PATIENTS) - {DEEP}:
+        np.testing.assert_array_equal(cache.read(patient), expected[patient])
+
+
+def test_cache_leaves_out_what_is_not_8_bit_and_says_so(build, files, capfd):
+    cache = build()
+    assert cache.n_left_out == 1
+    assert "1 of 4 images are not plain 8-bit" in capfd.readouterr().err
+    assert cache.read(DEEP).dtype == np.float32
+
+
+def test_cache_gives_arrays_of_the_callers_own(build):
+    cache = build()
+    first = cache.read("a")
+    first[:] = 0
+    assert cache.read("a").any()
+
+
+def test_cache_is_built_by_processes_alike(build, files, monkeypatch):
+    monkeypatch.setattr(cache_building, "MIN_FILES_FOR_PROCESSES", 2)
+    assert_holds_the_files(build(n_workers=2), files)
+
+
+def test_cache_travels_without_its_pixels(build, files):
+    content = pickle.dumps(build())
+    assert len(content) < 1000
+    assert_holds_the_files(pickle.loads(content), files)
+
+
+# Opening it again
+
+
+def test_cache_is_built_once(build, n_read):
+    build()
+    assert len(n_read) == len(PATIENTS)
+    build(PATIENTS[::-1])
+    assert len(n_read) == len(PATIENTS)
+
+
+def test_caches_of_other_images_lie_side_by_side(build, tmp_path):
+    build(), build(PATIENTS[:2])
+    assert len(names_in(tmp_path / "cache")) == 2
+
+
+def test_cache_notices_an_image_of_the_same_size(build, files):
+    build()
+    path = files.path("c")
+    before = path.stat()
+    write_dicom(path, random_pixels((65, 64), seed=1))
+    assert path.stat().st_size == before.st_size
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert_holds_the_files(build(), files)
+
+
+def test_cache_notices_an_image_of_another_size(build, files):
+    build()
+    write_challenge_dicom(files.path("a"), random_pixels((90, 20)))
+    assert_holds_the_files(build(), files)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "other magic", "index outside", "ends"])
+def test_cache_that_is_broken_is_built_again(build, files, n_read, damage):
+    path = build().path
+    content = path.read_bytes()
+    magic, offset = HEAD.unpack_from(content)
+    index = content[offset:]
+    path.write_bytes(
+        {
+            "empty": b"",
+            "cut": content[:-5],
+            "text": b"no cache" * 1000,
+            "other magic": b"pixels 0" + content[len(magic) :],
+            "index outside": HEAD.pack(magic, 1 << 60) + content[HEAD.size :],
+            "ends": HEAD.pack(magic, 4096) + bytes(4096 - HEAD.size) + index,
+        }[damage]
+    )
+    assert_holds_the_files(build(), files)
+    assert len(n_read) == 2 * len(PATIENTS)
+
+
+# Building it
+
+
+def test_cache_leaves_out_an_image_of_another_size_than_its_header_says(build, files, monkeypatch):
+    monkeypatch.setattr(cache_building, "image_size", lambda _: (10, 10))
+    cache = build()
+    assert cache.n_left_out == len(PATIENTS)
+    assert_holds_the_files(cache, files)
+
+
+def test_cache_tells_its_size_first(build, capfd):
+    build()
+    sizes, *_ = [line for line in capfd.readouterr().err.splitlines() if "GB" in line]
+    assert "cache of 4 images: 0.00 GB in" in sizes
+
+
+def test_cache_refuses_a_disk_that_is_too_small(build, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(10, 0, 20_000))
+    with pytest.raises(InputError, match=r"0\.00 GB are free; without --cache") as caught:
+        build()
+    assert len(str(caught.value).splitlines()) == 1
+    assert names_in(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_cache_names_a_broken_image_and_leaves_nothing(
+    build, files, tmp_path, monkeypatch, n_workers
+):
+    monkeypatch.setattr(cache_building, "MIN_FILES_FOR_PROCESSES", 2)
+    path = files.path("b")
+    path.write_bytes(path.read_bytes()[:-70])
+    with pytest.raises(DicomError, match=r"b\.dcm"):
+        build(n_workers=n_workers)
+    assert names_in(tmp_path / "cache") == []
+
+
+def test_cache_of_a_folder_that_cannot_be_written_is_refused(files, tmp_path):
+    (tmp_path / "cache").touch()
+    with pytest.raises(InputError, match="cache: cannot be created as a folder"):
+        open_or_build_cache(PATIENTS, files, tmp_path / "cache", n_workers=0)
+
+
+def test_two_builders_build_once(build, files, n_read):
+    caches = []
+    builders = [threading.Thread(target=lambda: caches.append(build())) for _ in range(2)]
+    for builder in builders:
+        builder.start()
+    for builder in builders:
+        builder.join()
+    assert len(n_read) == len(PATIENTS)
+    for cache in caches:
+        assert_holds_the_files(cache, files)
+
+
+@contextmanager
+def running_builder(files, cache_dir, *preparation, n_workers=0):
+    """Yield a process that builds the cache, and kill it."""
+    lines = [
+        "from pathlib import Path",
+        "from src.datasets import cache_building",
+        "from src.datasets.image_sources import DicomFolder",
+        *preparation,
+        f"files = DicomFolder(Path({str(files.images_dir)!r}))",
+        f"place = Path({str(cache_dir)!r})",
+        f"cache_building.open_or_build_cache({PATIENTS}, files, place, n_workers={n_workers})",
+    ]
+    builder = subprocess.Popen(
+        [sys.executable, "-c", "\n".join(lines)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with builder:
+        try:
+            yield builder
+        finally:
+            builder.kill()
+
+
+def test_cache_survives_a_builder_that_is_killed(build, files, tmp_path):
+    cache_dir = tmp_path / "cache"
+    slowly = (
+        "import time",
+        "read = cache_building.read_pixels",
+        "def read_slowly(path):",
+        "    if path.stem == 'c': print('half way', flush=True); time.sleep(60)",
+        "    return read(path)",
+        "cache_building.read_pixels = read_slowly",
+    )
+    with running_builder(files, cache_dir, *slowly) as builder:
+        assert builder.stdout.readline() == "half way\n"
+    (leftover,) = names_in(cache_dir)
+    assert leftover.startswith(".")
+    cache = build()
+    assert_holds_the_files(cache, files)
+    assert names_in(cache_dir) == [cache.path.name]
+
+
+def children_of(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_processes_of_a_builder_end_with_it(files, tmp_path):
+    files.path("a").unlink()
+    os.mkfifo(files.path("a"))  # whoever opens it waits
+    few = "cache_building.MIN_FILES_FOR_PROCESSES = 2"
+    with running_builder(files, tmp_path / "cache", few, n_workers=2) as builder:
+        wait_until(lambda: len(children_of(builder.pid)) >= 2)
+        time.sleep(1)  # until they have started
+        children = children_of(builder.pid)
+    wait_until(lambda: not any(map(is_running, children)))

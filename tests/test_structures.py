@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+import torch
+
+from src.structures import Batch, Target, images_as_float
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+LEVELS = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_images_of_8_bits_become_numpys_numbers(device):
+    images = images_as_float(torch.from_numpy(LEVELS).to(device))
+    assert images.dtype == torch.float32
+    np.testing.assert_array_equal(images.cpu().numpy(), LEVELS.astype(np.float32) / np.float32(255))
+
+
+def test_float_images_stay_as_they_are():
+    images = torch.rand(2, 1, 4, 4)
+    assert images_as_float(images) is images
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_batch_comes_to_a_device_as_floats(device):
+    target = Target(torch.rand(2, 4), 2)
+    batch = Batch(torch.from_numpy(LEVELS), (target,), ("a",), ((16, 16),))
+    moved = batch.to(torch.device(device))
+    assert moved.images.dtype == torch.float32
+    assert moved.images.device.type == moved.targets[0].boxes_xyxy.device.type == device
+    assert moved.images.max() == 1
+    assert batch.images.dtype == torch.uint8
