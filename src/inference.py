@@ -16,6 +16,7 @@ from src.datasets.detection_dataset import Sample, ValidationDataset
 from src.datasets.image_files import ImageFile, find_challenge_images
 from src.datasets.loaders import load_labelled_images, unlabelled_loader
 from src.datasets.test_dataset import TestDataset
+from src.diagnostics import DEFAULT_THRESHOLD
 from src.engine import predict
 from src.errors import InputError
 from src.files import replaced_file
@@ -24,6 +25,7 @@ from src.predictions import Predictions, load_predictions
 from src.retinanet.ensemble import SECOND_PLACE_K, Ensemble, SizeRule
 from src.retinanet.model import RetinaNet
 from src.runs import Run
+from src.scores import load_sweep
 from src.selection import select_boxes
 from src.training import prediction_header, sample_options
 from src.visualizations.overlays import draw_predictions, save_picture
@@ -153,6 +155,29 @@ def checkpoint_path(run: Run, epoch: int, weights_dir: Path | None) -> Path:
         has = f"it has epochs {saved}" if saved else "--action train makes them"
         raise InputError(f"{path}: no such checkpoint; {has}")
     return path
+
+
+def default_epoch(run: Run, weights_dir: Path | None = None) -> int:
+    """Choose the best epoch by check_metric or, where nothing was scored, the last one saved.
+
+    Raises:
+        InputError: no checkpoints are there.
+    """
+    if run.scores_path.exists():
+        return int(load_sweep(run.scores_path).best()["epoch"])
+    source = run if weights_dir is None else replace(run, output_dir=weights_dir)
+    saved = source.epochs_with_checkpoint()
+    if not saved:
+        raise InputError(f"{source.dir}: holds no checkpoints; --action train makes them")
+    return saved[-1]
+
+
+def default_threshold(run: Run, epoch: int) -> float:
+    """Choose an epoch's best threshold on score x 5 by check_metric, else the second place's."""
+    if not run.scores_path.exists():
+        return DEFAULT_THRESHOLD
+    sweep = load_sweep(run.scores_path)
+    return float(sweep.best(epoch)["threshold"]) if epoch in sweep.epochs else DEFAULT_THRESHOLD
 
 
 def write_boxes(path: Path, predictions: Predictions, *, threshold: float, nms: float) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from src.errors import InputError
 
@@ -86,6 +88,46 @@ class Run:
     def epochs_with_predictions(self) -> list[int]:
         """Return the epochs whose validation predictions are saved, ascending."""
         return numbered_files(self.dir / "predictions", ".npz")
+
+
+def load_run(run_dir: Path) -> Run:
+    """Tell by experiment.json which run a folder holds.
+
+    Raises:
+        InputError: it holds none, or the folder was renamed.
+    """
+    if not run_dir.is_dir():
+        raise InputError(f"{run_dir}: no such folder of a run")
+    run_dir = run_dir.resolve()  # "." and links have no name of their own
+    path = run_dir / "experiment.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; a folder that --action train made holds one")
+    experiment = read_experiment(path)
+    try:
+        run = Run(str(experiment["model"]), int(experiment["fold"]), str(experiment["tag"]),
+                  run_dir.parent)  # fmt: skip
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: does not tell model, fold and tag of a run") from error
+    if run.dir != run_dir:
+        raise InputError(f"{run_dir}: holds the run {run.name}; rename it to that")
+    return run
+
+
+def read_experiment(path: Path) -> dict[str, Any]:
+    """Read experiment.json; an empty answer where there is none.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not the settings of a run: {error}") from error
+    return content
 
 
 def check_tag(tag: str) -> str:

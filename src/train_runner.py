@@ -32,8 +32,6 @@ if TYPE_CHECKING:  # what an action needs is imported when it runs: `--help` wai
     from src.datasets.image_files import ImageFile
     from src.inference import Inference
 
-DEFAULT_THRESHOLD = 0.3  # on score x 5, where no scores were saved; the second place's default
-
 
 def main() -> None:
     arguments = parse_arguments(data_dir=config.DATA_DIR, output_dir=config.OUTPUT_DIR)
@@ -219,6 +217,7 @@ def _predict_by_ensemble(run: Run, info: ModelInfo, arguments: argparse.Namespac
     """Predict test images, or the files of --input, by several folds and epochs at once."""
     from src.datasets.annotations import DataFolder
     from src.datasets.image_files import find_challenge_images
+    from src.diagnostics import DEFAULT_THRESHOLD
     from src.inference import EnsembleOptions, write_boxes
     from src.submission import prediction_strings, write_submission
 
@@ -318,23 +317,16 @@ def _epochs_to_use(run: Run, arguments: argparse.Namespace) -> list[int]:
     epochs = _chosen_epochs(arguments, saved, source)
     if epochs is not None:
         return epochs
-    if run.scores_path.exists():
-        from src.scores import load_sweep
+    from src.inference import default_epoch
 
-        return [load_sweep(run.scores_path).best()["epoch"]]
-    if not saved:
-        raise InputError(f"{source.dir}: holds no checkpoints; --action train makes them")
-    return [saved[-1]]
+    return [default_epoch(run, arguments.weights_dir)]
 
 
 def _threshold(run: Run, epoch: int, given: float | None) -> float:
     """Take the threshold from the flag, else the epoch's best by check_metric, else the default."""
-    if given is not None or not run.scores_path.exists():
-        return DEFAULT_THRESHOLD if given is None else given
-    from src.scores import load_sweep
+    from src.inference import default_threshold
 
-    sweep = load_sweep(run.scores_path)
-    return float(sweep.best(epoch)["threshold"]) if epoch in sweep.epochs else DEFAULT_THRESHOLD
+    return default_threshold(run, epoch) if given is None else given
 
 
 if __name__ == "__main__":

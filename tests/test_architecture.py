@@ -33,7 +33,12 @@ MAY_IMPORT = {
     "arguments": FOR_ALL | {"runs"},
     "inference": FOR_ALL
     | {"checkpoints", "datasets", "engine", "models", "predictions", "retinanet", "runs"}
-    | {"selection", "training", "visualizations"},
+    | {"diagnostics", "scores", "selection", "training", "visualizations"},
+    "onnx_graph": FOR_ALL | {"retinanet"},
+    "onnx_check": FOR_ALL | {"onnx_graph", "retinanet"},
+    "export": FOR_ALL
+    | {"datasets", "inference", "models", "onnx_check", "onnx_graph", "retinanet", "runs"}
+    | {"threads", "training"},
     "submission_format": {"errors"},
     "submission_stats": FOR_ALL | {"datasets", "submission_format"},
     "submission": FOR_ALL
@@ -47,7 +52,7 @@ MAY_IMPORT = {
     "train_runner": FOR_ALL
     | {"checkpoints", "datasets", "engine", "models", "predictions", "retinanet", "runs"}
     | {"scores", "submission", "threads", "training", "visualizations"}
-    | {"arguments", "inference"},
+    | {"arguments", "diagnostics", "inference"},
 }
 VAGUE_NAMES = {"utils", "helpers", "misc", "common", "util", "helper", "tools"}
 
