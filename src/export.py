@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING
 
 import config
 from src.errors import CommandParser, InputError, report_errors
-from src.threads import wait_passively
 
 if TYPE_CHECKING:  # what takes seconds to import is not needed for `--help`
     from torch import Tensor
@@ -55,7 +54,6 @@ DECODING = (
 
 def main() -> None:
     arguments = _parse_arguments()
-    wait_passively()
     with report_errors():
         _check_packages()
         _check_flags(arguments)
@@ -90,10 +88,14 @@ def _load_detector(
 ) -> PaddedDetector:
     import torch
 
-    from src.inference import Inference
+    from src.checkpoints import load_checkpoint, load_weights
+    from src.inference import checkpoint_path
+    from src.models import build_model
     from src.retinanet.padded import PaddedDetector
 
-    network = Inference(run=run, info=info, device=torch.device("cpu")).load_model(epoch)
+    path = checkpoint_path(run, epoch, None)
+    network = build_model(info)
+    load_weights(network, load_checkpoint(path, run.model), path)
     size = (info.img_size, info.img_size)
     detector = PaddedDetector(
         network,
@@ -125,10 +127,9 @@ def _describe(run: Run, info: ModelInfo, epoch: int, detector: PaddedDetector) -
     from src.datasets.annotations import CLASS_NAMES
     from src.inference import default_threshold
     from src.retinanet.postprocess import MAX_CANDIDATES, MIN_SCORE, MIN_SHARE_OF_TOP
-    from src.training import git_commit
 
     facts = {
-        "model": run.model,
+        "experiment": run.model,
         "fold": run.fold,
         "tag": run.tag,
         "epoch": epoch,
@@ -144,7 +145,6 @@ def _describe(run: Run, info: ModelInfo, epoch: int, detector: PaddedDetector) -
         "min_score": MIN_SCORE,
         "min_share_of_top": MIN_SHARE_OF_TOP,
         "class_names": CLASS_NAMES,
-        "git_commit": git_commit(),
     }
     return {
         name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()

@@ -1,4 +1,8 @@
-"""A detector as an ONNX graph: from images to boxes, for any size of batch."""
+"""A detector as an ONNX graph: from images to boxes, for any size of batch.
+
+By PyTorch's exporter of today. The older one, by TorchScript, gives the same numbers and takes less
+time, but is deprecated, and would need another translation of the suppression.
+"""
 
 from __future__ import annotations
 

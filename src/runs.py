@@ -102,7 +102,7 @@ def load_run(run_dir: Path) -> Run:
     path = run_dir / "experiment.json"
     if not path.is_file():
         raise InputError(f"{path}: no such file; a folder that --action train made holds one")
-    experiment = read_experiment(path)
+    experiment = read_description(path)
     try:
         run = Run(str(experiment["model"]), int(experiment["fold"]), str(experiment["tag"]),
                   run_dir.parent)  # fmt: skip
@@ -113,8 +113,8 @@ def load_run(run_dir: Path) -> Run:
     return run
 
 
-def read_experiment(path: Path) -> dict[str, Any]:
-    """Read experiment.json; an empty answer where there is none.
+def read_description(path: Path) -> dict[str, Any]:
+    """Read experiment.json as it is; an empty answer where there is none.
 
     Raises:
         InputError: it is something else.

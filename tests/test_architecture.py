@@ -37,8 +37,8 @@ MAY_IMPORT = {
     "onnx_graph": FOR_ALL | {"retinanet"},
     "onnx_check": FOR_ALL | {"onnx_graph", "retinanet"},
     "export": FOR_ALL
-    | {"datasets", "inference", "models", "onnx_check", "onnx_graph", "retinanet", "runs"}
-    | {"threads", "training"},
+    | {"checkpoints", "datasets", "inference", "models", "onnx_check", "onnx_graph", "retinanet"}
+    | {"runs", "training"},
     "submission_format": {"errors"},
     "submission_stats": FOR_ALL | {"datasets", "submission_format"},
     "submission": FOR_ALL

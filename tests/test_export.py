@@ -234,7 +234,7 @@ def test_exported_file_tells_how_to_use_it(exported):
     (taken,) = session.get_inputs()
     assert (taken.name, taken.shape) == ("images", ["batch", 1, IMG_SIZE, IMG_SIZE])
     facts = session.get_modelmeta().custom_metadata_map
-    assert (facts["model"], facts["tag"]) == ("demo", "")
+    assert (facts["experiment"], facts["tag"]) == ("demo", "")
     expected = {
         "fold": 0, "epoch": 1, "img_size": IMG_SIZE, "source_crop": None, "threshold": 0.3,
         "nms_iou": 0.05, "max_boxes": MAX_CANDIDATES, "class_names": list(CLASS_NAMES),

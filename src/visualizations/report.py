@@ -127,7 +127,7 @@ def build_page(run_dir: Path, data_dir: Path, *, epoch: int | None, n_images: in
         InputError: something is missing or wrong; the message names it.
     """
     from src.datasets.annotations import DataFolder
-    from src.runs import read_experiment
+    from src.runs import read_description
     from src.scores import load_epoch, load_sweep
     from src.visualizations import report_sections as sections
     from src.visualizations import report_settings as settings
@@ -136,7 +136,7 @@ def build_page(run_dir: Path, data_dir: Path, *, epoch: int | None, n_images: in
     choice = choose(run_dir, epoch)
     images_dir = DataFolder(data_dir).images_dir("train")
     findings = find_boxes(load_epoch([run_dir], choice.epoch), choice.setting)
-    experiment = read_experiment(run_dir / "experiment.json")
+    experiment = read_description(run_dir / "experiment.json")
     wider_path = run_dir / "sweep.npz"
     return PAGE.format(
         title=escape(run_dir.resolve().name),
