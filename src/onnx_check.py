@@ -146,7 +146,10 @@ def _compare(outputs: PaddedOutputs, detector: PaddedDetector, images: Tensor) -
 
 
 def _choose(candidates: Detections, detector: PaddedDetector) -> Detections:
-    """Suppress and cut off what the detector does; one image, for those of a batch are rounded."""
+    """Suppress and cut off as the detector does.
+
+    One image at a time: `suppress` shifts the boxes of a batch's images apart, which rounds them.
+    """
     if detector.nms_iou is not None:
         (candidates,) = suppress([candidates], detector.nms_iou)
     n = detector.max_boxes

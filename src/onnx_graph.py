@@ -19,7 +19,7 @@ from src.errors import InputError
 from src.retinanet.padded import RESULTS, STEPS, PaddedDetector, PaddedOutputs
 from src.retinanet.postprocess import MAX_CANDIDATES, MIN_SCORE
 
-OPSET = 18  # the exporter's own; onnxruntime 1.14 and newer
+OPSET = 18  # the exporter's own; others it has to convert to
 INPUT = "images"
 EXAMPLE_BATCH = 2  # any size but 1, which the exporter would take for a constant
 MAX_BYTES = onnx.checker.MAXIMUM_PROTOBUF  # of one file; that is the format's
@@ -46,12 +46,12 @@ def write_graph(path: Path, detector: PaddedDetector, metadata: Mapping[str, str
     _strip(graph)
     del graph.graph.output[len(RESULTS) :]
     onnx.helper.set_model_props(graph, dict(metadata))
-    onnx.save(graph, path)
+    path.write_bytes(graph.SerializeToString())
 
 
 def with_steps(path: Path) -> bytes:
     """Return the graph of a file with its `STEPS` as further outputs."""
-    graph = onnx.load(path)
+    graph = onnx.load_from_string(path.read_bytes())
     for name in STEPS:
         graph.graph.output.append(onnx.ValueInfoProto(name=name))
     return graph.SerializeToString()

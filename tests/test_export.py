@@ -16,6 +16,7 @@ from src.datasets.annotations import CLASS_NAMES
 from src.datasets.detection_dataset import SampleOptions
 from src.datasets.image_files import find_image_files
 from src.datasets.test_dataset import TestDataset
+from src.errors import InputError
 from src.models import build_model, get_model_info
 from src.retinanet.anchors import make_anchors
 from src.retinanet.padded import RESULTS, PaddedDetector
@@ -183,6 +184,14 @@ def test_graph_is_sound_and_says_nothing_of_the_machine(with_nms):
     assert [output.name for output in graph.graph.output] == list(RESULTS)
     assert {entry.key: entry.value for entry in graph.metadata_props} == {"key": "value"}
     assert str(ROOT).encode() not in with_nms.read_bytes()
+
+
+def test_a_network_too_large_for_one_file_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(onnx_graph, "MAX_BYTES", 1e3)
+    detector = pixel_detector(0.05)
+    detector.network.weights = nn.Parameter(torch.zeros(1000))
+    with pytest.raises(InputError, match="do not fit into one ONNX file"):
+        onnx_graph.write_graph(tmp_path / "model.onnx", detector, {})
 
 
 @pytest.mark.parametrize(
