@@ -81,7 +81,10 @@ tests_stamp=$env_dir/.tests-requirements-installed
 
 case "$*" in
     "") stamp=$base_stamp files=("$root/requirements.txt") ;;
-    --tests) stamp=$tests_stamp files=("$root/tests/requirements.txt" "$root/requirements.txt") ;;
+    --tests)
+        stamp=$tests_stamp
+        files=("$root/tests/requirements.txt" "$root/requirements.txt" "$root/requirements-export.txt")
+        ;;
     *) say "unknown arguments: $*; usage: create_env.sh [--tests]" >&2; exit 2 ;;
 esac
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.arguments import postprocess_flags
@@ -47,11 +48,22 @@ def epochs_to_use(run: Run, arguments: argparse.Namespace) -> list[int]:
     epochs = choose_epochs(arguments, saved, source)
     if epochs is not None:
         return epochs
+    return [default_epoch(run, arguments.weights_dir)]
+
+
+def default_epoch(run: Run, weights_dir: Path | None = None) -> int:
+    """Choose the best epoch by check_metric or, where nothing was scored, the last one saved.
+
+    Raises:
+        InputError: no checkpoints are there.
+    """
     if run.scores_path.exists():
-        return [load_sweep(run.scores_path).best()["epoch"]]
+        return int(load_sweep(run.scores_path).best()["epoch"])
+    source = run if weights_dir is None else replace(run, output_dir=weights_dir)
+    saved = source.epochs_with_checkpoint()
     if not saved:
         raise InputError(f"{source.dir}: holds no checkpoints; --action train makes them")
-    return [saved[-1]]
+    return saved[-1]
 
 
 def choose_members(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> list[Member]:

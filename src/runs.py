@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from src.errors import InputError
 
@@ -107,6 +108,46 @@ def check_owner(run: Run) -> None:
             f"{run.dir}: belongs to --model {model}{f' --run {tag}' if tag else ''}; take another "
             f"--run for {run.model}"
         )
+
+
+def load_run(run_dir: Path) -> Run:
+    """Tell by experiment.json which run a folder holds.
+
+    Raises:
+        InputError: it holds none, or the folder was renamed.
+    """
+    if not run_dir.is_dir():
+        raise InputError(f"{run_dir}: no such folder of a run")
+    run_dir = run_dir.resolve()  # "." and links have no name of their own
+    path = run_dir / "experiment.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; a folder that --action train made holds one")
+    experiment = read_description(path)
+    try:
+        run = Run(str(experiment["model"]), int(experiment["fold"]), str(experiment["tag"]),
+                  run_dir.parent)  # fmt: skip
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: does not tell model, fold and tag of a run") from error
+    if run.dir != run_dir:
+        raise InputError(f"{run_dir}: holds the run {run.name}; rename it to that")
+    return run
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Read experiment.json as it is; an empty answer where there is none.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not the settings of a run: {error}") from error
+    return content
 
 
 def check_tag(tag: str) -> str:

@@ -1,3 +1,4 @@
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +7,7 @@ import pytest
 
 from src.errors import InputError
 from src.files import write_json
-from src.runs import Run, check_owner, check_tag, ensemble_dir
+from src.runs import Run, check_owner, check_tag, ensemble_dir, load_run
 
 RUN = Run("resnet50_512", 2, "", Path("output"))
 
@@ -99,3 +100,45 @@ def test_run_tells_predictions_of_the_test_images_apart(tmp_path):
     run.predictions_path(1).touch()
     run.test_predictions_path(2).touch()
     assert run.epochs_with_predictions() == [1]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return the folder of a run that was trained."""
+    run_dir = tmp_path / "timm-resnet50_long_fold_3"
+    run_dir.mkdir()
+    content = {"model": "timm/resnet50", "fold": 3, "tag": "long"}
+    (run_dir / "experiment.json").write_text(json.dumps(content))
+    return run_dir
+
+
+def test_load_run_tells_which_run_a_folder_holds(folder):
+    assert load_run(folder) == Run("timm/resnet50", 3, "long", folder.parent)
+
+
+def test_load_run_follows_links(folder, tmp_path):
+    (tmp_path / "latest").symlink_to(folder)
+    assert load_run(tmp_path / "latest") == load_run(folder)
+
+
+def test_load_run_refuses_a_folder_that_was_renamed(folder):
+    renamed = folder.rename(folder.with_name("my best"))
+    with pytest.raises(InputError, match="my best: holds the run timm-resnet50_long_fold_3"):
+        load_run(renamed)
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (None, "no such file"),
+        ("{", "not the settings of a run"),
+        ("[]", "not the settings of a run"),
+        ('{"model": "demo", "tag": ""}', "does not tell model, fold and tag"),
+        ('{"model": "demo", "tag": "", "fold": []}', "does not tell model, fold and tag"),
+    ],
+)
+def test_load_run_names_what_is_wrong(folder, content, cause):
+    path = folder / "experiment.json"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(InputError, match=f"experiment.json: {cause}"):
+        load_run(folder)

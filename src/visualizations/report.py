@@ -130,6 +130,7 @@ def build_page(run_dir: Path, data_dir: Path, *, epoch: int | None, n_images: in
     """
     from src.datasets.annotations import DataFolder
     from src.run_predictions import load_epoch
+    from src.runs import read_description
     from src.sweep import load_sweep
     from src.visualizations import report_sections as sections
     from src.visualizations import report_settings as settings
@@ -138,7 +139,7 @@ def build_page(run_dir: Path, data_dir: Path, *, epoch: int | None, n_images: in
     choice = choose(run_dir, epoch)
     images_dir = DataFolder(data_dir).images_dir("train")
     findings = find_boxes(load_epoch([run_dir], choice.epoch), choice.setting)
-    experiment = settings.read_experiment(run_dir / "experiment.json")
+    experiment = read_description(run_dir / "experiment.json")
     wider_path = run_dir / "sweep.npz"
     return PAGE.format(
         title=escape(run_dir.resolve().name),

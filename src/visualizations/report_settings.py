@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
-from src.errors import InputError
-
 SUMMARY = ("encoder", "img_size", "augmentation_level", "optimizer", "learning_rate", "n_epochs")
-
-
-def read_experiment(path: Path) -> dict[str, Any]:
-    """Read experiment.json; an empty answer where there is none.
-
-    Raises:
-        InputError: it is something else.
-    """
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("not an object")
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not the settings of a run: {error}") from error
-    return content
 
 
 def summarise_experiment(experiment: Mapping[str, Any]) -> str:

@@ -17,6 +17,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHELL_SCRIPTS = sorted([ROOT / "create_env.sh", ROOT / ".ci/run", *(ROOT / "scripts").glob("*.sh")])
+REQUIREMENTS = ("requirements.txt", "requirements-export.txt")
+INCLUDED = [f"-r ../{name}" for name in REQUIREMENTS]  # in the tests' own
 COMPETITION = "rsna-pneumonia-detection-challenge"
 
 # "train-a" has two boxes, so two rows: rows and patients differ, as in the real tables.
@@ -129,17 +131,17 @@ def test_scripts_pass_shellcheck():
     assert result.returncode == 0, result.stdout
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "tests/requirements.txt"])
+@pytest.mark.parametrize("name", [*REQUIREMENTS, "tests/requirements.txt"])
 def test_requirements_are_exact_pins(name: str):
     lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
-    lines = [line for line in lines if line and line != "-r ../requirements.txt"]
+    lines = [line for line in lines if line and line not in INCLUDED]
     assert lines
     for line in lines:
         assert re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][A-Za-z0-9.]*", line), line
 
 
 def test_tests_requirements_include_the_project():
-    assert "-r ../requirements.txt" in (ROOT / "tests/requirements.txt").read_text().splitlines()
+    assert set(INCLUDED) <= set((ROOT / "tests/requirements.txt").read_text().splitlines())
 
 
 def test_dockerfile_installs_requirements_and_no_versions_of_its_own():
@@ -368,7 +370,7 @@ class Checkout:
         self.bin = folder / "bin"
         self.log = folder / "python.log"
         (self.root / "tests").mkdir(parents=True)
-        for name in ("create_env.sh", "requirements.txt", "tests/requirements.txt"):
+        for name in ("create_env.sh", *REQUIREMENTS, "tests/requirements.txt"):
             shutil.copy(ROOT / name, self.root / name)
         for name in ("python3.11", "python3.12", "python3.13", "python3", "python"):
             write_command(self.bin / name, FAKE_PYTHON)
@@ -435,10 +437,14 @@ def test_create_env_tests_installs_more_once(checkout: Checkout):
     assert checkout.calls[2:] == [expected]
 
 
-@pytest.mark.parametrize("args", [(), ("--tests",)])
-def test_create_env_changed_requirements_are_installed(checkout: Checkout, args: tuple[str, ...]):
+@pytest.mark.parametrize(
+    ("args", "changed"), [((), REQUIREMENTS[0]), *((("--tests",), name) for name in REQUIREMENTS)]
+)
+def test_create_env_changed_requirements_are_installed(
+    checkout: Checkout, args: tuple[str, ...], changed: str
+):
     checkout.run(*args)
-    with (checkout.root / "requirements.txt").open("a") as file:
+    with (checkout.root / changed).open("a") as file:
         file.write("munch==4.0.0\n")
     checkout.run(*args)
     assert [line.split()[1] for line in checkout.calls] == ["venv", "pip", "pip"]
