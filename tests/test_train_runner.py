@@ -207,7 +207,7 @@ def test_predictions_out_of_the_cache_are_those_from_the_files(copied, phantoms,
 def test_train_reads_out_of_the_cache_if_asked(phantoms, tmp_path, call_main, monkeypatch):
     sources = []
     monkeypatch.setattr(src.training.Training, "__init__", lambda *given: sources.append(given[3]))
-    monkeypatch.setattr(src.training.Training, "next_epoch", 0, raising=False)
+    monkeypatch.setattr(src.training.Training, "describe", lambda _: "")
     monkeypatch.setattr(src.training.Training, "finish", lambda _: None)
     flags = (*TRAINING, "--data-dir", phantoms, "--output-dir", tmp_path)
     assert call_main(main, *flags, "--cache").code == call_main(main, *flags).code == 0

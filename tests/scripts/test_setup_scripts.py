@@ -550,7 +550,7 @@ if [[ $1 == "${FAKE_FAILING:-}" ]]; then exit 5; fi
 def test_run_tests_runs_all_and_ends_with_pytest(
     checkout: Checkout, entry: str, failing: str, status: int
 ):
-    for name in ("scripts/run_tests.sh", ".ci/run"):
+    for name in ("scripts/run_tests.sh", "scripts/soak.sh", ".ci/run"):
         (checkout.root / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, checkout.root / name)
     python = checkout.bin / "checks python"
