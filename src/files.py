@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.errors import InputError
+
+# Seconds without a change after which an unfinished file has no writer any more: a living one
+# writes all the time.
+ABANDONED_AFTER = 3600.0
+# What file systems answer that cannot flush a folder; there the rename alone has to do.
+NO_FLUSH_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 
 
 class OutputError(InputError):
@@ -40,27 +50,73 @@ def replaced_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path that becomes `path` when the block ends well.
 
     The temporary file lies in the same folder, keeps the ending of `path`, and is flushed to the
-    disk before the rename: under the final name there is the old file or the whole new one.
+    disk before the rename: under the final name there is the old file or the whole new one. What a
+    killed writer left is removed by the next writer of `path`, an hour later or more.
 
     Raises:
         OutputError: the folder or the file cannot be written.
     """
     make_dir(path.parent)
-    try:
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
-        )
+    with output_errors(path):
+        ending = f".tmp{path.suffix}"
+        _remove_abandoned(path, ending)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=ending, dir=path.parent)
         os.close(handle)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-    temporary = Path(name)
+        temporary = Path(name)
+        try:
+            yield temporary
+            move_into_place(temporary, path)
+        finally:
+            _remove(temporary)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path`, new or empty, when the block ends well.
+
+    As `replaced_file`: beside its place, flushed with all its files, and removed in failure.
+
+    Raises:
+        OutputError: the folder or a file in it cannot be written.
+    """
+    make_dir(path.parent)
+    with output_errors(path):
+        ending = ".partial"
+        _remove_abandoned(path, ending)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.stem}.", suffix=ending, dir=path.parent))
+        try:
+            yield temporary
+            for folder, _, names in os.walk(temporary):
+                for file in (Path(folder, name) for name in names):
+                    if not file.is_symlink():
+                        _flush(file)
+                _flush_names(Path(folder))
+            temporary.chmod(0o777 & ~_umask())
+            temporary.rename(path)
+            _flush_names(path.parent)
+        finally:
+            _remove(temporary)
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors into an OutputError that names `path`."""
     try:
-        yield temporary
-        _finish(temporary, path)
+        yield
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Give a finished file its name and the usual rights, safe from a loss of power.
+
+    Raises:
+        OSError: it cannot be; `path` is the old file or the whole new one.
+    """
+    temporary.chmod(0o666 & ~_umask())  # mkstemp's are the owner's alone
+    _flush(temporary)
+    temporary.replace(path)
+    _flush_names(path.parent)
 
 
 def read_arrays(
@@ -97,11 +153,45 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
-def _finish(temporary: Path, path: Path) -> None:
-    """Flush, give the usual rights (mkstemp's are the owner's alone) and rename."""
+def _flush(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _flush_names(folder: Path) -> None:
+    try:
+        _flush(folder)
+    except OSError as error:
+        if error.errno not in NO_FLUSH_OF_FOLDERS:
+            raise
+
+
+def _remove_abandoned(path: Path, ending: str) -> None:
+    """Remove what killed writers of `path` left, but nothing that may still be written to."""
+    pattern = re.compile(rf"\.{re.escape(path.stem)}\.[a-z0-9_]{{8}}{re.escape(ending)}")
+    with os.scandir(path.parent) as entries:
+        leftovers = [Path(entry) for entry in entries if pattern.fullmatch(entry.name)]
+    for leftover in leftovers:
+        with suppress(OSError):  # another writer was quicker
+            parts = [leftover, *(leftover.iterdir() if leftover.is_dir() else ())]
+            if time.time() - max(part.lstat().st_mtime for part in parts) > ABANDONED_AFTER:
+                _remove(leftover)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder if it is there; what cannot go stays for the next writer."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
-    temporary.chmod(0o666 & ~umask)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    return umask

@@ -26,7 +26,7 @@ from src.engine import (
     validate,
 )
 from src.errors import InputError
-from src.files import make_dir, write_json
+from src.files import make_dir, output_errors, write_json
 from src.history import read_history, write_history
 from src.models import ModelInfo, build_model
 from src.predictions import Predictions
@@ -113,13 +113,17 @@ class Training:
         """Train the epochs that are left."""
         from torch.utils.tensorboard import SummaryWriter
 
-        board = SummaryWriter(str(self.run.tensorboard_dir), purge_step=self.next_epoch)
+        folder = self.run.tensorboard_dir
+        with output_errors(folder):
+            board = SummaryWriter(str(folder), purge_step=self.next_epoch)
         for epoch in range(self.next_epoch, self.info.n_epochs):
             row = self._run_epoch(epoch)
-            for name, value in row.items():
-                board.add_scalar(name, value, epoch)
-            board.flush()
-        board.close()
+            with output_errors(folder):
+                for name, value in row.items():
+                    board.add_scalar(name, value, epoch)
+                board.flush()
+        with output_errors(folder):
+            board.close()
 
     def _run_epoch(self, epoch: int) -> dict[str, float]:
         """Train, validate and save one epoch; the last checkpoint is written last."""

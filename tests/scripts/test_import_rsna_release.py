@@ -536,6 +536,6 @@ def test_an_import_that_fails_leaves_nothing_behind(release, call_main, monkeypa
     outcome = call_main(import_rsna_release.main, *arguments)
     assert outcome.code == 2
     assert outcome.err.endswith(
-        f"error: {release.folder / 'data'}: cannot be made: No space left on device\n"
+        f"error: {release.folder / 'data'}: cannot be written: No space left on device\n"
     )
     assert set(listing(release.folder)) == before
