@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -117,6 +118,26 @@ def move_into_place(temporary: Path, path: Path) -> None:
     _flush(temporary)
     temporary.replace(path)
     _flush_names(path.parent)
+
+
+def read_bytes(
+    path: Path, limit: int, error: type[InputError], *, n_bytes: int | None = None
+) -> bytes:
+    """Read a regular file of at most `limit` bytes, or the first `n_bytes` of it.
+
+    Raises:
+        error: missing, larger, or a pipe or a device, which may never end.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise error(f"{path}: cannot be read: not a regular file")
+        if status.st_size > limit:
+            raise error(f"{path}: {status.st_size} bytes; at most {limit} are read")
+        with path.open("rb") as file:
+            return file.read(status.st_size if n_bytes is None else n_bytes)
+    except OSError as failure:
+        raise error(f"{path}: cannot be read: {failure.strerror or failure}") from failure
 
 
 def read_arrays(

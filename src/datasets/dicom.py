@@ -15,22 +15,22 @@ scaled them: the stored value / 255. Every other kind is brought to the same ran
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 import simplejpeg
 from numpy.typing import NDArray
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.encaps import generate_frames
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
 
+from src.datasets.codestreams import StreamSize, check_stream, take_frame
+from src.datasets.dicom_elements import MAX_BYTES, MAX_PIXELS, read_elements
 from src.errors import InputError
+from src.files import read_bytes
 
-MAX_PIXELS = 100_000_000  # the largest detectors have a fifth of that; more is a broken header
 MAX_PLANE_DIFFERENCE = 4  # grey levels; lossy colour coding moves equal planes apart by so much
 MAX_8_BIT = 255.0
 GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -74,34 +74,29 @@ def image_size(path: Path) -> tuple[int, int]:
     return int(dataset.Rows), int(dataset.Columns)
 
 
-def _read_dataset(path: Path, *, stop_before_pixels: bool = False) -> FileDataset:
+def _read_dataset(path: Path, *, stop_before_pixels: bool = False) -> Dataset:
+    content = read_bytes(path, MAX_BYTES, DicomError)
+    if not content:
+        raise DicomError(f"{path}: the file is empty")
     try:
-        if os.path.getsize(path) == 0:  # noqa: PTH202 - once for each image
-            raise DicomError(f"{path}: the file is empty")
         with warnings.catch_warnings(record=True):  # what matters comes back as an error
-            dataset = pydicom.dcmread(path, force=True, stop_before_pixels=stop_before_pixels)
-        # force reads anything; what has no image size was never an image.
-        if "Rows" not in dataset or "Columns" not in dataset:
-            raise DicomError(f"{path}: {_what_lacks_a_size(path)}")
-    except DicomError:
-        raise
-    except OSError as error:
-        raise DicomError(f"{path}: cannot be read: {error.strerror or error}") from error
+            dataset = read_elements(content, with_pixels=not stop_before_pixels)
     except Exception as error:  # a broken file makes pydicom raise nearly anything
         raise DicomError(f"{path}: not a readable DICOM file: {_cause(error)}") from error
+    # Anything can be read as elements; what has no image size was never an image.
+    if "Rows" not in dataset or "Columns" not in dataset:
+        is_dicom = content[128:132] == b"DICM"
+        what = (
+            "truncated, or no image: it has no Rows and Columns" if is_dicom else "not a DICOM file"
+        )
+        raise DicomError(f"{path}: {what}")
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta = dataset.file_meta or FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # files older than part 10
     return dataset
 
 
-def _what_lacks_a_size(path: Path) -> str:
-    with path.open("rb") as file:
-        is_dicom = file.read(132)[128:] == b"DICM"
-    return "truncated, or no image: it has no Rows and Columns" if is_dicom else "not a DICOM file"
-
-
-def _check_header(path: Path, dataset: FileDataset, *, has_pixels: bool = True) -> None:
+def _check_header(path: Path, dataset: Dataset, *, has_pixels: bool = True) -> None:
     """Refuse, before memory is taken, what is not one image of a sane size."""
     try:
         rows, columns = int(dataset.Rows), int(dataset.Columns)
@@ -123,15 +118,16 @@ def _check_header(path: Path, dataset: FileDataset, *, has_pixels: bool = True) 
         raise DicomError(f"{path}: has no pixel data")
 
 
-def _decode(path: Path, dataset: FileDataset) -> NDArray[Any]:
+def _decode(path: Path, dataset: Dataset) -> NDArray[Any]:
     """Return the stored values, (H, W) or (H, W, 3)."""
     try:
-        if _is_challenge_kind(dataset):
-            return _decode_jpeg(dataset)
-        if dataset.file_meta.TransferSyntaxUID.is_deflated or not (
-            dataset.file_meta.TransferSyntaxUID.is_compressed
-        ):
+        if not dataset.file_meta.TransferSyntaxUID.is_compressed:
             _check_length(path, dataset)
+        else:
+            frame = _checked_frame(dataset)
+            if _is_challenge_kind(dataset):
+                return np.asarray(simplejpeg.decode_jpeg(frame, colorspace="GRAY")[..., 0])
+            dataset.PixelData = encapsulate([frame])
         stored = dataset.pixel_array
         if stored.shape[:2] != (dataset.Rows, dataset.Columns):
             raise DicomError(
@@ -144,7 +140,16 @@ def _decode(path: Path, dataset: FileDataset) -> NDArray[Any]:
         raise DicomError(f"{path}: the pixels cannot be decoded: {_cause(error)}") from error
 
 
-def _is_challenge_kind(dataset: FileDataset) -> bool:
+def _checked_frame(dataset: Dataset) -> bytes:
+    """Return the compressed frame if it has the size that the file's header says."""
+    frame = take_frame(dataset.PixelData)
+    declared = StreamSize(dataset.Rows, dataset.Columns, dataset.get("SamplesPerPixel", 1))
+    check_stream(frame, dataset.file_meta.TransferSyntaxUID, declared)
+    return frame
+
+
+def _is_challenge_kind(dataset: Dataset) -> bool:
+    """Tell a grey baseline JPEG: simplejpeg gives the values that Pillow and libjpeg-turbo do."""
     return bool(
         dataset.file_meta.TransferSyntaxUID == JPEGBaseline8Bit
         and dataset.get("SamplesPerPixel", 1) == 1
@@ -152,16 +157,7 @@ def _is_challenge_kind(dataset: FileDataset) -> bool:
     )
 
 
-def _decode_jpeg(dataset: FileDataset) -> NDArray[np.uint8]:
-    """Decode a grey baseline JPEG; the same values as Pillow and libjpeg-turbo give."""
-    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
-    rows, columns, _, _ = simplejpeg.decode_jpeg_header(frame)
-    if (rows, columns) != (dataset.Rows, dataset.Columns):
-        raise ValueError(f"header says {dataset.Rows} x {dataset.Columns}, JPEG {rows} x {columns}")
-    return np.asarray(simplejpeg.decode_jpeg(frame, colorspace="GRAY")[..., 0])
-
-
-def _check_length(path: Path, dataset: FileDataset) -> None:
+def _check_length(path: Path, dataset: Dataset) -> None:
     """Hold the declared size of uncompressed pixels against the bytes."""
     samples = int(dataset.get("SamplesPerPixel", 1))
     expected = dataset.Rows * dataset.Columns * samples * dataset.BitsAllocated // 8
@@ -171,13 +167,13 @@ def _check_length(path: Path, dataset: FileDataset) -> None:
 
 
 def _grey_from_colour(path: Path, stored: NDArray[Any]) -> NDArray[Any]:
-    planes = stored.astype(np.int64)
-    if np.ptp(planes, axis=2).max() > MAX_PLANE_DIFFERENCE:
+    difference = np.subtract(stored.max(axis=2), stored.min(axis=2), dtype=np.int64)
+    if difference.max() > MAX_PLANE_DIFFERENCE:
         raise DicomError(f"{path}: a colour image; grey radiographs are read")
     return np.asarray(stored[..., 1])
 
 
-def _rescale(path: Path, dataset: FileDataset) -> tuple[float, float]:
+def _rescale(path: Path, dataset: Dataset) -> tuple[float, float]:
     try:
         slope = float(dataset.get("RescaleSlope", None) or 1)
         intercept = float(dataset.get("RescaleIntercept", None) or 0)
@@ -192,11 +188,15 @@ def _scale(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[np.f
     """Bring stored values to [0, 1]."""
     if stored.dtype == np.uint8 and (slope, intercept) == (1, 0):
         return stored.astype(np.float32) / np.float32(MAX_8_BIT)
-    values = stored.astype(np.float64) * slope + intercept
+    values = stored.astype(np.float64)  # and all in place, for it may be large
+    values *= slope
+    values += intercept
     darkest, brightest = values.min(), values.max()
     if not brightest > darkest:
         return np.zeros(stored.shape, dtype=np.float32)
-    return ((values - darkest) / (brightest - darkest)).astype(np.float32)
+    values -= darkest
+    values /= brightest - darkest
+    return values.astype(np.float32)
 
 
 def _cause(error: Exception) -> str:
