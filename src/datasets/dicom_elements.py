@@ -1,4 +1,4 @@
-"""The few elements of a DICOM file that make an image, read within bounds.
+"""The few elements of a DICOM file that name and make an image, read within bounds.
 
 pydicom believes what a file says of itself. Here a hostile file is refused before it costs much: a
 deflated one that grows without end, a header of millions of items, a number that is a megabyte
@@ -26,6 +26,7 @@ ELEMENTS: list[BaseTag | int] = [
     Tag(name)
     for name in (
         "SpecificCharacterSet",
+        "SOPInstanceUID",
         "PatientID",
         "SamplesPerPixel",
         "PhotometricInterpretation",

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import warnings
 from typing import Any
 
@@ -539,3 +540,10 @@ def test_an_import_that_fails_leaves_nothing_behind(release, call_main, monkeypa
         f"error: {release.folder / 'data'}: cannot be written: No space left on device\n"
     )
     assert set(listing(release.folder)) == before
+
+
+def test_a_pipe_among_the_images_is_no_readable_header(tmp_path):
+    os.mkfifo(tmp_path / "a.dcm")
+    assert read_header(tmp_path / "a.dcm") == (
+        f"{tmp_path / 'a.dcm'}: cannot be read: not a regular file"
+    )
