@@ -7,13 +7,14 @@ memory. What a file is about to build is looked through before it is built.
 from __future__ import annotations
 
 import io
+import mmap
 import pickle
 import pickletools
 import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import torch
 
@@ -56,7 +57,9 @@ def _pickles(path: Path) -> Iterator[tuple[IO[bytes], int]]:
         is_zip = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
         file.seek(0)
         if not is_zip:
-            yield file, N_OLD_PICKLES
+            # A mapping gives what is there; a file would first take memory for what is asked.
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                yield cast("IO[bytes]", content), N_OLD_PICKLES
             return
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
