@@ -4,6 +4,7 @@ import pickle
 import struct
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -102,6 +103,26 @@ def test_a_storage_longer_than_its_bytes_is_refused(tmp_path):
     replace_pickle(tmp_path / "a.pt", pickled.replace(b"M" + struct.pack("<H", 1000), long))
     with pytest.raises(RuntimeError):
         load_tensor_file(tmp_path / "a.pt")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_a_lying_length_in_an_old_file_takes_no_memory(tmp_path):
+    import resource
+
+    save_as_before_2020({"a": torch.zeros(3)}, tmp_path / "a.pt")
+    content = (tmp_path / "a.pt").read_bytes()
+    text = b"X\x0d\x00\x00\x00little_endian"
+    assert text in content
+    (tmp_path / "a.pt").write_bytes(content.replace(text, b"X\xff\xff\xff\xff" + text[5:]))
+    status = Path("/proc/self/status").read_text().splitlines()
+    in_use = next(int(line.split()[1]) << 10 for line in status if line.startswith("VmSize:"))
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + (1 << 30), before[1]))
+    try:
+        with pytest.raises(ValueError, match="expected 4294967295 bytes"):
+            load_tensor_file(tmp_path / "a.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def test_what_looks_like_an_archive_from_behind_is_looked_through_as_pytorch_does(tmp_path):

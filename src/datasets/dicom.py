@@ -3,9 +3,9 @@
 The challenge's files (8 bits, MONOCHROME2, no rescaling) come out exactly as the original release
 scaled them: the stored value / 255. Every other kind is brought to the same range on purpose:
 
-- The modality's RescaleSlope and RescaleIntercept are applied.
 - Anything that is not plain 8-bit is stretched so that its darkest pixel is 0 and its brightest 1:
-  stored ranges of 10 to 16 bit detectors are hardly ever used in full. Window tags, which are
+  stored ranges of 10 to 16 bit detectors are hardly ever used in full. Of the modality's
+  RescaleSlope and RescaleIntercept the sign of the slope is left then. Window tags, which are
   advice for a display, are not applied.
 - MONOCHROME1 is inverted, so that bone is bright and air dark everywhere.
 - A colour file whose planes agree is a grey picture and taken as one; real colour is refused.
@@ -188,14 +188,14 @@ def _scale(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[np.f
     """Bring stored values to [0, 1]."""
     if stored.dtype == np.uint8 and (slope, intercept) == (1, 0):
         return stored.astype(np.float32) / np.float32(MAX_8_BIT)
-    values = stored.astype(np.float64)  # and all in place, for it may be large
-    values *= slope
-    values += intercept
-    darkest, brightest = values.min(), values.max()
+    darkest, brightest = int(stored.min()), int(stored.max())
     if not brightest > darkest:
         return np.zeros(stored.shape, dtype=np.float32)
+    values = stored.astype(np.float64)  # and all in place, for it may be large
     values -= darkest
     values /= brightest - darkest
+    if slope < 0:  # all else of rescaling, stretching takes back
+        np.subtract(1, values, out=values)
     return values.astype(np.float32)
 
 

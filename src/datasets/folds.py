@@ -76,7 +76,7 @@ def read_folds(path: Path) -> dict[str, int]:
     for line, row in rows:
         patient, fold = row["patientId"], row["fold"]
         if fold is None or not re.fullmatch("[0-9]{1,9}", fold):
-            raise AnnotationsError(f"{path}: line {line}: fold {fold!r} is not a whole number")
+            raise AnnotationsError(f"{path}: line {line}: fold {fold!r:.40} is not a whole number")
         if folds.setdefault(patient, int(fold)) != int(fold):
             raise AnnotationsError(f"{path}: line {line}: patient {patient} is in two folds")
     return folds
