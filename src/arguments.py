@@ -8,7 +8,7 @@ from pathlib import Path
 from src.errors import CommandParser
 from src.runs import N_FOLDS
 
-ACTIONS = ("train", "check_metric", "generate_predictions", "test_model")
+ACTIONS = ("train", "check_metric", "generate_predictions", "test_model", "check_data")
 
 
 def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
@@ -49,7 +49,9 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
         help="generate_predictions: the validation fold or the test images")  # fmt: skip
     add("--input", type=Path, help="generate_predictions: a DICOM, PNG or JPEG file, or a folder "
         "of them, instead of a split")  # fmt: skip
-    add("--out", type=Path, help="with --input: the folder of the results, by epoch")
+    add("--out", type=Path, help="with --input: the folder of the results, by epoch; check_data: "
+        "the CSV file, by default check_data.csv among the runs")  # fmt: skip
+    add("--full", action="store_true", help="check_data: decode every image, not its header alone")
     add("--skip-unreadable", action="store_true", help="with --input: leave out files that are no "
         "radiographs, and name them")  # fmt: skip
     add("--folds", type=_fold, nargs="+", help="generate_predictions: combine these folds, and "

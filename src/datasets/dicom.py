@@ -14,10 +14,11 @@ scaled them: the stored value / 255. Every other kind is brought to the same ran
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -39,6 +40,19 @@ COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 class DicomError(InputError):
     """A file that gives no radiograph; the message names the file and the cause."""
+
+
+class ImageFacts(NamedTuple):
+    """What a file says of its image; `pixel_digest` is the same for the same stored pixels."""
+
+    rows: int
+    columns: int
+    patient_id: str
+    pixel_digest: str
+
+    @property
+    def size(self) -> str:
+        return f"{self.rows} x {self.columns}"
 
 
 def read_image(path: Path) -> NDArray[np.float32]:
@@ -72,6 +86,24 @@ def image_size(path: Path) -> tuple[int, int]:
     dataset = _read_dataset(path, stop_before_pixels=True)
     _check_header(path, dataset, has_pixels=False)
     return int(dataset.Rows), int(dataset.Columns)
+
+
+def read_facts(path: Path) -> ImageFacts:
+    """Read what tells an image, without decoding it: its header, and a hash of its pixels.
+
+    Raises:
+        DicomError: as `read_image`, as far as the headers tell; damage within the pixels stays
+            unseen.
+    """
+    dataset = _read_dataset(path)
+    _check_header(path, dataset)
+    _check_pixels(path, dataset)
+    return ImageFacts(
+        rows=int(dataset.Rows),
+        columns=int(dataset.Columns),
+        patient_id=str(dataset.get("PatientID", "")),
+        pixel_digest=hashlib.blake2b(dataset.PixelData, digest_size=16).hexdigest(),
+    )
 
 
 def _read_dataset(path: Path, *, stop_before_pixels: bool = False) -> Dataset:
@@ -120,32 +152,42 @@ def _check_header(path: Path, dataset: Dataset, *, has_pixels: bool = True) -> N
 
 def _decode(path: Path, dataset: Dataset) -> NDArray[Any]:
     """Return the stored values, (H, W) or (H, W, 3)."""
+    frame = _check_pixels(path, dataset)
     try:
-        if not dataset.file_meta.TransferSyntaxUID.is_compressed:
-            _check_length(path, dataset)
-        else:
-            frame = _checked_frame(dataset)
-            if _is_challenge_kind(dataset):
-                return np.asarray(simplejpeg.decode_jpeg(frame, colorspace="GRAY")[..., 0])
+        if frame is not None and _is_challenge_kind(dataset):
+            return np.asarray(simplejpeg.decode_jpeg(frame, colorspace="GRAY")[..., 0])
+        if frame is not None:
             dataset.PixelData = encapsulate([frame])
         stored = dataset.pixel_array
-        if stored.shape[:2] != (dataset.Rows, dataset.Columns):
-            raise DicomError(
-                f"{path}: has the pixels of several frames; one image to a file is read"
-            )
-        return stored
-    except DicomError:
-        raise
     except Exception as error:  # decoders raise their own kinds, pydicom many
         raise DicomError(f"{path}: the pixels cannot be decoded: {_cause(error)}") from error
+    if stored.shape[:2] != (dataset.Rows, dataset.Columns):
+        raise DicomError(f"{path}: has the pixels of several frames; one image to a file is read")
+    return stored
 
 
-def _checked_frame(dataset: Dataset) -> bytes:
-    """Return the compressed frame if it has the size that the file's header says."""
-    frame = take_frame(dataset.PixelData)
-    declared = StreamSize(dataset.Rows, dataset.Columns, dataset.get("SamplesPerPixel", 1))
-    check_stream(frame, dataset.file_meta.TransferSyntaxUID, declared)
-    return frame
+def _check_pixels(path: Path, dataset: Dataset) -> bytes | None:
+    """Hold the pixels' own size against that of the header, before memory is taken for it.
+
+    Returns:
+        The compressed frame; None where the pixels are not compressed.
+    """
+    try:
+        samples = int(dataset.get("SamplesPerPixel", 1))
+        syntax = dataset.file_meta.TransferSyntaxUID
+        if syntax.is_compressed:
+            frame = take_frame(dataset.PixelData)
+            check_stream(frame, syntax, StreamSize(dataset.Rows, dataset.Columns, samples))
+            return frame
+        expected = dataset.Rows * dataset.Columns * samples * dataset.BitsAllocated // 8
+    except Exception as error:
+        raise DicomError(f"{path}: the pixels cannot be decoded: {_cause(error)}") from error
+    if len(dataset.PixelData) < expected:
+        raise DicomError(
+            f"{path}: truncated: {expected} bytes of pixels declared, "
+            f"{len(dataset.PixelData)} there"
+        )
+    return None
 
 
 def _is_challenge_kind(dataset: Dataset) -> bool:
@@ -155,15 +197,6 @@ def _is_challenge_kind(dataset: Dataset) -> bool:
         and dataset.get("SamplesPerPixel", 1) == 1
         and dataset.get("PixelRepresentation", 0) == 0
     )
-
-
-def _check_length(path: Path, dataset: Dataset) -> None:
-    """Hold the declared size of uncompressed pixels against the bytes."""
-    samples = int(dataset.get("SamplesPerPixel", 1))
-    expected = dataset.Rows * dataset.Columns * samples * dataset.BitsAllocated // 8
-    found = len(dataset.PixelData)
-    if found < expected:
-        raise DicomError(f"{path}: truncated: {expected} bytes of pixels declared, {found} there")
 
 
 def _grey_from_colour(path: Path, stored: NDArray[Any]) -> NDArray[Any]:
