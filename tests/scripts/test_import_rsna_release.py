@@ -347,6 +347,10 @@ def spoil_number(release):
     release.annotations[0]["data"]["x"] = "264"
 
 
+def spoil_number_without_end(release):
+    release.annotations[0]["data"]["x"] = 10**400
+
+
 def spoil_agreement(release):
     release.annotations.append(annotate("p1", "L_h"))
 
@@ -394,6 +398,7 @@ FAULTS = [
     (spoil_data, "1 annotations whose label and data disagree, the first is annotation 0, of "
                  "image 1.2.276.0.1.1: 'Lung Opacity' with the data None", "p1"),
     (spoil_number, "1 annotations whose label and data disagree", "p1"),
+    (spoil_number_without_end, "1 annotations whose label and data disagree", "p1"),
     (spoil_agreement, "1 images with several labels, the first is 1.2.276.0.1.1: Lung Opacity and "
                       "Normal", "p1"),
     (spoil_patient, "2 files that share a PatientID", "p1"),
