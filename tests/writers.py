@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from src.checkpoints import Checkpoint
+from src.datasets.data_check import Finding, write_findings
 from src.datasets.folds import write_folds
 from src.errors import InputError
 from src.files import make_dir, new_folder, write_json, write_text
@@ -86,6 +87,10 @@ def write_rows(folder, content):
 WRITERS = {
     "boxes": write_table_of_boxes,
     "checkpoint": write_checkpoint,
+    "data check": lambda folder, content: write_findings(
+        folder / "check_data.csv",
+        [Finding("leak", f"p{i}", "", f"{content}") for i in range(N_ROWS)],
+    ),
     "figure": write_figure,
     "folder": write_folder,
     "folds": write_table_of_folds,

@@ -98,12 +98,15 @@ def read_facts(path: Path) -> ImageFacts:
     dataset = _read_dataset(path)
     _check_header(path, dataset)
     _check_pixels(path, dataset)
-    return ImageFacts(
-        rows=int(dataset.Rows),
-        columns=int(dataset.Columns),
-        patient_id=str(dataset.get("PatientID", "")),
-        pixel_digest=hashlib.blake2b(dataset.PixelData, digest_size=16).hexdigest(),
-    )
+    try:
+        return ImageFacts(
+            rows=int(dataset.Rows),
+            columns=int(dataset.Columns),
+            patient_id=str(dataset.get("PatientID", "")),
+            pixel_digest=hashlib.blake2b(dataset.PixelData, digest_size=16).hexdigest(),
+        )
+    except Exception as error:
+        raise DicomError(f"{path}: broken header: {_cause(error)}") from error
 
 
 def _read_dataset(path: Path, *, stop_before_pixels: bool = False) -> Dataset:
@@ -180,13 +183,11 @@ def _check_pixels(path: Path, dataset: Dataset) -> bytes | None:
             check_stream(frame, syntax, StreamSize(dataset.Rows, dataset.Columns, samples))
             return frame
         expected = dataset.Rows * dataset.Columns * samples * dataset.BitsAllocated // 8
+        found = len(dataset.PixelData)
     except Exception as error:
         raise DicomError(f"{path}: the pixels cannot be decoded: {_cause(error)}") from error
-    if len(dataset.PixelData) < expected:
-        raise DicomError(
-            f"{path}: truncated: {expected} bytes of pixels declared, "
-            f"{len(dataset.PixelData)} there"
-        )
+    if found < expected:
+        raise DicomError(f"{path}: truncated: {expected} bytes of pixels declared, {found} there")
     return None
 
 

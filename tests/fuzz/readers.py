@@ -29,7 +29,7 @@ from scripts.dicom_headers import read_header
 from scripts.rsna_release import Findings, read_annotations
 from src.checkpoints import Checkpoint, load_checkpoint
 from src.datasets.annotations import CLASS_NAMES, read_classes, read_label_files
-from src.datasets.dicom import image_size, read_image
+from src.datasets.dicom import image_size, read_facts, read_image
 from src.datasets.folds import read_folds
 from src.datasets.image_files import read_any_image
 from src.history import read_history
@@ -39,6 +39,11 @@ from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.encoders.weights import load_encoder_weights
 from src.scores import AXES, Sweep, load_sweep
 from src.submission import check_submission, read_sample_ids
+from src.visualizations.report_settings import (
+    read_experiment,
+    summarise_experiment,
+    write_settings,
+)
 from tests.datasets import dicom_files
 from tests.fuzz.mutations import mutate, mutate_archive, mutate_png
 from tests.paths import SHARED
@@ -192,6 +197,16 @@ def history_seeds(folder: Path) -> Iterator[bytes]:
     yield as_table("epoch,learning_rate,loss", [f"{i},1e-05,{1 / (i + 1):g}" for i in range(8)])
 
 
+def experiment_seeds(folder: Path) -> Iterator[bytes]:
+    settings = {"encoder": "resnet18", "levels": [2, 3], "dropout": 0.5, "crop": None, "flip": True}
+    yield json.dumps({"command": ["a", "b"], "settings": settings, "versions": {}}).encode()
+
+
+def show_experiment(path: Path) -> str:
+    experiment = read_experiment(path)
+    return summarise_experiment(experiment) + write_settings(experiment)
+
+
 def state() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     return {f"layer{i}.weight": torch.rand(4, 3, generator=generator) for i in range(3)}
@@ -261,11 +276,13 @@ READERS = {
     "DICOM, drawn": Reader(check_image, dicom_seeds, "a.dcm"),
     "DICOM, real": Reader(check_image, real_dicom_seeds, "a.dcm"),
     "DICOM header": Reader(image_size, dicom_seeds, "a.dcm"),
+    "DICOM facts": Reader(read_facts, dicom_seeds, "a.dcm"),
     "DICOM names": Reader(read_header, dicom_seeds, "a.dcm"),
     "PNG and JPEG": Reader(check_picture, picture_seeds, "a.png", mutate_png),
     "labels": Reader(lambda p: read_label_files(p, needs_classes=False), label_seeds, "a.csv"),
     "classes": Reader(read_classes, class_seeds, "a.csv"),
     "folds": Reader(read_folds, fold_seeds, "a.csv"),
+    "experiment": Reader(show_experiment, experiment_seeds, "experiment.json"),
     "history": Reader(lambda p: read_history(p, ["learning_rate"]), history_seeds, "a.csv"),
     "sample submission": Reader(read_sample_ids, submission_seeds, "a.csv"),
     "submission checker": Reader(check_both_ways, submission_seeds, "a.csv"),
