@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import JPEGBaseline8Bit
 
 from src import train_runner
 from src.datasets.annotations import AnnotationsError, DataFolder
@@ -20,7 +21,7 @@ from src.datasets.data_check import (
 )
 from src.datasets.folds import load_folds
 from tests.datasets.conftest import LANDSCAPE
-from tests.datasets.dicom_files import write_challenge_dicom
+from tests.datasets.dicom_files import encode_jpeg, write_challenge_dicom, write_stream
 from tests.paths import shared
 
 LABELS = "stage_2_train_labels.csv"
@@ -99,6 +100,15 @@ def test_an_unreadable_image_is_found_with_its_cause(data, content):
     (finding,) = found(data, "unreadable")
     assert finding.file == str(path)
     assert any(word in finding.detail for word in ("empty", "not a DICOM", "truncated"))
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (128, 128)])
+def test_pixels_that_are_cut_off_or_of_another_size_need_no_full(data, shape):
+    stream = encode_jpeg(np.eye(*shape, dtype=np.uint8) * 255)
+    stream = stream[: len(stream) // 2] if shape == (128, 128) else stream
+    write_stream(image(data, "p04"), np.zeros((128, 128), np.uint8), JPEGBaseline8Bit, stream)
+    (finding,) = found(data, "unreadable")
+    assert "truncated" in finding.detail or "JPEG 64 x 64" in finding.detail
 
 
 def test_damage_within_the_pixels_needs_full(data):
