@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.errors import InputError
+from src.files import read_bytes
 
 HEADER_TAGS = ["SOPInstanceUID", "PatientID", "Rows", "Columns"]
 CHUNK = 32  # files that a process reads at a time
@@ -56,13 +57,15 @@ def read_headers(paths: Sequence[Path], n_workers: int) -> Iterator[Header | str
 
 def read_header(path: Path) -> Header | str:
     """Read one header, or say what is wrong with the file."""
-    import pydicom
+    from src.datasets.dicom_elements import MAX_BYTES, read_elements
 
     try:
         with warnings.catch_warnings(record=True):  # odd values of other tags do not matter here
-            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=HEADER_TAGS)
+            dataset = read_elements(read_bytes(path, MAX_BYTES, InputError), with_pixels=False)
             uid, patient = (str(dataset.get(tag) or "").strip() for tag in HEADER_TAGS[:2])
             rows, columns = (int(dataset.get(tag) or 0) for tag in HEADER_TAGS[2:])
+    except InputError as error:
+        return str(error)
     except Exception as error:  # a broken file makes pydicom raise nearly anything
         return f"{path}: {' '.join(str(error).split()) or type(error).__name__}"
     if not uid or not patient:

@@ -99,21 +99,13 @@ def _read_kaggle_tables(labels_path: Path | None, classes_path: Path | None) -> 
 
 def _build(out_dir: Path, release: Release, kaggle: KaggleTables | None) -> None:
     """Make everything beside the folder, then give it its name."""
-    from src.files import OutputError, make_dir
+    from src.files import new_folder
 
-    make_dir(out_dir.parent)
-    partial_dir = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.partial")
-    try:
-        partial_dir.mkdir()
+    with new_folder(out_dir) as folder:
         if kaggle is None:
-            _make_train_set(partial_dir, release)
+            _make_train_set(folder, release)
         else:
-            _make_both_sets(partial_dir, release, kaggle)
-        partial_dir.rename(out_dir)
-    except OSError as error:
-        raise OutputError(f"{out_dir}: cannot be made: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial_dir, ignore_errors=True)
+            _make_both_sets(folder, release, kaggle)
 
 
 def _make_train_set(folder: Path, release: Release) -> None:

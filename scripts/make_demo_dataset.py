@@ -11,7 +11,6 @@ import csv
 import json
 import multiprocessing
 import os
-import shutil
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 if __name__ == "__main__":  # run by path: find `config` and `src` from the repository's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from src.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         _check_free(out_dir)
         _make(out_dir, record, args.num_workers)
-    except OSError as error:
+    except (OSError, InputError) as error:
         print(f"make_demo_dataset.py: {error}", file=sys.stderr)
         return 2
     _describe(out_dir, args.n_train, args.n_test)
@@ -178,19 +179,15 @@ def _check_free(out_dir: Path) -> None:
 
 def _make(out_dir: Path, record: dict[str, int], n_workers: int) -> None:
     """Write everything beside the folder, then give it its name."""
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    partial_dir = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.partial")
-    partial_dir.mkdir()
-    try:
+    from src.files import new_folder
+
+    with new_folder(out_dir) as folder:
         cases = {
-            split: list(_write_images(partial_dir, record["seed"], split, record[split], n_workers))
+            split: list(_write_images(folder, record["seed"], split, record[split], n_workers))
             for split in (TRAIN, TEST)
         }
-        _write_tables(partial_dir, cases[TRAIN], cases[TEST])
-        (partial_dir / RECORD_NAME).write_text(json.dumps(record))
-        partial_dir.rename(out_dir)
-    finally:
-        shutil.rmtree(partial_dir, ignore_errors=True)
+        _write_tables(folder, cases[TRAIN], cases[TEST])
+        (folder / RECORD_NAME).write_text(json.dumps(record))
 
 
 def _write_images(

@@ -25,11 +25,13 @@ plot plot_detections.py "$run" --out "$made/detections"
 plot plot_global_head.py "$run" --out "$made/global_head"
 
 # Pictures with photographs in them are smaller as JPEG; all are reduced to the width of a page.
-"$python" - "$made" "$run" "$root/pics" <<'PYTHON'
+PYTHONPATH=$root "$python" - "$made" "$run" "$root/pics" <<'PYTHON'
 import sys
 from pathlib import Path
 
 import cv2
+
+from src.files import replaced_file
 
 MAX_WIDTH = 1500
 PHOTOGRAPHS = {"examples", "augmentation", "rotation_example", "overview"}
@@ -42,6 +44,8 @@ for source in [newest, *sorted(made.glob("*.png"))]:
     name = "demo" if source.stem == "overview" else source.stem
     suffix = ".jpg" if source.stem in PHOTOGRAPHS else ".png"
     options = [cv2.IMWRITE_JPEG_QUALITY, 85] if suffix == ".jpg" else []
-    cv2.imwrite(str(pics / f"{name}{suffix}"), picture, options)
+    _, encoded = cv2.imencode(suffix, picture, options)
+    with replaced_file(pics / f"{name}{suffix}") as temporary:
+        temporary.write_bytes(encoded.tobytes())
     print(pics / f"{name}{suffix}")
 PYTHON

@@ -8,7 +8,6 @@ opacity and null otherwise. The labels that the challenge used are those of the 
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -20,6 +19,8 @@ from src.datasets.annotations import BOX_COLUMNS, CLASS_NAMES, IMAGE_SIZE, OPACI
 from src.errors import InputError
 
 ADJUDICATED_GROUP = "Calculated"  # other groups would hold what single readers drew
+
+ENDLESS = 1e9  # pixels; JSON has numbers of any length, and NaN
 
 Box = tuple[float, ...]
 
@@ -207,7 +208,7 @@ def _read_box(data: object) -> Box | None:
     numbers = tuple(
         float(value)
         for value in values
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < ENDLESS
     )
     return numbers if len(numbers) == len(BOX_COLUMNS) else None
 

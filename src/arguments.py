@@ -11,7 +11,7 @@ from src.errors import CommandParser
 from src.presets import GATES, PRESETS, SIZE_RULES
 from src.runs import N_FOLDS
 
-ACTIONS = ("train", "check_metric", "generate_predictions", "test_model")
+ACTIONS = ("train", "check_metric", "generate_predictions", "test_model", "check_data")
 
 
 def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
@@ -72,7 +72,9 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
     add("--input", type=Path, help="generate_predictions: a DICOM, PNG or JPEG file, or a folder "
         "of them, instead of a split")  # fmt: skip
     add("--out", type=Path, help="with --input or an ensemble: the folder of the results; without "
-        "an ensemble by epoch")  # fmt: skip
+        "an ensemble by epoch; check_data: the CSV file, by default check_data.csv among the "
+        "runs")  # fmt: skip
+    add("--full", action="store_true", help="check_data: decode every image, not its header alone")
     add("--skip-unreadable", action="store_true", help="with --input: leave out files that are no "
         "radiographs, and name them")  # fmt: skip
     add("--folds", type=_fold, nargs="+", help="generate_predictions: combine these folds, and "

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from src.errors import InputError
 from src.files import OutputError, replaced_file
+from src.tensor_files import ZIP_MAGIC, load_tensor_file
 
 FORMAT = "pneumonia-checkpoint"
 FORMAT_VERSION = 1
-ZIP_MAGIC = b"PK\x03\x04"  # torch.save writes a zip archive
 FIELDS = {
     "format": str,
     "version": int,
@@ -81,7 +81,7 @@ def load_checkpoint(path: Path, experiment: str, *, resume: bool = False) -> Che
         if not is_zip:  # PyTorch would go on to try a bare pickle, and warn
             raise CheckpointError(f"{path}: not a readable checkpoint: no file of torch.save")
         # Weights are read from the file when they are used; a state that will be changed is copied.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=not resume)
+        content = load_tensor_file(path, mapped=not resume)
     except CheckpointError:
         raise
     except OSError as error:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import math
 import os
+import re
+import shutil
 import socket
+import stat
 import tempfile
+import time
+import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +25,18 @@ from numpy.typing import NDArray
 from src.errors import InputError
 
 LOCK_NAME = ".lock"
+# Seconds without a change after which an unfinished file has no writer any more: a living one
+# writes all the time.
+ABANDONED_AFTER = 3600.0
+# What file systems answer that cannot flush a folder; there the rename alone has to do.
+NO_FLUSH_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
+
+# What the arrays of a file may inflate to: some bytes anyhow, and a multiple of the file.
+FREE_BYTES, MAX_INFLATION = 2**26, 100
+ARRAY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 class OutputError(InputError):
@@ -44,27 +63,93 @@ def replaced_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path that becomes `path` when the block ends well.
 
     The temporary file lies in the same folder, keeps the ending of `path`, and is flushed to the
-    disk before the rename: under the final name there is the old file or the whole new one.
+    disk before the rename: under the final name there is the old file or the whole new one. What a
+    killed writer left is removed by the next writer of `path`, an hour later or more.
 
     Raises:
         OutputError: the folder or the file cannot be written.
     """
     make_dir(path.parent)
-    try:
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
-        )
+    with output_errors(path):
+        ending = f".tmp{path.suffix}"
+        _remove_abandoned(path, ending)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=ending, dir=path.parent)
         os.close(handle)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-    temporary = Path(name)
+        temporary = Path(name)
+        try:
+            yield temporary
+            move_into_place(temporary, path)
+        finally:
+            _remove(temporary)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path`, new or empty, when the block ends well.
+
+    As `replaced_file`: beside its place, flushed with all its files, and removed in failure.
+
+    Raises:
+        OutputError: the folder or a file in it cannot be written.
+    """
+    make_dir(path.parent)
+    with output_errors(path):
+        ending = ".partial"
+        _remove_abandoned(path, ending)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.stem}.", suffix=ending, dir=path.parent))
+        try:
+            yield temporary
+            for folder, _, names in os.walk(temporary):
+                for file in (Path(folder, name) for name in names):
+                    if not file.is_symlink():
+                        _flush(file)
+                _flush_names(Path(folder))
+            temporary.chmod(0o777 & ~_umask())
+            temporary.rename(path)
+            _flush_names(path.parent)
+        finally:
+            _remove(temporary)
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors into an OutputError that names `path`."""
     try:
-        yield temporary
-        _finish(temporary, path)
+        yield
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Give a finished file its name and the usual rights, safe from a loss of power.
+
+    Raises:
+        OSError: it cannot be; `path` is the old file or the whole new one.
+    """
+    temporary.chmod(0o666 & ~_umask())  # mkstemp's are the owner's alone
+    _flush(temporary)
+    temporary.replace(path)
+    _flush_names(path.parent)
+
+
+def read_bytes(
+    path: Path, limit: int, error: type[InputError], *, n_bytes: int | None = None
+) -> bytes:
+    """Read a regular file of at most `limit` bytes, or the first `n_bytes` of it.
+
+    Raises:
+        error: missing, larger, or a pipe or a device, which may never end.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise error(f"{path}: cannot be read: not a regular file")
+        if status.st_size > limit:
+            raise error(f"{path}: {status.st_size} bytes; at most {limit} are read")
+        with path.open("rb") as file:
+            return file.read(status.st_size if n_bytes is None else n_bytes)
+    except OSError as failure:
+        raise error(f"{path}: cannot be read: {failure.strerror or failure}") from failure
 
 
 @contextmanager
@@ -113,11 +198,33 @@ def read_arrays(
     if not path.is_file():
         raise error(f"{path}: no such {kind} file")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in names}
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.getinfo(f"{name}.npy") for name in names}
+            _check_sizes(path, archive, members.values())
+            arrays = {}
+            for name, info in members.items():
+                with archive.open(info) as member:
+                    arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
+            return arrays
     except Exception as broken:  # a broken zip raises nearly anything, MemoryError included
         cause = " ".join(str(broken).split()) or type(broken).__name__
         raise error(f"{path}: not a {kind} file: {cause}") from broken
+
+
+def _check_sizes(path: Path, archive: zipfile.ZipFile, members: Iterable[zipfile.ZipInfo]) -> None:
+    """Raise ValueError where arrays declare more than the bytes that are there can hold."""
+    limit = FREE_BYTES + MAX_INFLATION * path.stat().st_size
+    n_bytes = sum(info.file_size for info in members)
+    if n_bytes > limit:
+        raise ValueError(f"inflates to {n_bytes} bytes; at most {limit} are read of such a file")
+    for info in members:
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{info.filename} is compressed in another way than NumPy does")
+        with archive.open(info) as member:
+            version = np.lib.format.read_magic(member)
+            shape, _, dtype = ARRAY_HEADERS[version](member)
+            if math.prod(shape) * max(1, dtype.itemsize) > info.file_size - member.tell():
+                raise ValueError(f"{info.filename} has fewer bytes than its shape {shape} needs")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -131,11 +238,45 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
-def _finish(temporary: Path, path: Path) -> None:
-    """Flush, give the usual rights (mkstemp's are the owner's alone) and rename."""
+def _flush(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _flush_names(folder: Path) -> None:
+    try:
+        _flush(folder)
+    except OSError as error:
+        if error.errno not in NO_FLUSH_OF_FOLDERS:
+            raise
+
+
+def _remove_abandoned(path: Path, ending: str) -> None:
+    """Remove what killed writers of `path` left, but nothing that may still be written to."""
+    pattern = re.compile(rf"\.{re.escape(path.stem)}\.[a-z0-9_]{{8}}{re.escape(ending)}")
+    with os.scandir(path.parent) as entries:
+        leftovers = [Path(entry) for entry in entries if pattern.fullmatch(entry.name)]
+    for leftover in leftovers:
+        with suppress(OSError):  # another writer was quicker
+            parts = [leftover, *(leftover.iterdir() if leftover.is_dir() else ())]
+            if time.time() - max(part.lstat().st_mtime for part in parts) > ABANDONED_AFTER:
+                _remove(leftover)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder if it is there; what cannot go stays for the next writer."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
-    temporary.chmod(0o666 & ~umask)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    return umask

@@ -36,7 +36,7 @@ def read_history(path: Path, columns: Sequence[str]) -> pd.DataFrame:
             known = ", ".join(str(column) for column in table.columns)
             raise HistoryError(f"{path}: has no column {missing[0]}; it has {known}")
         return table[["epoch", *columns]].astype(float).astype({"epoch": int})
-    except (ValueError, OSError) as error:
+    except (ValueError, OverflowError, OSError) as error:
         if isinstance(error, HistoryError):
             raise
         raise HistoryError(f"{path}: not a readable history: {error}") from error

@@ -47,6 +47,7 @@ def main() -> None:
             "check_metric": check_metric,
             "generate_predictions": generate_predictions,
             "test_model": test_model,
+            "check_data": check_data,
         }
         actions[arguments.action](run, info, arguments)
 
@@ -194,6 +195,26 @@ def test_model(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None
     from src.prediction_actions import draw_validation
 
     draw_validation(run, info, arguments)
+
+
+def check_data(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
+    """Look through the data folder; end with an error where a training of the fold would fail."""
+    from src.datasets.annotations import DataFolder
+    from src.datasets.data_check import check_data_folder, describe, verdict, write_findings
+
+    findings = check_data_folder(
+        DataFolder(arguments.data_dir),
+        run.fold,
+        full=arguments.full,
+        n_workers=arguments.num_workers,
+    )
+    path = arguments.out or arguments.output_dir / "check_data.csv"
+    write_findings(path, findings)
+    print(*describe(findings), path, sep="\n", flush=True)
+    would_run, sentence = verdict(findings, run.fold)
+    if not would_run:
+        raise InputError(f"{arguments.data_dir}: {sentence}")
+    print(sentence)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,7 +21,7 @@ from src.distributed import ALONE, Processes
 from src.engine import LOSS_NAMES, Stopped, validate
 from src.errors import InputError, Interrupted
 from src.experiments import Experiment, write_experiment
-from src.files import locked_dir
+from src.files import locked_dir, output_errors
 from src.history import read_history, write_history
 from src.interruption import StopRequest
 from src.learning import Learner, Progress, StepKey, seed_step, train_epoch
@@ -33,6 +33,10 @@ from src.runs import Run
 
 VERSIONED = ("torch", "torchvision", "numpy", "opencv-python-headless", "pydicom", "simplejpeg",
              "timm", "pretrainedmodels")  # fmt: skip
+
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +123,7 @@ class Training:
         if last is None and options.processes.is_first:
             self._write_experiment(images)
         self.saved_at = time.monotonic()
+        self._board: SummaryWriter | None = None
 
     @property
     def model(self) -> RetinaNet:
@@ -144,29 +149,17 @@ class Training:
             Interrupted: on Ctrl-C or SIGTERM, after the state was saved.
             InputError: numbers are not finite, or the GPU's memory is too small.
         """
-        from torch.utils.tensorboard import SummaryWriter
-
-        board = None
-        if self.options.processes.is_first:
-            board = SummaryWriter(str(self.run.tensorboard_dir), purge_step=self.progress.epoch)
         with self._held, StopRequest() as request:
             try:
                 while self.progress.epoch < self.info.n_epochs:
-                    row = self._run_epoch(request)
-                    if board is not None:
-                        for name, value in row.items():
-                            board.add_scalar(name, value, int(row["epoch"]))
-                        board.flush()
+                    self._run_epoch(request)
             except Stopped:
                 self._save_state()
                 raise self._interrupted(request) from None
             except torch.OutOfMemoryError as error:
                 raise self._out_of_memory() from error
-            finally:
-                if board is not None:
-                    board.close()
 
-    def _run_epoch(self, request: StopRequest) -> dict[str, float]:
+    def _run_epoch(self, request: StopRequest) -> None:
         """Train, validate and save one epoch, or what is left of it."""
         progress = self.progress
         if not progress.n_batches:
@@ -198,7 +191,6 @@ class Training:
         self.history.append(row)
         self.progress = Progress(epoch=progress.epoch + 1)
         self._save_epoch(progress.epoch, predictions)
-        return row
 
     def _save_epoch(self, epoch: int, predictions: Predictions) -> None:
         """Write what an epoch leaves behind; the state to go on from comes last."""
@@ -206,7 +198,21 @@ class Training:
             predictions.save(self.run.predictions_path(epoch))
             self._checkpoint(epoch, {}).save(self.run.checkpoint_path(epoch))
             write_history(self.run.history_path, self.history)
+            self._log(self.history[-1])
         self._save_state()
+
+    def _log(self, row: dict[str, float]) -> None:
+        """Tell TensorBoard of an epoch; where it was told of it before, that is forgotten."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        epoch, folder = int(row["epoch"]), self.run.tensorboard_dir
+        with output_errors(folder):
+            if self._board is None:
+                self._board = SummaryWriter(str(folder), purge_step=epoch)
+                self._held.callback(self._board.close)
+            for name, value in row.items():
+                self._board.add_scalar(name, value, epoch)
+            self._board.flush()
 
     def _save_state_when_due(self) -> None:
         if time.monotonic() - self.saved_at >= 60 * self.options.checkpoint_minutes:

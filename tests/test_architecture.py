@@ -17,12 +17,13 @@ MAY_IMPORT = {
     "structures": set(),
     "machine": set(),
     "metric": set(),
-    "retinanet": {"structures", "errors"},
+    "tensor_files": set(),
+    "retinanet": FOR_ALL | {"tensor_files"},
     "datasets": {"structures", "errors", "files"},
     "predictions": FOR_ALL,
     "history": FOR_ALL,
     "runs": FOR_ALL,
-    "checkpoints": FOR_ALL,
+    "checkpoints": FOR_ALL | {"tensor_files"},
     "models": FOR_ALL | {"retinanet"},
     "interruption": set(),
     "distributed": FOR_ALL,
@@ -80,6 +81,24 @@ MAY_IMPORT = {
     | {"visualizations"},
 }
 VAGUE_NAMES = {"utils", "helpers", "misc", "common", "util", "helper", "tools"}
+
+WRITES = (
+    *(".write_text", ".write_bytes", ".to_csv", ".savez", ".savez_compressed", ".savefig"),
+    *(".imwrite", ".save_as", ".dump", ".copyfile", ".download_url_to_file", "torch.save"),
+)
+SAFE_PLACES = {"replaced_file", "new_folder", "tempfile.TemporaryDirectory"}
+# Functions that write into a folder of `new_folder`, into a file that its caller will rename, or
+# into memory; one opens for reading in its own way, one breaks a file on purpose.
+WRITE_ELSEWHERE = {
+    "scripts/soak.py": {"_break_an_image"},
+    "src/datasets/cache_building.py": {"_write_pixels"},
+    "src/datasets/challenge_dicom.py": {"_open_at_once"},
+    "src/datasets/pixel_cache.py": {"write_index"},
+    "src/onnx_graph.py": {"write_graph"},
+    "scripts/import_rsna_release.py": {"_make_both_sets", "_write_table"},
+    "scripts/make_demo_dataset.py": {"_write_dicom", "_write_csv"},
+    "src/visualizations/inline_pictures.py": {"embed_figure"},
+}
 
 FILES = sorted((ROOT / "src").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -191,3 +210,27 @@ def test_a_command_refuses_an_unknown_flag_in_one_line(path, run_command):
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
     assert "error" in outcome.err or Path(path).name in outcome.err
+
+
+def unsafe_writes_of(node, function=""):
+    """The functions under `node` that write outside of a `with` of `SAFE_PLACES`."""
+    if isinstance(node, ast.With):
+        opened = {ast.unparse(item.context_expr).partition("(")[0] for item in node.items}
+        if SAFE_PLACES & opened:
+            return
+    if isinstance(node, ast.FunctionDef):
+        function = node.name
+    elif isinstance(node, ast.Call):
+        called = ast.unparse(node.func)
+        mode = ast.unparse(node.args[0]) if node.args and called.endswith(".open") else ""
+        if called.endswith(WRITES) or set("wax+") & set(mode):
+            yield function
+    for child in ast.iter_child_nodes(node):
+        yield from unsafe_writes_of(child, function)
+
+
+@pytest.mark.parametrize("path", [*FILES, *SCRIPTS], ids=name_of)
+def test_every_write_is_whole_or_not_at_all(path):
+    if path != ROOT / "src" / "files.py":
+        found = set(unsafe_writes_of(ast.parse(path.read_text())))
+        assert found == WRITE_ELSEWHERE.get(name_of(path), set())

@@ -1,10 +1,26 @@
+import errno
+import io
 import json
 import os
+import stat
+import struct
+import time
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from src.files import OutputError, make_dir, replaced_file, write_json, write_text
+from src.files import (
+    ABANDONED_AFTER,
+    OutputError,
+    make_dir,
+    new_folder,
+    read_arrays,
+    replaced_file,
+    write_json,
+    write_text,
+)
 
 
 def test_replaced_file_writes_the_whole_file(tmp_path):
@@ -85,3 +101,182 @@ def test_write_json_writes_paths_as_text(tmp_path):
     write_json(tmp_path / "file.json", {"path": Path("a/b"), "levels": (3, 4), "none": None})
     content = json.loads((tmp_path / "file.json").read_text())
     assert content == {"path": "a/b", "levels": [3, 4], "none": None}
+
+
+@pytest.fixture
+def flushed(monkeypatch):
+    """Return the list of all that is flushed from now on: folders and files."""
+    kinds = []
+
+    def remember(handle):
+        kinds.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+
+    monkeypatch.setattr(os, "fsync", remember)
+    return kinds
+
+
+def test_replaced_file_flushes_the_file_and_then_its_name(tmp_path, flushed):
+    write_text(tmp_path / "file.txt", "new")
+    assert flushed == ["file", "folder"]
+
+
+def fail_on_folders(number):
+    def flush(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    return flush
+
+
+def test_replaced_file_does_without_a_flush_that_the_file_system_does_not_know(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(os, "fsync", fail_on_folders(errno.EINVAL))
+    write_text(tmp_path / "file.txt", "new")
+    assert (tmp_path / "file.txt").read_text() == "new"
+
+
+def test_replaced_file_reports_a_name_that_may_not_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", fail_on_folders(errno.EIO))
+    with pytest.raises(OutputError, match=r"file\.txt: cannot be written: Input/output error"):
+        write_text(tmp_path / "file.txt", "new")
+    assert list(tmp_path.iterdir()) == [tmp_path / "file.txt"]
+
+
+def make_leftovers(folder, age):
+    """Make what killed writers leave, last changed `age` seconds ago."""
+    names = (".file.abcd_123.tmp.txt", ".data.abcd_123.partial/images/a.dcm")
+    leftovers = [folder / name for name in names]
+    for path in leftovers:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for path in (*leftovers, folder / ".data.abcd_123.partial/images",
+                 folder / ".data.abcd_123.partial"):  # fmt: skip
+        os.utime(path, (time.time() - age,) * 2)
+    return leftovers
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
+    make_leftovers(tmp_path, ABANDONED_AFTER + 10)
+    write_text(tmp_path / "file.txt", "new")
+    with new_folder(tmp_path / "data"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "file.txt"]
+
+
+def test_a_writer_leaves_what_another_one_may_be_writing(tmp_path):
+    leftovers = make_leftovers(tmp_path, ABANDONED_AFTER - 100)
+    write_text(tmp_path / "file.txt", "new")
+    with new_folder(tmp_path / "data"):
+        pass
+    assert all(path.exists() for path in leftovers)
+
+
+def test_a_writer_leaves_the_leftovers_of_other_names(tmp_path):
+    leftovers = make_leftovers(tmp_path, ABANDONED_AFTER + 10)
+    for name in ("fil.txt", "file.csv", "file.x.txt", "FILE.txt", "abcd_123.txt"):
+        write_text(tmp_path / name, "new")
+    assert all(path.exists() for path in leftovers)
+
+
+def test_two_writers_of_one_name_do_not_disturb_each_other(tmp_path):
+    path = tmp_path / "file.txt"
+    with replaced_file(path) as first:
+        first.write_text("first")
+        write_text(path, "second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_new_folder_flushes_every_file_and_every_folder(tmp_path, flushed):
+    with new_folder(tmp_path / "data") as folder:
+        make_dir(folder / "images")
+        (folder / "images" / "a").touch()
+        (folder / "images" / "link").symlink_to("nowhere")
+        (folder / "labels.csv").touch()
+    assert sorted(flushed) == ["file"] * 2 + ["folder"] * 3
+
+
+def test_new_folder_shows_nothing_under_the_final_name_before_the_end(tmp_path):
+    with new_folder(tmp_path / "data") as folder:
+        (folder / "a").touch()
+        assert not (tmp_path / "data").exists()
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["a"]
+
+
+def test_new_folder_has_the_usual_rights(tmp_path):
+    with new_folder(tmp_path / "data"):
+        pass
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "data").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_new_folder_takes_an_empty_place_and_no_other(tmp_path):
+    (tmp_path / "data").mkdir()
+    with new_folder(tmp_path / "data") as folder:
+        (folder / "a").write_text("old")
+    with (
+        pytest.raises(OutputError, match="data: cannot be written: Directory not empty"),
+        new_folder(tmp_path / "data") as folder,
+    ):
+        (folder / "a").write_text("new")
+    assert (tmp_path / "data" / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+# read_arrays
+
+
+def array_file(path, *, header=None, content=None, compression=zipfile.ZIP_DEFLATED):
+    """Write an .npz file with one array, `values`; its parts may lie."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.arange(6))
+    whole = buffer.getvalue()
+    if header is not None:
+        text = f"{header} ".encode().ljust(117) + b"\n"
+        whole = whole[:8] + struct.pack("<H", len(text)) + text + whole[-48:]
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("values.npy", whole if content is None else content)
+    return path
+
+
+def declare(shape, kind):
+    return {"descr": kind, "fortran_order": False, "shape": shape}
+
+
+def read_values(path):
+    return read_arrays(path, ["values"], "test", OutputError)["values"]
+
+
+def test_read_arrays_gives_what_numpy_wrote(tmp_path):
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "a.npz", values=np.arange(6.0).reshape(2, 3), more=np.zeros(1))
+        np.testing.assert_array_equal(read_values(tmp_path / "a.npz"), [[0, 1, 2], [3, 4, 5]])
+    assert read_values(array_file(tmp_path / "b.npz", header=declare((6,), "<i8"))).tolist() == [
+        *range(6)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parts", "cause"),
+    [
+        ({"header": declare((7,), "<i8")}, "fewer bytes than its shape (7,) needs"),
+        ({"header": declare((10**13, 4), "<i8")}, "fewer bytes than its shape"),
+        ({"header": declare((10**10,), "<U0")}, "fewer bytes than its shape"),
+        ({"header": declare((2,), "<U500000000")}, "fewer bytes than its shape"),
+        ({"header": declare((6,), "|O")}, "Object arrays cannot be loaded"),
+        ({"header": declare((-1, -6), "<i8")}, ""),
+        ({"content": b""}, "EOF"),
+        ({"content": b"\x93NUMPY\x09\0"}, "(9, 0)"),
+        ({"content": bytes(2**26 + 10**7)}, "inflates to 77108864 bytes"),
+        ({"compression": zipfile.ZIP_BZIP2}, "compressed in another way"),
+        ({"compression": zipfile.ZIP_LZMA}, "compressed in another way"),
+    ],
+)
+def test_read_arrays_refuses_what_its_bytes_cannot_hold(tmp_path, parts, cause):
+    path = array_file(tmp_path / "a.npz", **parts)
+    with pytest.raises(OutputError) as caught:
+        read_values(path)
+    assert str(caught.value).startswith(f"{path}: not a test file: ")
+    assert cause in str(caught.value)

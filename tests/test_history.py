@@ -35,6 +35,7 @@ def test_history_holds_a_row_for_each_epoch(tmp_path):
         (b"\xff\xfe\x00", "not a readable history"),
         (b"epoch,loss\n0,1\n", "has no column valid_loss; it has epoch, loss"),
         (b"valid_loss\n1\n", "has no column epoch"),
+        (b"epoch,valid_loss\n0,%s\n" % (b"9" * 400), "not a readable history"),
     ],
 )
 def test_a_history_that_is_something_else_is_refused(tmp_path, content, match):

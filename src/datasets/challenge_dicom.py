@@ -76,11 +76,16 @@ def read_challenge_size(path: Path) -> tuple[int, int] | None:
 def _read(path: Path, n_bytes: int) -> bytes:
     """Read the first bytes of a file; nothing of one that is too large, or not there."""
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - once for each image
+        # Once for each image; and a pipe, which nobody writes to, must not be waited for.
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
             size = os.fstat(file.fileno()).st_size
             return file.read(min(n_bytes, size)) if size <= MAX_BYTES else b""
     except OSError:
         return b""
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _walk_header(content: bytes) -> tuple[int, int, int] | None:

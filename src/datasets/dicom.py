@@ -3,9 +3,9 @@
 The challenge's files (8 bits, MONOCHROME2, no rescaling) come out exactly as the original release
 scaled them: the stored value / 255. Every other kind is brought to the same range on purpose:
 
-- The modality's RescaleSlope and RescaleIntercept are applied.
 - Anything that is not plain 8-bit is stretched so that its darkest pixel is 0 and its brightest 1:
-  stored ranges of 10 to 16 bit detectors are hardly ever used in full. Window tags, which are
+  stored ranges of 10 to 16 bit detectors are hardly ever used in full. Of the modality's
+  RescaleSlope and RescaleIntercept the sign of the slope is left then. Window tags, which are
   advice for a display, are not applied.
 - MONOCHROME1 is inverted, so that bone is bright and air dark everywhere.
 - A colour file whose planes agree is a grey picture and taken as one; real colour is refused.
@@ -14,23 +14,25 @@ scaled them: the stored value / 255. Every other kind is brought to the same ran
 
 from __future__ import annotations
 
+import hashlib
 import math
-import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import pydicom
 import simplejpeg
 from numpy.typing import NDArray
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.encaps import generate_frames
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
 
 from src.datasets.challenge_dicom import read_challenge_pixels, read_challenge_size
+from src.datasets.codestreams import StreamSize, check_stream, take_frame
+from src.datasets.dicom_elements import MAX_BYTES, read_elements
 from src.datasets.pixels import MAX_PIXELS, FloatImage, Pixels, as_float
 from src.errors import InputError
+from src.files import read_bytes
 
 MAX_PLANE_DIFFERENCE = 4  # grey levels; lossy colour coding moves equal planes apart by so much
 GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -39,6 +41,19 @@ COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 class DicomError(InputError):
     """A file that gives no radiograph; the message names the file and the cause."""
+
+
+class ImageFacts(NamedTuple):
+    """What a file says of its image; `pixel_digest` is the same for the same stored pixels."""
+
+    rows: int
+    columns: int
+    patient_id: str
+    pixel_digest: str
+
+    @property
+    def size(self) -> str:
+        return f"{self.rows} x {self.columns}"
 
 
 def read_image(path: Path) -> FloatImage:
@@ -92,34 +107,50 @@ def image_size(path: Path) -> tuple[int, int]:
     return int(dataset.Rows), int(dataset.Columns)
 
 
-def _read_dataset(path: Path, *, stop_before_pixels: bool = False) -> FileDataset:
+def read_facts(path: Path) -> ImageFacts:
+    """Read what tells an image, without decoding it: its header, and a hash of its pixels.
+
+    Raises:
+        DicomError: as `read_image`, as far as the headers tell; damage within the pixels stays
+            unseen.
+    """
+    dataset = _read_dataset(path)
+    _check_header(path, dataset)
+    _check_pixels(path, dataset)
     try:
-        if os.path.getsize(path) == 0:  # noqa: PTH202 - once for each image
-            raise DicomError(f"{path}: the file is empty")
+        return ImageFacts(
+            rows=int(dataset.Rows),
+            columns=int(dataset.Columns),
+            patient_id=str(dataset.get("PatientID", "")),
+            pixel_digest=hashlib.blake2b(dataset.PixelData, digest_size=16).hexdigest(),
+        )
+    except Exception as error:
+        raise DicomError(f"{path}: broken header: {_cause(error)}") from error
+
+
+def _read_dataset(path: Path, *, stop_before_pixels: bool = False) -> Dataset:
+    content = read_bytes(path, MAX_BYTES, DicomError)
+    if not content:
+        raise DicomError(f"{path}: the file is empty")
+    try:
         with warnings.catch_warnings(record=True):  # what matters comes back as an error
-            dataset = pydicom.dcmread(path, force=True, stop_before_pixels=stop_before_pixels)
-        # force reads anything; what has no image size was never an image.
-        if "Rows" not in dataset or "Columns" not in dataset:
-            raise DicomError(f"{path}: {_what_lacks_a_size(path)}")
-    except DicomError:
-        raise
-    except OSError as error:
-        raise DicomError(f"{path}: cannot be read: {error.strerror or error}") from error
+            dataset = read_elements(content, with_pixels=not stop_before_pixels)
     except Exception as error:  # a broken file makes pydicom raise nearly anything
         raise DicomError(f"{path}: not a readable DICOM file: {_cause(error)}") from error
+    # Anything can be read as elements; what has no image size was never an image.
+    if "Rows" not in dataset or "Columns" not in dataset:
+        is_dicom = content[128:132] == b"DICM"
+        what = (
+            "truncated, or no image: it has no Rows and Columns" if is_dicom else "not a DICOM file"
+        )
+        raise DicomError(f"{path}: {what}")
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta = dataset.file_meta or FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # files older than part 10
     return dataset
 
 
-def _what_lacks_a_size(path: Path) -> str:
-    with path.open("rb") as file:
-        is_dicom = file.read(132)[128:] == b"DICM"
-    return "truncated, or no image: it has no Rows and Columns" if is_dicom else "not a DICOM file"
-
-
-def _check_header(path: Path, dataset: FileDataset, *, has_pixels: bool = True) -> None:
+def _check_header(path: Path, dataset: Dataset, *, has_pixels: bool = True) -> None:
     """Refuse, before memory is taken, what is not one image of a sane size."""
     try:
         rows, columns = int(dataset.Rows), int(dataset.Columns)
@@ -141,28 +172,46 @@ def _check_header(path: Path, dataset: FileDataset, *, has_pixels: bool = True) 
         raise DicomError(f"{path}: has no pixel data")
 
 
-def _decode(path: Path, dataset: FileDataset) -> NDArray[Any]:
+def _decode(path: Path, dataset: Dataset) -> NDArray[Any]:
     """Return the stored values, (H, W) or (H, W, 3)."""
+    frame = _check_pixels(path, dataset)
     try:
-        if _is_challenge_kind(dataset):
-            return _decode_jpeg(dataset)
-        if dataset.file_meta.TransferSyntaxUID.is_deflated or not (
-            dataset.file_meta.TransferSyntaxUID.is_compressed
-        ):
-            _check_length(path, dataset)
+        if frame is not None and _is_challenge_kind(dataset):
+            return np.asarray(simplejpeg.decode_jpeg(frame, colorspace="GRAY")[..., 0])
+        if frame is not None:
+            dataset.PixelData = encapsulate([frame])
         stored = dataset.pixel_array
-        if stored.shape[:2] != (dataset.Rows, dataset.Columns):
-            raise DicomError(
-                f"{path}: has the pixels of several frames; one image to a file is read"
-            )
-        return stored
-    except DicomError:
-        raise
     except Exception as error:  # decoders raise their own kinds, pydicom many
         raise DicomError(f"{path}: the pixels cannot be decoded: {_cause(error)}") from error
+    if stored.shape[:2] != (dataset.Rows, dataset.Columns):
+        raise DicomError(f"{path}: has the pixels of several frames; one image to a file is read")
+    return stored
 
 
-def _is_challenge_kind(dataset: FileDataset) -> bool:
+def _check_pixels(path: Path, dataset: Dataset) -> bytes | None:
+    """Hold the pixels' own size against that of the header, before memory is taken for it.
+
+    Returns:
+        The compressed frame; None where the pixels are not compressed.
+    """
+    try:
+        samples = int(dataset.get("SamplesPerPixel", 1))
+        syntax = dataset.file_meta.TransferSyntaxUID
+        if syntax.is_compressed:
+            frame = take_frame(dataset.PixelData)
+            check_stream(frame, syntax, StreamSize(dataset.Rows, dataset.Columns, samples))
+            return frame
+        expected = dataset.Rows * dataset.Columns * samples * dataset.BitsAllocated // 8
+        found = len(dataset.PixelData)
+    except Exception as error:
+        raise DicomError(f"{path}: the pixels cannot be decoded: {_cause(error)}") from error
+    if found < expected:
+        raise DicomError(f"{path}: truncated: {expected} bytes of pixels declared, {found} there")
+    return None
+
+
+def _is_challenge_kind(dataset: Dataset) -> bool:
+    """Tell a grey baseline JPEG: simplejpeg gives the values that Pillow and libjpeg-turbo do."""
     return bool(
         dataset.file_meta.TransferSyntaxUID == JPEGBaseline8Bit
         and dataset.get("SamplesPerPixel", 1) == 1
@@ -170,32 +219,14 @@ def _is_challenge_kind(dataset: FileDataset) -> bool:
     )
 
 
-def _decode_jpeg(dataset: FileDataset) -> NDArray[np.uint8]:
-    """Decode a grey baseline JPEG; the same values as Pillow and libjpeg-turbo give."""
-    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
-    rows, columns, _, _ = simplejpeg.decode_jpeg_header(frame)
-    if (rows, columns) != (dataset.Rows, dataset.Columns):
-        raise ValueError(f"header says {dataset.Rows} x {dataset.Columns}, JPEG {rows} x {columns}")
-    return np.asarray(simplejpeg.decode_jpeg(frame, colorspace="GRAY")[..., 0])
-
-
-def _check_length(path: Path, dataset: FileDataset) -> None:
-    """Hold the declared size of uncompressed pixels against the bytes."""
-    samples = int(dataset.get("SamplesPerPixel", 1))
-    expected = dataset.Rows * dataset.Columns * samples * dataset.BitsAllocated // 8
-    found = len(dataset.PixelData)
-    if found < expected:
-        raise DicomError(f"{path}: truncated: {expected} bytes of pixels declared, {found} there")
-
-
 def _grey_from_colour(path: Path, stored: NDArray[Any]) -> NDArray[Any]:
-    planes = stored.astype(np.int64)
-    if np.ptp(planes, axis=2).max() > MAX_PLANE_DIFFERENCE:
+    difference = np.subtract(stored.max(axis=2), stored.min(axis=2), dtype=np.int64)
+    if difference.max() > MAX_PLANE_DIFFERENCE:
         raise DicomError(f"{path}: a colour image; grey radiographs are read")
     return np.asarray(stored[..., 1])
 
 
-def _rescale(path: Path, dataset: FileDataset) -> tuple[float, float]:
+def _rescale(path: Path, dataset: Dataset) -> tuple[float, float]:
     try:
         slope = float(dataset.get("RescaleSlope", None) or 1)
         intercept = float(dataset.get("RescaleIntercept", None) or 0)
@@ -210,11 +241,15 @@ def _scale(stored: NDArray[Any], slope: float, intercept: float) -> Pixels:
     """Bring stored values to [0, 1], but for plain 8 bits."""
     if stored.dtype == np.uint8 and (slope, intercept) == (1, 0):
         return stored
-    values = stored.astype(np.float64) * slope + intercept
-    darkest, brightest = values.min(), values.max()
+    darkest, brightest = int(stored.min()), int(stored.max())
     if not brightest > darkest:
         return np.zeros(stored.shape, dtype=np.float32)
-    return ((values - darkest) / (brightest - darkest)).astype(np.float32)
+    values = stored.astype(np.float64)  # and all in place, for it may be large
+    values -= darkest
+    values /= brightest - darkest
+    if slope < 0:  # all else of rescaling, stretching takes back
+        np.subtract(1, values, out=values)
+    return values.astype(np.float32)
 
 
 def _cause(error: Exception) -> str:

@@ -14,6 +14,7 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 import csv
+import re
 
 import numpy as np
 
@@ -74,8 +75,8 @@ def read_folds(path: Path) -> dict[str, int]:
     folds: dict[str, int] = {}
     for line, row in rows:
         patient, fold = row["patientId"], row["fold"]
-        if fold is None or not (fold.isascii() and fold.isdigit()):
-            raise AnnotationsError(f"{path}: line {line}: fold {fold!r} is not a whole number")
+        if fold is None or not re.fullmatch("[0-9]{1,9}", fold):
+            raise AnnotationsError(f"{path}: line {line}: fold {fold!r:.40} is not a whole number")
         if folds.setdefault(patient, int(fold)) != int(fold):
             raise AnnotationsError(f"{path}: line {line}: patient {patient} is in two folds")
     return folds

@@ -9,14 +9,20 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
 from tqdm import tqdm
 
+from src.datasets.codestreams import PNG_MAGIC, picture_size
 from src.datasets.dicom import MAX_PLANE_DIFFERENCE, read_pixels
+from src.datasets.dicom_elements import MAX_BYTES
 from src.datasets.pixels import MAX_PIXELS, Pixels
 from src.errors import InputError
+from src.files import read_bytes
 
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
+
+Picture = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 class ImageFile(NamedTuple):
@@ -92,11 +98,7 @@ def read_any_image(path: Path) -> Pixels:
     Raises:
         InputError: the file gives no radiograph; the message names it and the cause.
     """
-    try:
-        with path.open("rb") as file:
-            magic = file.read(len(PNG_MAGIC))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    magic = read_bytes(path, MAX_BYTES, InputError, n_bytes=len(PNG_MAGIC))
     if magic.startswith((PNG_MAGIC, JPEG_MAGIC)):
         return _read_picture(path)
     return read_pixels(path)
@@ -126,20 +128,36 @@ def _cause_of_failure(path: Path) -> str | None:
 
 
 def _read_picture(path: Path) -> Pixels:
-    content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    content = read_bytes(path, MAX_BYTES, InputError)
     try:
-        picture = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise InputError(f"{path}: the picture cannot be decoded: {error.err}") from error
-    if picture is None or picture.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"{path}: the picture cannot be decoded")
-    if picture.shape[0] * picture.shape[1] > MAX_PIXELS:
-        raise InputError(f"{path}: {picture.shape[:2]} pixels is not the size of a radiograph")
+        size = picture_size(content)
+        if not 0 < size.rows * size.columns <= MAX_PIXELS:
+            raise ValueError(f"{size} pixels is not the size of a radiograph")
+        picture = _decode_png(content) if content.startswith(PNG_MAGIC) else _decode_jpeg(content)
+    except Exception as error:  # decoders raise their own kinds
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: the picture cannot be decoded: {cause}") from error
+    full = np.iinfo(picture.dtype).max
     if picture.ndim == 3:
-        planes = picture[..., :3].astype(np.int64)  # a fourth one is transparency
-        if np.ptp(planes, axis=2).max() > MAX_PLANE_DIFFERENCE * np.iinfo(picture.dtype).max / 255:
+        planes = picture[..., :3]  # a fourth one is transparency
+        if (planes.max(axis=2) - planes.min(axis=2)).max() > MAX_PLANE_DIFFERENCE * full / 255:
             raise InputError(f"{path}: a colour picture; grey radiographs are read")
         picture = picture[..., 1]
     if picture.dtype == np.uint8:
         return np.ascontiguousarray(picture, dtype=np.uint8)
-    return np.asarray(picture / np.float32(np.iinfo(picture.dtype).max), dtype=np.float32)
+    return np.asarray(picture / np.float32(full), dtype=np.float32)
+
+
+def _decode_png(content: bytes) -> Picture:
+    """Return (H, W), (H, W, 3) or (H, W, 4)."""
+    picture = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if picture is None or picture.dtype not in (np.uint8, np.uint16):
+        raise ValueError("no PNG of 8 or 16 bits")
+    return np.asarray(picture)
+
+
+def _decode_jpeg(content: bytes) -> Picture:
+    """Return (H, W) or (H, W, 3); damage that others make up for is an error."""
+    colours = simplejpeg.decode_jpeg_header(content)[2]
+    picture = simplejpeg.decode_jpeg(content, "GRAY" if colours == "Gray" else "RGB")
+    return np.asarray(picture[..., 0] if colours == "Gray" else picture)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WHITE = 255  # of 8 bits
-MAX_PIXELS = 100_000_000  # the largest detectors have a fifth of that; more is a broken header
+MAX_PIXELS = 50_000_000  # the largest detectors have half of that; more is a broken header
 
 FloatImage = NDArray[np.float32]  # (H, W) in [0, 1]
 Pixels = NDArray[np.uint8] | FloatImage  # (H, W); uint8 of 0 to 255 stands for value / 255

@@ -77,6 +77,13 @@ def write_challenge_dicom(path, pixels, **tags):
     return write_stream(path, pixels, JPEGBaseline8Bit, encode_jpeg(pixels), **tags)
 
 
+def encode_rle(pixels):
+    """Encode (H, W) uint8 as RLE: one segment, each row in runs of literal bytes."""
+    runs = [row[i : i + 128] for row in pixels for i in range(0, len(row), 128)]
+    segment = b"".join(bytes([len(run) - 1]) + run.tobytes() for run in runs)
+    return struct.pack("<16L", 1, 64, *[0] * 14) + segment + b"\0" * (len(segment) % 2)
+
+
 def encode_jpeg_lossless(pixels, precision):
     """Encode (H, W) as lossless JPEG: process 14, each pixel predicted by the one on its left.
 

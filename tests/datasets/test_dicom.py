@@ -275,7 +275,10 @@ def test_read_image_ignores_bits_above_those_stored(tmp_path):
     np.testing.assert_allclose(image, stretch(pixels), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("slope", "intercept"), [(2.5, -1000), (1, 1024), (0.001, 0)])
+@pytest.mark.parametrize(
+    ("slope", "intercept"),
+    [(2.5, -1000), (1, 1024), (0.001, 0), ("1e308", "1e308"), ("1e-300", 1000)],
+)
 def test_read_image_takes_no_notice_of_a_rising_rescale(tmp_path, slope, intercept):
     pixels = random_pixels(np.int16, low=-1024, high=1024)
     tags = {"RescaleSlope": slope, "RescaleIntercept": intercept}

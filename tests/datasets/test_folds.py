@@ -118,6 +118,8 @@ def test_read_folds_reads_a_byte_order_mark(tmp_path):
         ("patientId,fold\na,-1\n", "line 2: fold '-1' is not a whole number"),
         ("patientId,fold\na,1.0\n", "line 2: fold '1.0' is not a whole number"),
         ("patientId,fold\na\n", "line 2: fold"),
+        ("patientId,fold\na," + "9" * 5000 + "\n", f"line 2: fold '{'9' * 39} is not"),
+        ("patientId,fold\na,²\n", "line 2: fold '²' is not a whole number"),
         ("patientId,fold\na,0\na,1\n", "line 3: patient a is in two folds"),
         ("patientId,fold\na,0\n\n\nb,x\n", "line 5: fold 'x' is not a whole number"),
     ],

@@ -210,10 +210,11 @@ class Payload:
 @pytest.mark.parametrize(
     "save", [torch.save, lambda what, path: path.write_bytes(pickle.dumps(what, protocol=2))]
 )
-def test_load_runs_no_code_of_the_file(encoder, tmp_path, save):
-    victim, path = tmp_path / "victim", tmp_path / "evil.pth"
+@pytest.mark.parametrize("suffix", [".pth", ".bin", ".safetensors"])
+def test_load_runs_no_code_of_the_file(encoder, tmp_path, save, suffix):
+    victim, path = tmp_path / "victim", tmp_path / f"evil{suffix}"
     save({"conv1.weight": Payload(victim)}, path)
-    with pytest.raises(WeightsError, match=r"evil\.pth: damaged, or more than tensors") as caught:
+    with pytest.raises(WeightsError, match=rf"evil\{suffix}: .*damaged") as caught:
         load_encoder_weights(encoder, "resnet18", path)
     assert "\n" not in str(caught.value)
     assert not victim.exists()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import warnings
 from typing import Any
 
@@ -346,6 +347,10 @@ def spoil_number(release):
     release.annotations[0]["data"]["x"] = "264"
 
 
+def spoil_number_without_end(release):
+    release.annotations[0]["data"]["x"] = 10**400
+
+
 def spoil_agreement(release):
     release.annotations.append(annotate("p1", "L_h"))
 
@@ -393,6 +398,7 @@ FAULTS = [
     (spoil_data, "1 annotations whose label and data disagree, the first is annotation 0, of "
                  "image 1.2.276.0.1.1: 'Lung Opacity' with the data None", "p1"),
     (spoil_number, "1 annotations whose label and data disagree", "p1"),
+    (spoil_number_without_end, "1 annotations whose label and data disagree", "p1"),
     (spoil_agreement, "1 images with several labels, the first is 1.2.276.0.1.1: Lung Opacity and "
                       "Normal", "p1"),
     (spoil_patient, "2 files that share a PatientID", "p1"),
@@ -536,6 +542,13 @@ def test_an_import_that_fails_leaves_nothing_behind(release, call_main, monkeypa
     outcome = call_main(import_rsna_release.main, *arguments)
     assert outcome.code == 2
     assert outcome.err.endswith(
-        f"error: {release.folder / 'data'}: cannot be made: No space left on device\n"
+        f"error: {release.folder / 'data'}: cannot be written: No space left on device\n"
     )
     assert set(listing(release.folder)) == before
+
+
+def test_a_pipe_among_the_images_is_no_readable_header(tmp_path):
+    os.mkfifo(tmp_path / "a.dcm")
+    assert read_header(tmp_path / "a.dcm") == (
+        f"{tmp_path / 'a.dcm'}: cannot be read: not a regular file"
+    )

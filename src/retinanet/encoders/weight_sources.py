@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from src.files import move_into_place
+
 
 @dataclass(frozen=True)
 class HubFile:
@@ -56,7 +58,7 @@ class HubFile:
                     )
                 )
                 _check_sha256(path, published.etag or "")
-                path.replace(saved)
+                move_into_place(path, saved)
         except (HTTPError, EntryNotFoundError) as error:  # its HTTP library has its own errors
             raise OSError(str(error) or type(error).__name__) from error
         return saved
@@ -82,7 +84,10 @@ class WebFile:
     def download(self, folder: Path, stem: str) -> Path:
         """Save the file under the name `stem` in `folder`; as `HubFile.download`."""
         saved = folder / f"{stem}{self.suffix}"
-        torch.hub.download_url_to_file(self.url, str(saved), hash_prefix=self.hash_prefix)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            path = Path(scratch, saved.name)
+            torch.hub.download_url_to_file(self.url, str(path), hash_prefix=self.hash_prefix)
+            move_into_place(path, saved)
         return saved
 
 

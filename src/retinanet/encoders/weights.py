@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import torch
 from torch import Tensor
 
 from src.errors import InputError
 from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.encoders.weight_sources import SOURCES, HubFile, WebFile
+from src.tensor_files import load_tensor_file
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
             state: Any = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_tensor_file(path)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: damaged, or more than tensors in it, which is not loaded for safety; "

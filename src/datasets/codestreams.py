@@ -1,0 +1,228 @@
+"""What compressed pixels say of themselves, read before a decoder believes it.
+
+Decoders take memory and time for the size in the stream's own header, not for that in the file's:
+900 bytes can ask for 11 GB and a minute. So both must agree.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import NamedTuple
+
+from pydicom.uid import (
+    UID,
+    JPEG2000TransferSyntaxes,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+    RLELossless,
+)
+
+ITEM = b"\xfe\xff\x00\xe0"
+MAX_FRAGMENTS = 50_000
+
+# JPEG and JPEG-LS (ITU-T T.81 and T.87). Within a scan no marker but a restart can occur by chance.
+JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+JPEG_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # those three are no frames
+JPEG_WITHOUT_LENGTH = {0x00, 0x01, *range(0xD0, 0xD8)}
+MAX_JPEG_SEGMENTS = 10_000  # before the first scan
+MAX_JPEG_SCANS = 100  # each goes over the whole picture; progressive ones have about ten
+
+# JPEG 2000 (ITU-T T.800): a codestream starts with its sizes; files may wrap it in boxes.
+J2K_START = b"\xff\x4f\xff\x51"
+J2K_SIZES = struct.Struct(">HH8LH")  # from behind the marker to the number of planes
+J2K_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
+MAX_J2K_TILES = 4096  # a decoder takes kilobytes for each, before it reads any
+MAX_J2K_BOXES = 100
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+PNG_PLANES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; a palette gives colours
+MAX_PNG_CHUNKS = 100_000  # some writers split the pixels into thousands
+
+RLE_HEADER = struct.Struct("<16L")  # PS3.5, G.5: how many segments, and where each begins
+RLE_MAX_SEGMENTS = 15
+
+
+class StreamSize(NamedTuple):
+    """Height and width in pixels, and the number of planes."""
+
+    rows: int
+    columns: int
+    planes: int
+
+    def __str__(self) -> str:
+        return f"{self.rows} x {self.columns}" + (f" x {self.planes}" if self.planes != 1 else "")
+
+
+def take_frame(pixel_data: bytes) -> bytes:
+    """Return the one frame of encapsulated pixels (PS3.5, A.4): its fragments, joined.
+
+    Raises:
+        ValueError: there is none.
+    """
+    fragments: list[bytes] = []
+    start = 0
+    while pixel_data[start : start + 4] == ITEM and len(fragments) <= MAX_FRAGMENTS:
+        with _header_errors():
+            (length,) = struct.unpack_from("<L", pixel_data, start + 4)
+        fragments.append(pixel_data[start + 8 : start + 8 + length])
+        if len(fragments[-1]) < length:
+            raise ValueError(f"truncated: a fragment of {length} bytes has {len(fragments[-1])}")
+        start += 8 + length
+    if len(fragments) > MAX_FRAGMENTS:
+        raise ValueError(f"more than {MAX_FRAGMENTS} fragments of one frame")
+    frame = b"".join(fragments[1:])  # the first is a table of where frames begin
+    if not frame:
+        raise ValueError("the pixel data holds no frame")
+    return frame
+
+
+def check_stream(stream: bytes, syntax: UID, declared: StreamSize) -> None:
+    """Hold the size in a stream's own header against the declared one.
+
+    Args:
+        stream: one compressed frame.
+        syntax: the transfer syntax, which tells the form of the stream.
+
+    Raises:
+        ValueError: they differ, the stream tells no size, or its form is not known here.
+    """
+    with _header_errors():
+        if syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes):
+            kind, found = "JPEG", _jpeg_size(stream)
+        elif syntax in JPEG2000TransferSyntaxes:
+            kind, found = "JPEG 2000", _j2k_size(stream)
+        elif syntax == RLELossless:
+            _check_rle_segments(stream)
+            return
+        else:
+            raise ValueError(f"{syntax.name} is not read")
+    if found != declared:
+        raise ValueError(f"header says {declared}, {kind} {found}")
+
+
+def picture_size(content: bytes) -> StreamSize:
+    """Read the size that a PNG or JPEG file declares, as far as it is whole.
+
+    Raises:
+        ValueError: it is neither, truncated, or declares none or several.
+    """
+    with _header_errors():
+        return _png_size(content) if content.startswith(PNG_MAGIC) else _jpeg_size(content)
+
+
+@contextmanager
+def _header_errors() -> Iterator[None]:
+    try:
+        yield
+    except (IndexError, struct.error) as error:
+        raise ValueError("truncated: it ends within its header") from error
+
+
+def _jpeg_size(stream: bytes) -> StreamSize:
+    sizes = []
+    for marker, place in _jpeg_segments(stream):
+        if marker in JPEG_FRAMES:
+            _, rows, columns, planes = struct.unpack_from(">BHHB", stream, place + 2)
+            sizes.append(StreamSize(rows, columns, planes))
+    if len(sizes) != 1:
+        raise ValueError(f"a JPEG stream with {len(sizes)} frame headers")
+    if stream.count(JPEG_SCAN) > MAX_JPEG_SCANS:
+        raise ValueError(f"a JPEG stream of more than {MAX_JPEG_SCANS} scans")
+    if stream.rfind(JPEG_END) < stream.rfind(JPEG_SCAN):  # some decoders fill up what is missing
+        raise ValueError("truncated: the JPEG stream has no end")
+    return sizes[0]
+
+
+def _jpeg_segments(stream: bytes) -> Iterator[tuple[int, int]]:
+    """Yield marker and place of each segment before the first scan."""
+    if not stream.startswith(JPEG_START):
+        raise ValueError("not a JPEG stream")
+    place = len(JPEG_START)
+    for _ in range(MAX_JPEG_SEGMENTS):
+        place = stream.find(b"\xff", place)  # decoders skip what lies between segments
+        if place < 0:
+            raise IndexError("no further segment")
+        while stream[place] == 0xFF:
+            place += 1
+        marker = stream[place]
+        place += 1
+        if marker in (JPEG_SCAN[1], JPEG_END[1]):
+            return
+        yield marker, place
+        if marker not in JPEG_WITHOUT_LENGTH:
+            place += struct.unpack_from(">H", stream, place)[0]
+    raise ValueError(f"a JPEG stream of more than {MAX_JPEG_SEGMENTS} segments")
+
+
+def _j2k_size(stream: bytes) -> StreamSize:
+    start = _find_codestream(stream) if stream.startswith(J2K_SIGNATURE) else 0
+    if not stream.startswith(J2K_START, start):
+        raise ValueError("not a JPEG 2000 stream")
+    start += len(J2K_START)
+    sizes = J2K_SIZES.unpack_from(stream, start)
+    _, _, right, bottom, left, top, tile_width, tile_height, tiles_left, tiles_top, planes = sizes
+    n_tiles = _count(right - tiles_left, tile_width) * _count(bottom - tiles_top, tile_height)
+    if n_tiles > MAX_J2K_TILES:
+        raise ValueError(f"a JPEG 2000 stream of {n_tiles} tiles; at most {MAX_J2K_TILES} are read")
+    start += J2K_SIZES.size
+    for plane in range(planes):  # three bytes for each: bits, and every how manieth pixel it has
+        if stream[start + 3 * plane + 1 : start + 3 * plane + 3] != b"\1\1":
+            raise ValueError("a JPEG 2000 stream whose planes differ in size")
+    return StreamSize(bottom - top, right - left, planes)
+
+
+def _count(extent: int, step: int) -> int:
+    if extent < 1 or step < 1:
+        raise ValueError("a JPEG 2000 stream without pixels")
+    return -(-extent // step)
+
+
+def _find_codestream(stream: bytes) -> int:
+    """Return where the codestream begins in the boxes of the JP2 file format."""
+    place = 0
+    for _ in range(MAX_J2K_BOXES):
+        length, kind = struct.unpack_from(">L4s", stream, place)
+        header = 8
+        if length == 1:  # a longer number follows
+            (length,) = struct.unpack_from(">Q", stream, place + 8)
+            header = 16
+        if kind == b"jp2c":
+            return place + header
+        if length < header:
+            break
+        place += length
+    raise ValueError("a JPEG 2000 file without a codestream")
+
+
+def _png_size(content: bytes) -> StreamSize:
+    """Read the header, and hold all that follows against its checksums, up to the end."""
+    size = None
+    place = len(PNG_MAGIC)
+    for _ in range(MAX_PNG_CHUNKS):
+        length, kind = struct.unpack_from(">L4s", content, place)
+        (checksum,) = struct.unpack_from(">L", content, place + 8 + length)
+        if zlib.crc32(content[place + 4 : place + 8 + length]) != checksum:
+            raise ValueError("damaged: a checksum of the PNG file is wrong")
+        if (kind == b"IHDR") != (size is None):
+            raise ValueError("a PNG file whose header is not at its start")
+        if kind == b"IHDR":
+            columns, rows, _, colours = struct.unpack_from(">LLBB", content, place + 8)
+            size = StreamSize(rows, columns, PNG_PLANES.get(colours, 0))
+        if size is not None and kind == b"IEND":
+            return size
+        place += 12 + length
+    raise ValueError(f"a PNG file of more than {MAX_PNG_CHUNKS} chunks")
+
+
+def _check_rle_segments(stream: bytes) -> None:
+    """Hold the table of segments against the bytes; the decoder counts what they become."""
+    n_segments, *starts = RLE_HEADER.unpack_from(stream)
+    starts = [*starts[:n_segments], len(stream)]
+    if not 0 < n_segments <= RLE_MAX_SEGMENTS or starts[0] != RLE_HEADER.size:
+        raise ValueError(f"an RLE stream of {n_segments} segments")
+    if any(start >= end for start, end in pairwise(starts)):
+        raise ValueError("an RLE stream whose segments do not lie in it one after the other")

@@ -1,0 +1,222 @@
+"""Look through a data folder before a training does: labels, folds, and every image."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from src.datasets.annotations import AnnotationsError, DataFolder, Record, read_records
+from src.datasets.folds import load_folds, split_records
+from src.datasets.image_facts import ExaminedImage, examine_images
+from src.datasets.image_files import find_challenge_images
+from src.errors import InputError
+from src.files import replaced_file
+
+# kind -> what it means; a training fails over the first ones
+FATAL = {
+    "no labels": "the label files cannot be read",
+    "no folds": "there is no such validation fold",
+    "no image": "a labelled patient has no image",
+    "unreadable": "a labelled image cannot be read",
+}
+KINDS = FATAL | {
+    "leak": "the same pixels in two folds, or in training and test images",
+    "duplicate": "the same pixels twice among the images of one fold, or of none",
+    "unlabelled": "a training image has no labels",
+    "box outside": "a box leaves its image",
+    "odd size": "an image has another size than most",
+    "other patient": "the PatientID in the header is not the file's name",
+    "no test image": "a patient of the sample submission has no image",
+    "unreadable, not trained on": "an image that no training needs cannot be read",
+}
+COLUMNS = ("kind", "patient", "file", "detail")
+NO_FOLD = "no fold"
+
+
+class Finding(NamedTuple):
+    """Something that is remarkable in a data folder; one of `KINDS`."""
+
+    kind: str
+    patient: str
+    file: str
+    detail: str
+
+
+def check_data_folder(
+    folder: DataFolder, fold: int, *, full: bool = False, n_workers: int | None = None
+) -> list[Finding]:
+    """Find all that is remarkable, in the order of `KINDS`.
+
+    Args:
+        fold: whose training is asked about.
+        full: decode every image.
+        n_workers: processes that read images, as for `examine_images`.
+
+    Raises:
+        AnnotationsError: there is no folder of training images at all.
+    """
+    findings: list[Finding] = []
+    records, folds = _read_labels(folder, fold, findings)
+    images_dir = folder.images_dir("train")
+    train_paths, test_paths = _image_paths(images_dir), _test_paths(folder)
+    images = list(examine_images([*train_paths, *test_paths], full=full, n_workers=n_workers))
+    train, test = images[: len(train_paths)], images[len(train_paths) :]
+    findings += _compare_labels(train, records, images_dir)
+    findings += _compare_sample(test, folder.sample_submission_path)
+    findings += _compare_boxes(train, records)
+    findings += _compare_headers(images)
+    findings += _find_duplicates(train, test, folds)
+    order = list(KINDS)
+    return sorted(findings, key=lambda found: (order.index(found.kind), found.patient))
+
+
+def verdict(findings: Iterable[Finding], fold: int) -> tuple[bool, str]:
+    """Say whether a training would run, and why not, in a line."""
+    counts = Counter(found.kind for found in findings if found.kind in FATAL)
+    if not counts:
+        return True, f"a training of fold {fold} would run"
+    causes = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return False, f"a training of fold {fold} would fail: {causes}"
+
+
+def describe(findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield a table of what was found: kind, count, meaning, and the first case below."""
+    counts = Counter(found.kind for found in findings)
+    first = {found.kind: found for found in reversed(findings)}
+    width = max(map(len, KINDS))
+    for kind, meaning in KINDS.items():
+        yield f"{kind:{width}} {counts[kind]:6}  {meaning}"
+        if kind in first:
+            found = first[kind]
+            yield f"{'':{width}}         {found.file or found.patient}: {found.detail}"
+
+
+def write_findings(path: Path, findings: Iterable[Finding]) -> None:
+    """Write a row for each finding, whole or not at all."""
+    with (
+        replaced_file(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(findings)
+
+
+def _image_paths(images_dir: Path) -> list[Path]:
+    try:
+        return [file.path for file in find_challenge_images(images_dir)]
+    except InputError:  # none: every label lacks its image then
+        return []
+
+
+def _test_paths(folder: DataFolder) -> list[Path]:
+    try:
+        return _image_paths(folder.images_dir("test"))
+    except AnnotationsError:  # a training needs none
+        return []
+
+
+def _read_labels(
+    folder: DataFolder, fold: int, findings: list[Finding]
+) -> tuple[list[Record], Mapping[str, int]]:
+    """Read labels and folds as a training does; what fails is a finding."""
+    try:
+        records = read_records(folder)
+    except AnnotationsError as error:
+        findings.append(Finding("no labels", "", "", str(error)))
+        return [], {}
+    try:
+        folds = load_folds(folder)
+        split_records(records, folds, fold)
+    except AnnotationsError as error:
+        findings.append(Finding("no folds", "", "", str(error)))
+        return records, {}
+    return records, folds
+
+
+def _compare_labels(
+    images: Sequence[ExaminedImage], records: Sequence[Record], images_dir: Path
+) -> Iterator[Finding]:
+    """Hold the training images against the labelled patients."""
+    labelled = {f"{record.patient_id}.dcm" for record in records}
+    for name in labelled - {image.path.name for image in images}:
+        yield Finding("no image", Path(name).stem, str(images_dir / name), "no such file")
+    for image in images:
+        is_labelled = image.path.name in labelled
+        if records and not is_labelled:
+            yield _finding("unlabelled", image, "its name is no labelled patient's with .dcm")
+        if image.facts is None:
+            kind = "unreadable" if is_labelled else "unreadable, not trained on"
+            yield _finding(kind, image, image.cause)
+
+
+def _compare_sample(images: Sequence[ExaminedImage], path: Path) -> Iterator[Finding]:
+    """Hold the test images against the patients of the sample submission, where there is one."""
+    for image in images:
+        if image.facts is None:
+            yield _finding("unreadable, not trained on", image, image.cause)
+    if not path.exists():
+        return
+    try:
+        patients = pd.read_csv(path, dtype=str, keep_default_na=False)["patientId"]
+    except (ValueError, KeyError, OSError) as error:
+        yield Finding("no test image", "", str(path), f"not a sample submission: {error}")
+        return
+    for patient in set(patients) - {image.path.stem for image in images}:
+        yield Finding("no test image", patient, str(path), "the sample submission names it")
+
+
+def _compare_boxes(images: Sequence[ExaminedImage], records: Sequence[Record]) -> Iterator[Finding]:
+    """Hold boxes against the size of their own image; the labels are held to 1024 pixels."""
+    boxes = {f"{record.patient_id}.dcm": record.boxes_xywh for record in records}
+    for image in images:
+        own = boxes.get(image.path.name)
+        if own is None or image.facts is None:
+            continue
+        for x, y, width, height in own:
+            if x + width > image.facts.columns or y + height > image.facts.rows:
+                box = f"x {x:g}, y {y:g}, width {width:g}, height {height:g}"
+                yield _finding("box outside", image, f"{box}, of {image.facts.size}")
+
+
+def _compare_headers(images: Sequence[ExaminedImage]) -> Iterator[Finding]:
+    """Find images that differ from most in size, or in name from their own header."""
+    sizes = Counter(image.facts.size for image in images if image.facts is not None)
+    usual = sizes.most_common(1)[0][0] if sizes else ""
+    for image in images:
+        if image.facts is None:
+            continue
+        if image.facts.size != usual:
+            yield _finding("odd size", image, f"{image.facts.size}; most are {usual}")
+        if image.facts.patient_id not in ("", image.path.stem):
+            yield _finding("other patient", image, f"PatientID {image.facts.patient_id!r:.80}")
+
+
+def _find_duplicates(
+    train: Sequence[ExaminedImage], test: Sequence[ExaminedImage], folds: Mapping[str, int]
+) -> Iterator[Finding]:
+    """Find images with the same stored pixels; each is named but the first of its kind."""
+    same: defaultdict[str, list[tuple[ExaminedImage, str]]] = defaultdict(list)
+    for images, is_test in ((train, False), (test, True)):
+        for image in images:
+            if image.facts is not None:
+                fold = folds.get(image.path.stem)
+                place = "a test image" if is_test else NO_FOLD if fold is None else f"fold {fold}"
+                same[image.facts.pixel_digest].append((image, place))
+    for group in same.values():
+        (first, first_place), *others = group
+        is_leak = len({place for _, place in group} - {NO_FOLD}) > 1
+        for image, place in others:
+            detail = f"{place}; the same pixels as {first.path.name}, {first_place}"
+            yield _finding("leak" if is_leak else "duplicate", image, detail)
+
+
+def _finding(kind: str, image: ExaminedImage, detail: str) -> Finding:
+    texts = (image.path.stem, str(image.path), detail)
+    # A file's name may hold bytes that are no text; they are written as escapes.
+    return Finding(kind, *(text.encode("utf-8", "backslashreplace").decode() for text in texts))
