@@ -23,8 +23,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from src.array_files import read_arrays
 from src.errors import CommandParser, InputError, report_errors
-from src.files import read_arrays, replaced_file
+from src.files import replaced_file
 from src.metric import (
     Boxes,
     FloatArray,

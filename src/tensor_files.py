@@ -29,8 +29,11 @@ HARMLESS = re.compile(
 )
 
 
-def load_tensor_file(path: Path) -> object:
+def load_tensor_file(path: Path, *, mapped: bool = False) -> object:
     """Read tensors and plain values.
+
+    Args:
+        mapped: leave the numbers in the file until they are used; their checksums are not held.
 
     Raises:
         pickle.UnpicklingError: there is something else in it.
@@ -39,7 +42,7 @@ def load_tensor_file(path: Path) -> object:
     for name in _named_objects(path):
         if not HARMLESS.fullmatch(name):
             raise pickle.UnpicklingError(f"it holds {name!r}, not tensors and plain values alone")
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def _named_objects(path: Path) -> Iterator[str]:

@@ -17,10 +17,11 @@ MAY_IMPORT = {
     "structures": set(),
     "threads": set(),
     "metric": set(),
+    "array_files": {"errors"},
     "tensor_files": set(),
     "retinanet": FOR_ALL | {"tensor_files"},
     "datasets": {"structures", "errors", "files"},
-    "predictions": FOR_ALL,
+    "predictions": FOR_ALL | {"array_files"},
     "history": FOR_ALL,
     "runs": FOR_ALL,
     "checkpoints": FOR_ALL | {"tensor_files"},
@@ -30,7 +31,8 @@ MAY_IMPORT = {
     | {"engine", "models", "checkpoints", "datasets", "runs", "predictions", "history"}
     | {"retinanet"},
     "selection": FOR_ALL | {"metric", "predictions"},
-    "scores": FOR_ALL | {"leaderboard", "metric", "predictions", "runs", "selection"},
+    "scores": FOR_ALL
+    | {"array_files", "leaderboard", "metric", "predictions", "runs", "selection"},
     "arguments": FOR_ALL | {"runs"},
     "inference": FOR_ALL
     | {"checkpoints", "datasets", "engine", "models", "predictions", "retinanet", "runs"}
