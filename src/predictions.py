@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from src.array_files import read_arrays
 from src.errors import InputError
-from src.files import read_arrays, replaced_file
+from src.files import replaced_file
 from src.structures import UNKNOWN_CATEGORY
 
 FORMAT = "pneumonia-predictions"

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from src.array_files import read_arrays
 from src.errors import InputError
-from src.files import read_arrays, replaced_file
+from src.files import replaced_file
 from src.metric import FloatArray
 
 # What a box's score, times 5, is compared with; the original release's grid.

@@ -33,7 +33,7 @@ def load_tensor_file(path: Path, *, mapped: bool = False) -> object:
     """Read tensors and plain values.
 
     Args:
-        mapped: leave the numbers in the file until they are used.
+        mapped: leave the numbers in the file until they are used; their checksums are not held.
 
     Raises:
         pickle.UnpicklingError: there is something else in it.

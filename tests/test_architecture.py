@@ -17,10 +17,11 @@ MAY_IMPORT = {
     "structures": set(),
     "machine": set(),
     "metric": set(),
+    "array_files": {"errors"},
     "tensor_files": set(),
     "retinanet": FOR_ALL | {"tensor_files"},
     "datasets": {"structures", "errors", "files"},
-    "predictions": FOR_ALL,
+    "predictions": FOR_ALL | {"array_files"},
     "history": FOR_ALL,
     "runs": FOR_ALL,
     "checkpoints": FOR_ALL | {"tensor_files"},
@@ -39,7 +40,7 @@ MAY_IMPORT = {
     "presets": {"errors"},
     "arguments": FOR_ALL | {"presets", "runs"},
     "selection": FOR_ALL | {"metric", "predictions", "presets"},
-    "sweep": FOR_ALL | {"metric"},
+    "sweep": FOR_ALL | {"array_files", "metric"},
     "run_predictions": FOR_ALL | {"predictions", "runs", "sweep"},
     "scores": FOR_ALL
     | {"leaderboard", "metric", "predictions", "presets", "run_predictions", "runs", "selection"}

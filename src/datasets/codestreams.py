@@ -39,6 +39,7 @@ MAX_J2K_TILES = 4096  # a decoder takes kilobytes for each, before it reads any
 MAX_J2K_BOXES = 100
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+PNG_HEADER_BYTES = 13
 PNG_PLANES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; a palette gives colours
 MAX_PNG_CHUNKS = 100_000  # some writers split the pixels into thousands
 
@@ -209,6 +210,8 @@ def _png_size(content: bytes) -> StreamSize:
             raise ValueError("damaged: a checksum of the PNG file is wrong")
         if (kind == b"IHDR") != (size is None):
             raise ValueError("a PNG file whose header is not at its start")
+        if kind == b"IHDR" and length != PNG_HEADER_BYTES:
+            raise ValueError(f"a PNG file with a header of {length} bytes")
         if kind == b"IHDR":
             columns, rows, _, colours = struct.unpack_from(">LLBB", content, place + 8)
             size = StreamSize(rows, columns, PNG_PLANES.get(colours, 0))

@@ -204,6 +204,7 @@ def test_picture_size_is_height_width_and_planes():
         (PNG + END, "not at its start"),
         (PNG + chunk(b"tEXt", b"") + HEADER + END, "not at its start"),
         (PNG + HEADER + HEADER + END, "not at its start"),
+        (PNG + chunk(b"IHDR", bytes(14)) + END, "a header of 14 bytes"),
         (PNG + HEADER + chunk(b"tEXt", b"") * 100_000 + END, "chunks"),
     ],
 )

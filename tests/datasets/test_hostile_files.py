@@ -225,6 +225,22 @@ def test_a_jpeg_of_gigantic_size_is_refused_before_it_is_decoded(tmp_path, signe
         read_image(path)
 
 
+@pytest.mark.parametrize("signed", [0, 1])
+def test_a_jpeg_of_scans_without_end_is_refused(tmp_path, signed):
+    """Each scan of a progressive JPEG is another walk over the whole picture."""
+    stream = cv2.imencode(".jpg", PIXELS, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    last = stream.rindex(b"\xff\xda")
+    stream = stream[:last] + stream[last:-2] * 500 + stream[-2:]
+    path = write_stream(
+        tmp_path / "a.dcm", PIXELS, JPEGBaseline8Bit, stream, PixelRepresentation=signed
+    )
+    with pytest.raises(DicomError, match="more than 100 scans"):
+        read_image(path)
+    (tmp_path / "a.jpg").write_bytes(stream)
+    with pytest.raises(InputError, match="more than 100 scans"):
+        read_any_image(tmp_path / "a.jpg")
+
+
 def test_an_rle_stream_of_more_than_its_pixels_does_no_harm(tmp_path):
     header = struct.pack("<16L", 1, 64, *[0] * 14)
     stream = header + b"\x81\x07" * 1_000_000  # 128 MB of sevens
