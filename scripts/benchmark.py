@@ -2,6 +2,7 @@
 
 python scripts/benchmark.py train --device cuda --batch-size 32
 python scripts/benchmark.py metric --data-dir data
+python scripts/benchmark.py all --data-dir data
 """
 
 from __future__ import annotations
@@ -12,32 +13,49 @@ from pathlib import Path
 if __name__ == "__main__":  # run by path: find `config` and `src` from the repository's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import argparse
+import importlib
 
-from scripts.benchmarks import encoders, infer, levels, metric, start, train
 from src.errors import CommandParser, report_errors
 from src.machine import wait_passively
 
 PARTS = {
-    "encoders": encoders,
-    "infer": infer,
-    "levels": levels,
-    "metric": metric,
-    "start": start,
-    "train": train,
+    "data": "a training sample, from file and cache, and images a second of the loader",
+    "train": "a training step, plain and with each means that makes it faster",
+    "infer": "inference, plain and with each means that makes it faster",
+    "start": "commands, checkpoints and the way to a training's first step",
+    "metric": "the challenge's score over a grid of thresholds",
+    "levels": "where a data set's boxes need the box head",
+    "encoders": "size, arithmetic, speed and memory of every network",
 }
+NEED_DATA = ("data", "start", "metric", "levels")  # they take --data-dir
+ALL = ("data", "train", "infer", "start", "metric")
 
 
 def main() -> None:
-    parser = CommandParser("Measure what the documentation claims.")
-    parts = parser.add_subparsers(dest="part", required=True, parser_class=argparse.ArgumentParser)
-    for name, module in PARTS.items():
-        assert module.__doc__
-        module.add_arguments(parts.add_parser(name, help=module.__doc__.split("\n")[0]))
-    arguments = parser.parse_args()
+    """Run one part, or those of `ALL` with their default flags."""
+    listing = "; ".join(f"{name}: {text}" for name, text in PARTS.items())
+    parser = CommandParser(f"Measure what the documentation claims. {listing}. "
+                           f"Each has flags of its own: PART --help.")  # fmt: skip
+    parser.add_argument("part", choices=(*PARTS, "all"))
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        parser.parse_args()
+    part = parser.parse_args(sys.argv[1:2]).part
     wait_passively()
     with report_errors():
-        PARTS[arguments.part].run(arguments)
+        if part != "all":
+            run_part(part, sys.argv[2:])
+            return
+        for name in ALL:
+            print(f"\n== {name}: {PARTS[name]}", flush=True)
+            run_part(name, sys.argv[2:] if name in NEED_DATA else [])
+
+
+def run_part(name: str, flags: list[str]) -> None:
+    """Import what a part needs, read its flags, and run it."""
+    module = importlib.import_module(f"scripts.benchmarks.{name}")
+    parser = CommandParser(f"Measure {PARTS[name]}.", prog=f"benchmark.py {name}")
+    module.add_arguments(parser)
+    module.run(parser.parse_args(flags))
 
 
 if __name__ == "__main__":
