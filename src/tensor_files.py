@@ -24,8 +24,8 @@ N_OLD_PICKLES = 5  # the parts of that older form, before the numbers
 # What tensors, state dicts and plain values are made of. Bytes are not among them: a pickle makes
 # them by functions that could as well fill the memory.
 HARMLESS = re.compile(
-    r"collections OrderedDict|torch Size|torch device|torch \w+Storage|torch [a-z]*\d+|torch bool"
-    r"|torch\._utils _rebuild_(tensor|tensor_v2|tensor_v3|parameter)"
+    r"collections (OrderedDict|Counter)|torch Size|torch device|torch bool|torch [a-z]*\d+"
+    r"|torch \w+Storage|torch\._utils _rebuild_(tensor|tensor_v2|tensor_v3|parameter)"
 )
 
 

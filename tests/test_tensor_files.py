@@ -3,7 +3,7 @@ import os
 import pickle
 import struct
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 
 import pytest
@@ -57,6 +57,7 @@ def test_tensors_and_plain_values_come_back(tmp_path, save):
         "shape": torch.zeros(2, 3).shape,
         "kind": torch.float32,
         "ordered": OrderedDict(a=1),
+        "milestones": Counter({3: 1}),
     }
     save(content, tmp_path / "a.pt")
     loaded = load_tensor_file(tmp_path / "a.pt")
