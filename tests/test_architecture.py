@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "array_files": {"errors"},
     "tensor_files": set(),
     "retinanet": FOR_ALL | {"tensor_files"},
-    "datasets": {"structures", "errors", "files"},
+    "datasets": {"structures", "errors", "files", "machine"},
     "predictions": FOR_ALL | {"array_files"},
     "history": FOR_ALL,
     "runs": FOR_ALL,

@@ -26,6 +26,7 @@ from src.datasets.detection_dataset import (
 )
 from src.datasets.folds import load_folds, split_records
 from src.datasets.image_sources import DicomFolder, ImageSource
+from src.machine import keep_freed_memory
 from src.structures import Batch
 
 N_DEBUG_TRAIN, N_DEBUG_VALID = 32, 16  # images
@@ -163,8 +164,18 @@ def _loader(
     return loader
 
 
-def _prepare_worker(_: int) -> None:
-    """Use one thread, and leave it to the main process when to stop."""
+def prepare_process() -> None:
+    """Set a process up to do nothing but make samples, one after the other.
+
+    OpenCV starts no threads, and the C library keeps freed memory: to fault in the pages of an
+    image's arrays again for each sample takes as long as making it out of the cache.
+    """
     cv2.setNumThreads(0)
+    keep_freed_memory()
+
+
+def _prepare_worker(_: int) -> None:
+    """Set up a worker, and leave it to the main process when to stop."""
+    prepare_process()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
