@@ -124,18 +124,16 @@ def _header_errors() -> Iterator[None]:
 
 
 def _jpeg_size(stream: bytes) -> StreamSize:
-    sizes = []
-    for marker, place in _jpeg_segments(stream):
-        if marker in JPEG_FRAMES:
-            _, rows, columns, planes = struct.unpack_from(">BHHB", stream, place + 2)
-            sizes.append(StreamSize(rows, columns, planes))
-    if len(sizes) != 1:
-        raise ValueError(f"a JPEG stream with {len(sizes)} frame headers")
-    if stream.count(JPEG_SCAN) > MAX_JPEG_SCANS:
+    frames = [segment for segment in _jpeg_segments(stream) if segment[0] in JPEG_FRAMES]
+    if len(frames) != 1:
+        raise ValueError(f"a JPEG stream with {len(frames)} frame headers")
+    ((_, place),) = frames
+    _, rows, columns, planes = struct.unpack_from(">BHHB", stream, place + 2)
+    if stream.count(JPEG_SCAN, place) > MAX_JPEG_SCANS:
         raise ValueError(f"a JPEG stream of more than {MAX_JPEG_SCANS} scans")
-    if stream.rfind(JPEG_END) < stream.rfind(JPEG_SCAN):  # some decoders fill up what is missing
+    if stream.rfind(JPEG_END, place) < 0:  # some decoders fill up what is missing
         raise ValueError("truncated: the JPEG stream has no end")
-    return sizes[0]
+    return StreamSize(rows, columns, planes)
 
 
 def _jpeg_segments(stream: bytes) -> Iterator[tuple[int, int]]:
