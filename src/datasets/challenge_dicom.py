@@ -43,6 +43,7 @@ PLAIN_KINDS = frozenset(  # value representations with a length of two bytes
 BYTES_KIND = b"OB"  # the one with a length of four bytes that such a file needs
 UNDEFINED_LENGTH = 0xFFFF_FFFF
 ITEM, END_OF_ITEMS = 0xE000_FFFE, 0xE0DD_FFFE  # read as one little endian number
+PROGRESSIVE = b"\xff\xc2"  # the marker of a progressive frame of JPEG
 FIRST_ELEMENT = 132  # bytes; behind the preamble and "DICM"
 
 _ELEMENT = struct.Struct("<HH2sH")
@@ -146,6 +147,8 @@ def _single_frame(content: bytes, place: int) -> memoryview | None:
 
 
 def _decode(frame: memoryview, height: int, width: int) -> NDArray[np.uint8] | None:
+    if PROGRESSIVE in bytes(frame[:MAX_HEADER]):  # such a frame can have scans without end
+        return None
     try:
         found_height, found_width, colours, _ = simplejpeg.decode_jpeg_header(frame)
         if (found_height, found_width, colours) != (height, width, "Gray"):

@@ -112,7 +112,8 @@ def open_cache(
     """
     try:
         images = _read_index(path)
-    except (OSError, ValueError, TypeError, struct.error):
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError,
+            struct.error):  # fmt: skip
         return None
     if {patient: image.state for patient, image in images.items()} != dict(states):
         return None

@@ -3,6 +3,7 @@ import os
 import struct
 import tracemalloc
 
+import cv2
 import numpy as np
 import pydicom
 import pytest
@@ -277,3 +278,13 @@ def test_read_pixels_says_what_is_wrong_with_half_a_challenge_file(tmp_path, pix
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(DicomError, match=r"a\.dcm"):
         read_pixels(path)
+
+
+def test_a_progressive_frame_is_left_to_the_general_reader(tmp_path, pixels):
+    """It can have scans without end, which the general reader counts."""
+    progressive = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    path = write_stream(tmp_path / "a.dcm", pixels, JPEGBaseline8Bit, progressive)
+    assert read_challenge_pixels(path) is None
+    baseline = cv2.imencode(".jpg", pixels)[1].tobytes()
+    path = write_stream(tmp_path / "b.dcm", pixels, JPEGBaseline8Bit, baseline)
+    assert read_challenge_pixels(path) is not None

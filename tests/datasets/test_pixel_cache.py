@@ -147,7 +147,10 @@ def test_cache_notices_an_image_of_another_size(build, files):
     assert_holds_the_files(build(), files)
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "text", "other magic", "index outside", "ends"])
+@pytest.mark.parametrize(
+    "damage",
+    ["empty", "cut", "text", "other magic", "index outside", "ends", "a list", "too deep"],
+)
 def test_cache_that_is_broken_is_built_again(build, files, n_read, damage):
     path = build().path
     content = path.read_bytes()
@@ -160,6 +163,8 @@ def test_cache_that_is_broken_is_built_again(build, files, n_read, damage):
             "text": b"no cache" * 1000,
             "other magic": b"pixels 0" + content[len(magic) :],
             "index outside": HEAD.pack(magic, 1 << 60) + content[HEAD.size :],
+            "a list": content[:offset] + b"[1, 2]",
+            "too deep": content[:offset] + b"[" * 100_000,
             "ends": HEAD.pack(magic, 4096) + bytes(4096 - HEAD.size) + index,
         }[damage]
     )
