@@ -272,6 +272,11 @@ class Training:
                 f"{self.run.dir}: holds epoch {taken[0]} already; --resume goes on with it, "
                 f"--run TAG starts another run"
             )
+        if path.exists() and not self.options.from_epoch:
+            raise InputError(
+                f"{self.run.dir}: holds a training that stopped in its first epoch; --resume goes "
+                f"on with it, --run TAG starts another run"
+            )
         return None
 
     def _earlier_history(self) -> list[dict[str, float]]:

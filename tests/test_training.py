@@ -293,3 +293,16 @@ def test_a_broken_image_is_one_error_from_a_worker_too(images, phantoms, tmp_pat
             training.finish()
         assert "Traceback" not in str(caught.value)
         assert str(caught.value).startswith(str(broken))
+
+
+def test_a_training_does_not_begin_again_over_one_that_stopped_in_its_first_epoch(
+    images, tmp_path, listing
+):
+    run = Run("demo", 0, "", tmp_path)
+    stopped = Training(run, SMALL, images, options())
+    stopped._save_state()
+    stopped._held.close()
+    before = listing(run.dir)
+    with pytest.raises(InputError, match="stopped in its first epoch; --resume goes on with it"):
+        Training(run, SMALL, images, options())
+    assert listing(run.dir) == before
