@@ -1,7 +1,8 @@
 """Measure what the documentation claims; each part prints a table and can write JSON.
 
 python scripts/benchmark.py encoders --device cpu --plot docs/encoders.png
-    python scripts/benchmark.py metric --data-dir data
+python scripts/benchmark.py metric --data-dir data
+python scripts/benchmark.py data --data-dir data
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 import argparse
 
-from scripts.benchmarks import encoders, metric
+from scripts.benchmarks import data, encoders, metric
 from src.errors import CommandParser, report_errors
 from src.threads import wait_passively
 
-PARTS = {"encoders": encoders, "metric": metric}
+PARTS = {"data": data, "encoders": encoders, "metric": metric}
 
 
 def main() -> None:

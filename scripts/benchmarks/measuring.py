@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,12 +77,21 @@ def print_table(rows: Sequence[Row]) -> None:
 
 def report(rows: Sequence[Row], machine: Row, json_path: Path | None) -> None:
     """Print the table and the machine; write both as JSON where a path is given."""
+    report_tables({"rows": rows}, machine, json_path)
+
+
+def report_tables(
+    tables: Mapping[str, Sequence[Row]], machine: Row, json_path: Path | None
+) -> None:
+    """Print several tables and the machine; write all as JSON where a path is given."""
     from src.files import write_json
 
-    print_table(rows)
-    print("\n" + ", ".join(f"{name} {value}" for name, value in machine.items()))
+    for rows in tables.values():
+        print_table(rows)
+        print()
+    print(", ".join(f"{name} {value}" for name, value in machine.items()))
     if json_path is not None:
-        write_json(json_path, {"machine": machine, "rows": list(rows)})
+        write_json(json_path, {"machine": machine, **tables})
         print(json_path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ from src.structures import Batch
 
 N_DEBUG_TRAIN, N_DEBUG_VALID = 32, 16  # images
 MAX_WORKERS = 8
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+KEPT_ARRAY = 32 << 20  # bytes; the largest that mallopt takes
+KEPT_MEMORY = 256 << 20  # bytes; a sample takes a tenth of that
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,11 +135,25 @@ def _loader(
         num_workers=n_workers,
         collate_fn=collate,
         pin_memory=on_cuda,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=_prepare_worker,
         persistent_workers=n_workers > 0,
     )
     return loader
 
 
-def _use_one_thread(_: int) -> None:
+def prepare_process() -> None:
+    """Set a process up to do nothing but make samples, one after the other.
+
+    OpenCV starts no threads, and malloc keeps freed memory. By default glibc hands the pages of an
+    image's arrays back to the system after each sample and faults them in again for the next, which
+    takes as long as making the sample out of the cache (docs/performance.md).
+    """
     cv2.setNumThreads(0)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's; others have none
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, KEPT_ARRAY)
+        mallopt(M_TRIM_THRESHOLD, KEPT_MEMORY)
+
+
+def _prepare_worker(_: int) -> None:
+    prepare_process()

@@ -1,3 +1,4 @@
+import platform
 import shutil
 
 import pytest
@@ -16,6 +17,7 @@ from src.datasets.loaders import (
 )
 from src.datasets.test_dataset import TestDataset
 from tests.datasets.conftest import LANDSCAPE, LANDSCAPE_SIZE, N_TEST, N_TRAIN
+from tests.paths import ROOT
 
 CPU = torch.device("cpu")
 OPTIONS = SampleOptions(img_size=32, augmentation_level=20, hflip=True, seed=3)
@@ -176,6 +178,22 @@ def test_unlabelled_loader_shows_every_image_in_order(data_dir):
     batches = list(unlabelled_loader(dataset, batch_size=2, n_workers=0, device=CPU))
     assert [batch.ids for batch in batches] == [("t0", "t1"), ("t2", "t3"), ("t4",)]
     assert sum(len(batch.targets) for batch in batches) == N_TEST
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc's malloc")
+def test_prepared_processes_keep_the_memory_of_arrays(run_command):
+    code = """
+import resource
+import numpy as np
+from src.datasets.loaders import prepare_process
+prepare_process()
+def count_faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    arrays = [np.ones(1 << 20, np.uint8) for _ in range(8)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print([count_faults() for _ in range(6)][-1])
+"""
+    assert int(run_command("-c", code, cwd=ROOT).out) < 100  # of 2,048 pages
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than this machine has
