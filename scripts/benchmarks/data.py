@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # reading images needs much that --help does not
 EIGHT_BIT_LEVELS = (15, 20, 21)  # the plain ways are those of these levels
 SIZE = 512  # pixels, the paper's
 BATCH_SIZE = 4
-EPOCH = 512  # images that a loader gives in a timed run, at least
+EPOCH = 256  # images that a loader gives in a timed run, at least
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ Every draw comes from the generator that is passed in, which the data set keys o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -88,6 +89,8 @@ SALT_AND_PEPPER_GRID = (0.1, 0.2)  # cells per pixel along each side
 N_NOISE_STARTS = 2**20  # places where a sample's noise may begin in the table
 NOISE_SEED = 0
 
+LEVELS = np.arange(WHITE + 1) / WHITE  # of 8 bits
+
 
 def draw_crop(
     source_size: tuple[int, int],
@@ -108,8 +111,8 @@ def draw_crop(
         source_crop: side of the central square that is shown, source pixels; None shows all.
     """
     whole = central_crop(source_size, size, source_crop)
-    shift_x, shift_y = rng.uniform(-MAX_CENTER_SHIFT, MAX_CENTER_SHIFT, size=2)
-    stretch_x, stretch_y = np.exp2(rng.normal(0.0, level.scale, size=2))
+    shift_x, shift_y = rng.uniform(-MAX_CENTER_SHIFT, MAX_CENTER_SHIFT, size=2).tolist()
+    stretch_x, stretch_y = np.exp2(rng.normal(0.0, level.scale, size=2)).tolist()
     return Crop(
         size=size,
         center_xy=(whole.center_xy[0] + shift_x, whole.center_xy[1] + shift_y),
@@ -140,7 +143,12 @@ def augment_pixels(image: Pixels, level: AugmentationLevel, rng: np.random.Gener
     if rng.random() < level.blur_p:
         changed = _blur(changed, rng.uniform(0.0, level.blur_sigma))
     if rng.random() < level.noise_p:
-        changed = _add_noise(changed, rng.uniform(0.0, level.noise_sigma), rng)
+        sigma, noise = rng.uniform(0.0, level.noise_sigma), _draw_noise(changed.shape, rng)
+        if level.eight_bit:  # adds, clips and rounds
+            return np.asarray(
+                cv2.addWeighted(changed, WHITE, noise, sigma * WHITE, 0.0, dtype=cv2.CV_8U)
+            )
+        return np.asarray(cv2.scaleAdd(noise, sigma, changed))
     return _to_8_bits(changed) if level.eight_bit else changed
 
 
@@ -150,15 +158,15 @@ def _bend(image: Pixels, gamma: float) -> FloatImage:
 
 def _bend_8_bits(image: NDArray[np.uint8], gamma: float) -> FloatImage:
     """Raise value / 255 to a power, and cut to whole grey levels."""
-    values = np.floor((np.arange(WHITE + 1) / WHITE) ** gamma * WHITE).astype(np.uint8)
-    return np.asarray(cv2.LUT(image, as_float(values)))
+    levels = np.floor(LEVELS**gamma * WHITE)
+    return np.asarray(cv2.LUT(image, (levels / WHITE).astype(np.float32)))
 
 
 def _to_8_bits(image: Pixels) -> NDArray[np.uint8]:
-    """Round to the nearest of 256 grey levels."""
+    """Round values in [0, 1] to the nearest of 256 grey levels."""
     if image.dtype == np.uint8:
         return np.asarray(image, dtype=np.uint8)
-    return np.asarray(cv2.convertScaleAbs(np.maximum(image, 0), alpha=WHITE), dtype=np.uint8)
+    return np.asarray(cv2.convertScaleAbs(image, alpha=WHITE), dtype=np.uint8)
 
 
 def _add_salt_and_pepper(image: FloatImage, rng: np.random.Generator) -> None:
@@ -179,12 +187,11 @@ def _blur(image: FloatImage, sigma: float) -> FloatImage:
     return np.asarray(blurred, dtype=np.float32)
 
 
-def _add_noise(image: FloatImage, sigma: float, rng: np.random.Generator) -> FloatImage:
-    """Add Gaussian noise: a stretch of the table from a random start."""
-    table = _noise_table(image.size)
+def _draw_noise(shape: tuple[int, ...], rng: np.random.Generator) -> FloatImage:
+    """Take Gaussian numbers of deviation 1: a stretch of the table from a random start."""
+    n_pixels = math.prod(shape)
     start = rng.integers(N_NOISE_STARTS)
-    noise = table[start : start + image.size].reshape(image.shape)
-    return np.asarray(cv2.scaleAdd(noise, sigma, image), dtype=np.float32)
+    return _noise_table(n_pixels)[start : start + n_pixels].reshape(shape)
 
 
 @cache

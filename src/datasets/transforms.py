@@ -59,13 +59,16 @@ class Crop:
         """
         angle, tangent = math.radians(self.angle), math.tan(math.radians(self.shear))
         cos, sin = math.cos(angle), math.sin(angle)
-        turn = np.array(
-            [[cos, -(tangent * cos + sin), 0.0], [sin, cos - tangent * sin, 0.0], [0.0, 0.0, 1.0]]
-        )
-        scale_x, scale_y = self.scale_xy
-        scale = np.diag([1 / scale_x, 1 / scale_y, 1.0])
-        to_source = _shift(*self.center_xy) @ scale @ turn @ _shift(-self.size / 2, -self.size / 2)
-        return to_source @ _mirror(self.size) if self.hflip else to_source
+        (center_x, center_y), (scale_x, scale_y) = self.center_xy, self.scale_xy
+        # From the crop's centre: turn and shear, then stretch, then go to the source's centre.
+        xx, xy = cos / scale_x, -(tangent * cos + sin) / scale_x
+        yx, yy = sin / scale_y, (cos - sin * tangent) / scale_y
+        left = center_x - (xx + xy) * self.size / 2
+        top = center_y - (yx + yy) * self.size / 2
+        if self.hflip:  # column c of the crop is column size - 1 - c
+            left, top = left + xx * (self.size - 1), top + yx * (self.size - 1)
+            xx, yx = -xx, -yx
+        return np.array([[xx, xy, left], [yx, yy, top], [0.0, 0.0, 1.0]])
 
 
 def central_crop(source_size: tuple[int, int], size: int, source_crop: int | None = None) -> Crop:
@@ -129,10 +132,12 @@ def warp_boxes(boxes_xywh: FloatArray, crop: Crop, points: BoxPoints = "thirds")
     Returns:
         (M, 4) xyxy, crop pixels, not clipped.
     """
+    if len(boxes_xywh) == 0:
+        return np.zeros((0, 4))
     corner, size = boxes_xywh[:, None, :2], boxes_xywh[:, None, 2:]
     source = corner + size * BOX_POINTS[points]  # (M, P, 2)
-    to_crop = np.linalg.inv(replace(crop, hflip=False).matrix())
-    carried = source @ to_crop[:2, :2].T + to_crop[:2, 2]
+    to_source = (replace(crop, hflip=False) if crop.hflip else crop).matrix()
+    carried = (source - to_source[:2, 2]) @ np.linalg.inv(to_source[:2, :2]).T
     if crop.hflip:  # edges, other than pixels, mirror to size - x
         carried[..., 0] = crop.size - carried[..., 0]
     return np.concatenate([carried.min(axis=1), carried.max(axis=1)], axis=1)
@@ -145,12 +150,3 @@ def drop_boxes_outside(boxes_xyxy: FloatArray, size: int) -> FloatArray:
     """
     inside = (boxes_xyxy[:, :2] < size).all(axis=1) & (boxes_xyxy[:, 2:] > 0).all(axis=1)
     return boxes_xyxy[inside]
-
-
-def _shift(x: float, y: float) -> FloatArray:
-    return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
-
-
-def _mirror(size: int) -> FloatArray:
-    """Map column c of the crop to column size - 1 - c."""
-    return np.array([[-1.0, 0.0, size - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
