@@ -58,6 +58,15 @@ def wait_until(condition, process):
         time.sleep(0.02)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Let this process round as the others do: sums depend on the number of threads."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
 @pytest.fixture(scope="module")
 def whole(phantoms, run_command, tmp_path_factory):
     """Return a run that nothing interrupted."""
