@@ -104,7 +104,8 @@ def test_a_writer_without_space_changes_nothing_and_says_so(failures, how, name)
 
 @pytest.mark.parametrize("written", WRITERS, indirect=True)
 def test_a_writer_whose_write_fails_changes_nothing(written):
-    assert_refused(*written, limit=limited_file_size())
+    name, folder = written
+    assert_refused(name, folder, limit=limited_file_size())
 
 
 @pytest.mark.parametrize("written", WRITERS, indirect=True)
