@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 UNKNOWN_CATEGORY = -1  # of an image without label
@@ -24,6 +26,18 @@ class Target:
 
     boxes_xyxy: Tensor
     category: int
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go from one process to another by value.
+
+        PyTorch would send the tensor as an open file in shared memory, which takes longer than
+        making the sample.
+        """
+        return _target_of, (self.boxes_xyxy.cpu().numpy(), self.category)
+
+
+def _target_of(boxes_xyxy: NDArray[np.float32], category: int) -> Target:
+    return Target(torch.from_numpy(boxes_xyxy), category)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,3 +1,6 @@
+import pickle
+from multiprocessing.reduction import ForkingPickler
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +21,16 @@ def test_images_of_8_bits_become_numpys_numbers(device):
 def test_float_images_stay_as_they_are():
     images = torch.rand(2, 1, 4, 4)
     assert images_as_float(images) is images
+
+
+@pytest.mark.parametrize("n_boxes", [0, 2])
+def test_target_goes_to_another_process_by_value(n_boxes):
+    target = Target(torch.rand(n_boxes, 4), 2)
+    content = bytes(ForkingPickler.dumps(target))
+    assert b"torch.multiprocessing" not in content  # which would send an open file
+    again = pickle.loads(content)
+    assert torch.equal(again.boxes_xyxy, target.boxes_xyxy)
+    assert again.category == 2
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -227,42 +227,39 @@ def test_two_builders_build_once(build, files, n_read):
 
 
 @contextmanager
-def running_builder(files, cache_dir, *preparation, n_workers=0):
-    """Yield a process that builds the cache, and kill it."""
-    lines = [
-        "from pathlib import Path",
-        "from src.datasets import cache_building",
-        "from src.datasets.image_sources import DicomFolder",
-        *preparation,
-        f"files = DicomFolder(Path({str(files.images_dir)!r}))",
-        f"place = Path({str(cache_dir)!r})",
-        f"cache_building.open_or_build_cache({PATIENTS}, files, place, n_workers={n_workers})",
-    ]
-    builder = subprocess.Popen(
+def running(*lines):
+    """Yield a process that runs these lines, and kill it."""
+    process = subprocess.Popen(
         [sys.executable, "-c", "\n".join(lines)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    with builder:
+    with process:
         try:
-            yield builder
+            yield process
         finally:
-            builder.kill()
+            process.kill()
 
 
 def test_cache_survives_a_builder_that_is_killed(build, files, tmp_path):
     cache_dir = tmp_path / "cache"
-    slowly = (
+    building = (
         "import time",
+        "from pathlib import Path",
+        "from src.datasets import cache_building",
+        "from src.datasets.image_sources import DicomFolder",
         "read = cache_building.read_pixels",
         "def read_slowly(path):",
         "    if path.stem == 'c': print('half way', flush=True); time.sleep(60)",
         "    return read(path)",
         "cache_building.read_pixels = read_slowly",
+        f"files = DicomFolder(Path({str(files.images_dir)!r}))",
+        f"place = Path({str(cache_dir)!r})",
+        f"cache_building.open_or_build_cache({PATIENTS}, files, place, n_workers=0)",
     )
-    with running_builder(files, cache_dir, *slowly) as builder:
+    with running(*building) as builder:
         assert builder.stdout.readline() == "half way\n"
     (leftover,) = names_in(cache_dir)
     assert leftover.startswith(".")
@@ -290,12 +287,15 @@ def wait_until(condition, seconds=20):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_processes_of_a_builder_end_with_it(files, tmp_path):
-    files.path("a").unlink()
-    os.mkfifo(files.path("a"))  # whoever opens it waits
-    few = "cache_building.MIN_FILES_FOR_PROCESSES = 2"
-    with running_builder(files, tmp_path / "cache", few, n_workers=2) as builder:
-        wait_until(lambda: len(children_of(builder.pid)) >= 2)
-        time.sleep(1)  # until they have started
+def test_processes_of_a_builder_end_with_it():
+    work = "print('at work', flush=True) or __import__('time').sleep(60)"
+    mapping = (
+        "from src.datasets.cache_building import _map_in_processes",
+        "with _map_in_processes(2) as map_files:",
+        f"    list(map_files(eval, [{work!r}]))",
+    )
+    with running(*mapping) as builder:
+        assert builder.stdout.readline() == "at work\n"
         children = children_of(builder.pid)
+        assert any(map(is_running, children))
     wait_until(lambda: not any(map(is_running, children)))
