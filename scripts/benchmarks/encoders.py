@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scripts.benchmarks.arithmetic import count_flops
 from scripts.benchmarks.measuring import Row, describe_machine, report, time_in_turn
 from src.errors import InputError
-from src.models import MODELS, ModelInfo, build_model, count_parameters
+from src.models import MODELS, build_model, count_parameters
 
 if TYPE_CHECKING:
     import torch
@@ -61,19 +62,6 @@ def distinct_networks() -> list[str]:
         key = (info.encoder, info.img_size, info.pyramid_levels, info.pyramid_width)
         seen.setdefault(key, name)
     return list(seen.values())
-
-
-def count_flops(info: ModelInfo) -> int:
-    """Count the floating-point operations of one image's forward pass, two to a multiply-add."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"):
-        model = build_model(info).eval()
-        image = torch.empty(1, 1, info.img_size, info.img_size)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(image)
-    return counter.get_total_flops()
 
 
 def measure(name: str, arguments: argparse.Namespace) -> Row:
