@@ -60,6 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="default: bf16 on "
                         "GPUs that have it")  # fmt: skip
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--no-search", action="store_true",
+                        help="cuDNN guesses its algorithms instead of trying them")  # fmt: skip
     parser.add_argument("--workers", type=int, help="processes of a loader; default: its choice")
     parser.add_argument("--images", type=int, default=128, help="for training, repeated where "
                         "fold 0 has fewer; a third as many for validation")  # fmt: skip
@@ -69,6 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Go through the epochs with images from DICOM files, then with images from the cache."""
+    import torch
+
     from src.acceleration import (
         Acceleration,
         choose_device,
@@ -82,6 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
     info = get_model_info(arguments.model, batch_size=arguments.batch_size)
     device = choose_device(arguments.device)
     set_global_switches(deterministic=False)
+    torch.backends.cudnn.benchmark = not arguments.no_search
     precision = choose_precision(arguments.precision, device)
     options = TrainingOptions(
         acceleration=Acceleration(device=device, precision=precision, compiles=arguments.compile),
@@ -99,7 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
                 for row in time_epoch(training, epoch):
                     rows.append({"images from": name, "epoch": epoch} | row)
     print()
-    report(rows, describe_machine(str(device), _threads()), arguments.json)
+    report(rows, describe_machine(str(device), torch.get_num_threads()), arguments.json)
 
 
 def repeat(images: LabelledImages, n_train: int) -> LabelledImages:
@@ -168,9 +173,3 @@ def _row(stage: str, n_images: int, seconds: float, waited: float) -> Row:
         "waited for data s": waited,
         "waited for data %": 100 * waited / seconds,
     }
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()

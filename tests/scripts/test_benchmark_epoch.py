@@ -17,7 +17,7 @@ def test_watched_loader_counts_the_time_until_a_batch_comes(monkeypatch):
 
     monkeypatch.setattr("time.perf_counter", lambda: clock)
     watched = WatchedLoader(batches())
-    seen = []
+    seen: list[object] = []
     for batch in watched:
         clock += 100
         seen.append(batch)
