@@ -93,7 +93,7 @@ class RetinaNet(nn.Module):
         """Run the network.
 
         The box head runs only where somebody looks at what it says: given `needed` or
-        `min_score`, deltas of all other levels of an image are 0.
+        `min_score`, deltas of all other levels of an image are without meaning, mostly 0.
 
         Args:
             images: (B, 1, H, W) in [0, 1]; H and W multiples of 32, at least 192.
@@ -120,20 +120,23 @@ class RetinaNet(nn.Module):
         """Run the box head.
 
         In training at least one level runs, so that every parameter has a gradient, as after a
-        full pass, and so that processes that train together stay in step.
+        full pass, and so that processes that train together stay in step. A level runs on 1, 2,
+        4, ... images, a few of them for nothing: a GPU searches the fastest convolution anew for
+        every number that it meets.
 
         Args:
             pyramid: of `score`.
             needed: (B, levels) bool, where; None runs it everywhere.
 
         Returns:
-            (B, A, 4) float32 deltas, 0 where not needed.
+            (B, A, 4) float32 deltas, without meaning where not needed.
         """
         if needed is None:
             return torch.cat([self.box_head(level).float() for level in pyramid], dim=1)
         counts = needed.sum(dim=0).tolist()  # one transfer from the device
         if self.training and not any(counts):
             counts[-1] = 1  # the coarsest level costs nothing
+        counts = [1 << (count - 1).bit_length() if count else 0 for count in counts]
         order = needed.T.int().argsort(dim=1, descending=True, stable=True)  # who needs it first
         return torch.cat(
             [
