@@ -15,7 +15,6 @@ from src.errors import InputError
 from src.models import MODELS, build_model, count_parameters
 
 if TYPE_CHECKING:
-    import torch
     from matplotlib.figure import Figure
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmark.py"
@@ -68,6 +67,7 @@ def measure(name: str, arguments: argparse.Namespace) -> Row:
     """Measure one experiment: a forward pass and a training step of one image."""
     import torch
 
+    from scripts.benchmarks.memory import process_peak
     from src.acceleration import choose_device
     from src.optimization import make_optimizer
     from src.retinanet.losses import detection_losses
@@ -99,6 +99,7 @@ def measure(name: str, arguments: argparse.Namespace) -> Row:
     forward_time, step_time = time_in_turn(
         [forward, step], n_runs=arguments.runs, synchronise=synchronise
     )
+    on_cuda = device.type == "cuda"
     return {
         "experiment": name,
         "encoder": info.encoder,
@@ -107,7 +108,7 @@ def measure(name: str, arguments: argparse.Namespace) -> Row:
         "forward GFLOP": count_flops(info) / 1e9,
         "forward s": forward_time.median,
         "step s an image": step_time.median / n_images,
-        "peak GB": _peak_bytes(device) / 1e9,
+        "peak GB": (torch.cuda.max_memory_allocated() if on_cuda else process_peak()) / 1e9,
     }
 
 
@@ -139,13 +140,3 @@ def plot(rows: list[Row]) -> Figure:
         title="Cost of the networks; area: parameters",
     )
     return figure
-
-
-def _peak_bytes(device: torch.device) -> int:
-    import resource
-
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

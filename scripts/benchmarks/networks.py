@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from scripts.benchmarks import peers
 from scripts.benchmarks.arithmetic import batch_flops
 from scripts.benchmarks.measuring import Row, Timing, describe_machine, report, time_in_turn
+from scripts.benchmarks.memory import gpu_peak, process_peak
 from scripts.benchmarks.profiling import write_profile
 from src.acceleration import Acceleration, choose_device, choose_precision, set_global_switches
 from src.errors import InputError
@@ -112,7 +113,7 @@ def measure_ways(
     if arguments.memory_of:
         (way,) = [way for way in ways if way.name == arguments.memory_of]
         make_work(way, info, batch)()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        print(process_peak())
         return
     on_cuda = ways[0].acceleration.device.type == "cuda"
     if on_cuda:
@@ -181,19 +182,16 @@ def _try_on_gpu(
 
     Returns:
         Ways, their work, and the bytes that each takes at most by itself.
+
+    Raises:
+        InputError: none fits.
     """
     tried = []
     for way in ways:
-        before = torch.cuda.memory_allocated()
         try:
-            work = make(way)
-            work()  # cuDNN tries its algorithms, Adam makes its state
-            torch.cuda.reset_peak_memory_stats()
-            work()
+            tried.append((way, *gpu_peak(partial(make, way))))
         except torch.OutOfMemoryError:
             print(f"{way.name}: does not fit into the GPU's memory")
-        else:
-            tried.append((way, work, torch.cuda.max_memory_allocated() - before))
         torch.cuda.empty_cache()
     if not tried:
         raise InputError("--batch-size: no way fits into the GPU's memory")

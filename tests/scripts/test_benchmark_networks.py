@@ -9,6 +9,7 @@ from scripts.benchmarks import networks, profiling
 from scripts.benchmarks.arithmetic import batch_flops
 from src.models import MODELS, build_model
 from src.retinanet.losses import match_anchors
+from tests.test_engine import ON_CPU
 
 SMALL = ("--model", "demo", "--batch-size", "2", "--runs", "1", "--threads", "1")
 
@@ -60,3 +61,19 @@ def test_infer_stands_beside_torchvision(call_main, tmp_path):
     assert ours["way"] == "all means, bf16"
     assert peer["way"] == "torchvision retinanet_resnet50_fpn, bf16"
     assert peer["TFLOP/s"] * peer["median s"] > 10 * ours["TFLOP/s"] * ours["median s"]
+
+
+def test_a_way_that_does_not_fit_into_the_gpu_is_left_out(monkeypatch, capsys):
+    for name, value in {"memory_allocated": 5, "max_memory_allocated": 12}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    for name in ("reset_peak_memory_stats", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+
+    def make(way):
+        if way.name == "large":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return print
+
+    large, small = (networks.Way(name, ON_CPU) for name in ("large", "small"))
+    assert networks._try_on_gpu([large, small], make) == [(small, print, 7)]
+    assert "large: does not fit" in capsys.readouterr().out
