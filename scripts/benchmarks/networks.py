@@ -86,7 +86,7 @@ def make_ways(arguments: argparse.Namespace) -> list[Way]:
     if device.type == "cpu":
         ways.append(Way("+ freed memory kept", half, keeps_memory=True))
     else:  # kernels of grouped convolutions are not always best channels last
-        ways.insert(2, Way(f"the same in {precision}", half, is_plain=True))
+        ways.insert(2, Way(f"the same, {precision}, not channels last", half, is_plain=True))
     if arguments.compile:
         compiled = Acceleration(device=device, precision=precision, compiles=True)
         ways.append(Way("+ compiled", compiled, keeps_memory=device.type == "cpu"))
