@@ -106,6 +106,8 @@ def measure_ways(
     """Time the ways in turn, measure their memory, print the table."""
     if arguments.model not in MODELS:
         raise InputError(f"--model {arguments.model!r}: no such experiment")
+    if arguments.trace and not arguments.profile:
+        raise InputError("--trace goes with --profile")
     torch.set_num_threads(arguments.threads)
     info = MODELS[arguments.model]
     ways = make_ways(arguments)
