@@ -22,13 +22,15 @@ PARTS = {
     "data": "a training sample, from file and cache, and images a second of the loader",
     "train": "a training step, plain and with each means that makes it faster",
     "infer": "inference, plain and with each means that makes it faster",
+    "epoch": "a whole epoch end to end: loader, training, validation, prediction, score",
+    "growth": "how cost grows with image size, batch, images and boxes",
     "start": "commands, checkpoints and the way to a training's first step",
     "metric": "the challenge's score over a grid of thresholds",
     "levels": "where a data set's boxes need the box head",
     "encoders": "size, arithmetic, speed and memory of every network",
 }
-NEED_DATA = ("data", "start", "metric", "levels")  # they take --data-dir
-ALL = ("data", "train", "infer", "start", "metric")
+NEED_DATA = ("data", "epoch", "start", "metric", "levels")  # they take --data-dir
+ALL = ("data", "train", "infer", "epoch", "growth", "start", "metric")
 
 
 def main() -> None:

@@ -72,6 +72,13 @@ class Acceleration:
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             yield
 
+    def out_of_memory(self, batch_size: int, img_size: int, advice: str) -> InputError:
+        """Make the error of a GPU that cannot hold a batch."""
+        return InputError(
+            f"the GPU's memory is too small for {batch_size} images of {img_size} px in "
+            f"{self.precision}; {advice}"
+        )
+
     def _compile(self, model: RetinaNet) -> None:
         if self.compiles:  # not the box head, whose input changes size with every batch
             for part in (model.encoder, model.pyramid, model.class_head, model.global_head):
@@ -93,6 +100,8 @@ def choose_device(name: str) -> torch.device:
         raise InputError(f"--device {name!r}: not on this machine; try auto or cpu") from error
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"--device {name!r}: the network runs on cpu and cuda")
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)  # what names no device means this one: pinned memory, clocks
     return device
 
 
@@ -103,10 +112,13 @@ def choose_precision(name: Precision | None, device: torch.device) -> Precision:
         InputError: the device does not have it.
     """
     on_cuda = device.type == "cuda"
+    has_bf16 = not on_cuda or torch.cuda.is_bf16_supported(including_emulation=False)
     if name is None:
-        return "bf16" if on_cuda and torch.cuda.is_bf16_supported(False) else "fp32"
+        return "bf16" if on_cuda and has_bf16 else "fp32"
     if name == "fp16" and not on_cuda:
         raise InputError("--precision fp16: needs a GPU; a CPU takes fp32 and bf16")
+    if name == "bf16" and not has_bf16:
+        raise InputError("--precision bf16: this GPU would only emulate it; it takes fp32 and fp16")
     return name
 
 

@@ -151,15 +151,19 @@ class _Collector:
     def __init__(self, header: dict[str, Any]) -> None:
         self.header = header
         self.batches: list[Batch] = []
-        self.found: list[Detections] = []
+        self.counts: list[int] = []  # of boxes, in each image
+        self.boxes_xyxy: list[Tensor] = []  # of a batch's images together, as the next two
+        self.scores: list[Tensor] = []
+        self.class_probs: list[Tensor] = []
 
     def add(self, batch: Batch, found: list[Detections]) -> None:
         self.batches.append(
             Batch(torch.empty(0), batch.targets, batch.ids, batch.file_sizes)  # drop the pixels
         )
-        self.found += [
-            Detections(d.boxes_xyxy.cpu(), d.scores.cpu(), d.class_probs.cpu()) for d in found
-        ]
+        self.counts += [len(image.scores) for image in found]
+        self.boxes_xyxy.append(torch.cat([image.boxes_xyxy for image in found]).cpu())
+        self.scores.append(torch.cat([image.scores for image in found]).cpu())
+        self.class_probs.append(torch.stack([image.class_probs for image in found]).cpu())
 
     def finish(self) -> Predictions:
         targets = [target for batch in self.batches for target in batch.targets]
@@ -168,10 +172,10 @@ class _Collector:
             image_sizes=np.array(
                 [size for batch in self.batches for size in batch.file_sizes], dtype=np.int64
             ).reshape(-1, 2),
-            class_probs=_join([d.class_probs[None] for d in self.found], (0, 3)),
-            offsets=_offsets([len(d.scores) for d in self.found]),
-            boxes_xyxy=_join([d.boxes_xyxy for d in self.found], (0, 4)),
-            scores=_join([d.scores for d in self.found], (0,)),
+            class_probs=_join(self.class_probs, (0, 3)),
+            offsets=_offsets(self.counts),
+            boxes_xyxy=_join(self.boxes_xyxy, (0, 4)),
+            scores=_join(self.scores, (0,)),
             true_offsets=_offsets([len(target.boxes_xyxy) for target in targets]),
             true_boxes_xyxy=_join([target.boxes_xyxy for target in targets], (0, 4)),
             true_categories=np.array([target.category for target in targets], dtype=np.int64),

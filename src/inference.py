@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import Dataset
 
 from src.acceleration import Acceleration
@@ -65,6 +66,9 @@ class Inference:
             members: networks that `members.check_members` let through.
             settings: how several combine their sizes; the rest is noted in the header.
             hflip: show every network the mirrored image as well.
+
+        Raises:
+            InputError: the GPU's memory is too small.
         """
         ensemble = Ensemble(
             self.load_networks(members),
@@ -73,22 +77,28 @@ class Inference:
             k=settings.k or 0.0,
             hflip=hflip,
         )
+        batch_size = min(member.info.batch_size for member in members)
         loader = unlabelled_loader(
             dataset,
-            batch_size=min(member.info.batch_size for member in members),
+            batch_size=batch_size,
             n_workers=self.n_workers,
             device=self.acceleration.device,
             share=(self.processes.rank, self.processes.count),
         )
         header = _describe(members, settings, hflip=hflip)
-        self.acceleration.place_for_inference(ensemble)
-        return predict(
-            ensemble,
-            loader,
-            acceleration=self.acceleration,
-            header=header,
-            processes=self.processes,
-        )
+        try:
+            self.acceleration.place_for_inference(ensemble)
+            return predict(
+                ensemble,
+                loader,
+                acceleration=self.acceleration,
+                header=header,
+                processes=self.processes,
+            )
+        except torch.OutOfMemoryError as error:
+            raise self.acceleration.out_of_memory(
+                batch_size, members[0].info.img_size, "a smaller --batch-size needs less"
+            ) from error
 
     def predict_files(
         self,

@@ -166,7 +166,7 @@ def _train_step(
         values.append(loss_sums(losses, len(batch.ids)))
     norm = learner.optimization.clip_gradients()
     own = torch.stack(values)  # (batches, losses)
-    told = own.new_tensor([float(n_images), float(stops)])
+    told = torch.tensor([float(n_images), float(stops)]).to(own, non_blocking=True)
     *sums, norm_sum, n_all, n_stops = learner.processes.sum(
         torch.cat([own.sum(dim=0), norm.double()[None], told])
     ).tolist()  # one transfer from the device

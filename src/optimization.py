@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR, Reduc
 from src.models import ModelInfo
 from src.retinanet.model import RetinaNet
 
+MIN_LOSS_SCALE = 2**-10  # where even this overflows, the numbers themselves are spoilt
 PLATEAU_PATIENCE = 4
 PLATEAU_FACTOR = 0.2
 SGD_MOMENTUM = 0.95  # this and the next three: the second place's training script
@@ -61,8 +62,8 @@ class Optimization:
 
     @property
     def guards_overflow(self) -> bool:
-        """Say whether a gradient that is not finite is expected now and then."""
-        return self.scaler.is_enabled()
+        """Say whether a gradient that is not finite can come from the loss's scale."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() > MIN_LOSS_SCALE
 
     def clear_gradients(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -100,7 +101,12 @@ class Optimization:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state; a wrong one raises KeyError, ValueError or TypeError."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        saved = state["optimizer"]
+        groups = [  # the one thing in it that is of the device, not of the training
+            its | {"fused": own["fused"]}
+            for its, own in zip(saved["param_groups"], self.optimizer.param_groups, strict=True)
+        ]
+        self.optimizer.load_state_dict(saved | {"param_groups": groups})
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
 

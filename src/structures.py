@@ -63,20 +63,12 @@ class Batch:
         return self.images.shape[-2], self.images.shape[-1]
 
     def to(self, device: torch.device) -> Batch:
-        """Copy images and boxes to `device`, and make the images float32 there."""
-        targets = tuple(
-            Target(target.boxes_xyxy.to(device, non_blocking=True), target.category)
-            for target in self.targets
-        )
-        images = images_as_float(self.images.to(device, non_blocking=True))
-        return replace(self, images=images, targets=targets)
+        """Copy the images to `device` and make them float32 there; targets stay on the host."""
+        return replace(self, images=images_as_float(self.images.to(device, non_blocking=True)))
 
     def pin_memory(self) -> Batch:
-        """Move to page-locked memory; the data loader calls this when it feeds a GPU."""
-        targets = tuple(
-            Target(target.boxes_xyxy.pin_memory(), target.category) for target in self.targets
-        )
-        return replace(self, images=self.images.pin_memory(), targets=targets)
+        """Move the images to page-locked memory; the data loader calls this when it feeds a GPU."""
+        return replace(self, images=self.images.pin_memory())
 
 
 def images_as_float(images: Tensor) -> Tensor:

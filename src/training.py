@@ -249,11 +249,11 @@ class Training:
 
     def _out_of_memory(self) -> InputError:
         info, half = self.info, max(1, self.info.batch_size // 2)
-        return InputError(
-            f"the GPU's memory is too small for {info.batch_size} images of {info.img_size} px in "
-            f"{self.options.acceleration.precision}; --batch-size {half} --accumulate "
-            f"{2 * info.accumulate} trains the same steps, --checkpoint-encoder and --precision "
-            f"bf16 need less"
+        return self.options.acceleration.out_of_memory(
+            info.batch_size,
+            info.img_size,
+            f"--batch-size {half} --accumulate {2 * info.accumulate} trains the same steps, "
+            f"--checkpoint-encoder and --precision bf16 need less",
         )
 
     def _last_checkpoint(self) -> Checkpoint | None:

@@ -38,6 +38,22 @@ def test_choose_precision_is_fp32_on_a_cpu_unless_asked():
         choose_precision("fp16", CPU)
 
 
+def test_choose_precision_refuses_bf16_that_would_be_emulated(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    assert choose_precision(None, torch.device("cuda")) == "fp32"
+    with pytest.raises(InputError, match="--precision bf16: this GPU"):
+        choose_precision("bf16", torch.device("cuda"))
+
+
+def test_a_numbered_gpu_becomes_the_one_that_is_meant_by_default(monkeypatch):
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)  # as if it were there
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for name in ("cuda:1", "cuda", "cpu"):
+        choose_device(name)
+    assert chosen == [torch.device("cuda:1")]
+
+
 def with_real_statistics(encoder):
     """Give batch norm statistics that differ from 0 and 1."""
     torch.manual_seed(0)

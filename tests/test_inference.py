@@ -5,6 +5,7 @@ import csv
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from src import train_runner
 from src.datasets.dicom import read_image
@@ -119,3 +120,15 @@ def test_what_cannot_be_predicted_is_refused_in_one_line(predict, flags, cause):
     assert outcome.code == 2
     assert len(outcome.err.splitlines()) == 1
     assert cause in outcome.err
+
+
+def test_a_gpu_without_enough_memory_is_told_in_one_line(predict, monkeypatch):
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("src.inference.predict", fail)
+    outcome, _ = predict(
+        "--epoch", "0", "1", "--tta", "hflip", "--split", "test", "--batch-size", "6", ok=False
+    )
+    assert outcome.code == 2
+    assert "memory is too small for 6 images of 192 px in fp32; a smaller" in outcome.err

@@ -26,7 +26,9 @@ def make_learner(
     acceleration=ON_CPU, **options,
 ):  # fmt: skip
     settings = replace(settings or info(), clip_norm=clip_norm)
-    optimization = Optimization(model, settings, steps_per_epoch=n_batches)
+    optimization = Optimization(
+        model, settings, steps_per_epoch=n_batches, scales_loss=acceleration.precision == "fp16"
+    )
     if optimizer is not None:
         optimization.optimizer = optimizer
     return Learner(
@@ -178,13 +180,26 @@ def test_progress_is_plain_numbers_and_comes_back():
     assert again.running.means() == progress.running.means()
 
 
-def test_bf16_trains_like_fp32():
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler")  # the first step overflows
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains_like_fp32(precision):
     models = [tiny_model(dropout_class=0.0, dropout_global=0.0) for _ in range(2)]
-    in_bf16 = Acceleration(device=CPU, precision="bf16")
+    in_half = Acceleration(device=CPU, precision=precision)
     losses = [
         train(model, make_batches([2, 2]), acceleration=acceleration)
-        for model, acceleration in zip(models, (ON_CPU, in_bf16), strict=True)
+        for model, acceleration in zip(models, (ON_CPU, in_half), strict=True)
     ]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
     assert losses[1] != losses[0]
     assert {parameter.dtype for parameter in models[1].parameters()} == {torch.float32}
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler")  # no step is ever done
+def test_fp16_does_not_look_for_a_smaller_scale_forever():
+    model, (batch,) = tiny_model(), make_batches([2])
+    model.pyramid.output[0].weight.register_hook(lambda gradient: gradient * math.inf)
+    learner = make_learner(model, acceleration=Acceleration(device=CPU, precision="fp16"))
+    progress = Progress(epoch=0)
+    with pytest.raises(NonFiniteError, match="the gradient is not finite"):
+        train_epoch(learner, [batch] * 40, progress)
+    assert progress.n_batches == 26  # from a scale of 2^16 to 2^-10

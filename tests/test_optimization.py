@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src.checkpoints import Checkpoint, load_checkpoint
-from src.optimization import Scheduler, make_optimizer
+from src.optimization import Optimization, Scheduler, make_optimizer
 from tests.retinanet.test_model import tiny_model
 from tests.test_engine import info
 
@@ -97,3 +97,64 @@ def test_a_scheduler_goes_on_from_its_saved_state(scheduler, tmp_path):
     second_scheduler.load_state_dict(loaded["scheduler"])
     assert advance(second, second_scheduler, range(5, 12)) == expected
     assert len(set(expected)) > 1
+
+
+def test_a_state_of_another_device_keeps_the_kernel_of_this_one():
+    saved, own = (Optimization(tiny_model(), info(), steps_per_epoch=1) for _ in range(2))
+    state = saved.state_dict()
+    state["optimizer"]["param_groups"][0]["fused"] = True  # as on a GPU
+    own.load_state_dict(state)
+    assert not own.optimizer.param_groups[0]["fused"]
+
+
+def scaled(model, scale):
+    optimization = Optimization(model, info(), steps_per_epoch=1, scales_loss=True)
+    optimization.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    return optimization
+
+
+def one_gradient(optimization, model, value):
+    optimization.clear_gradients()
+    optimization.backward(sum(parameter.sum() for parameter in model.parameters()) * value)
+    return optimization.clip_gradients()
+
+
+def test_the_gradient_is_clipped_without_the_losss_scale():
+    models = [tiny_model(), tiny_model()]
+    plain = Optimization(models[0], info(), steps_per_epoch=1)
+    norms = [
+        one_gradient(optimization, model, 1e-3)
+        for optimization, model in zip((plain, scaled(models[1], 2.0**10)), models, strict=True)
+    ]
+    torch.testing.assert_close(norms[1], norms[0])
+    gradients = [next(model.parameters()).grad for model in models]
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler")  # the first is left out
+def test_a_step_that_overflows_moves_the_rate_alone_and_lowers_the_scale():
+    model = tiny_model()
+    settings = info(scheduler="one_cycle", n_epochs=10)
+    optimization = Optimization(model, settings, steps_per_epoch=1, scales_loss=True)
+    before, rate = copy.deepcopy(model.state_dict()), optimization.learning_rate
+    scale = optimization.scaler.get_scale()
+    norm = one_gradient(optimization, model, torch.inf)
+    assert not norm.isfinite()
+    assert optimization.guards_overflow
+    optimization.step()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert optimization.scaler.get_scale() == scale / 2
+    assert optimization.learning_rate > rate
+
+
+def test_an_overflow_at_the_smallest_scale_is_no_overflow():
+    assert not scaled(tiny_model(), 2.0**-10).guards_overflow
+
+
+def test_the_losss_scale_goes_on_from_its_saved_state(tmp_path):
+    first = scaled(tiny_model(), 2.0**7)
+    path = tmp_path / "last.pt"
+    Checkpoint("demo", {}, 0, {}, first.state_dict()).save(path)
+    second = Optimization(tiny_model(), info(), steps_per_epoch=1, scales_loss=True)
+    second.load_state_dict(load_checkpoint(path, "demo", resume=True).training)
+    assert second.scaler.get_scale() == 2.0**7

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scripts.benchmarks.arithmetic import count_flops
 from scripts.benchmarks.measuring import Row, describe_machine, report, time_in_turn
 from src.errors import InputError
-from src.models import MODELS, ModelInfo, build_model, count_parameters
+from src.models import MODELS, build_model, count_parameters
 
 if TYPE_CHECKING:
-    import torch
     from matplotlib.figure import Figure
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmark.py"
@@ -63,23 +63,11 @@ def distinct_networks() -> list[str]:
     return list(seen.values())
 
 
-def count_flops(info: ModelInfo) -> int:
-    """Count the floating-point operations of one image's forward pass, two to a multiply-add."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"):
-        model = build_model(info).eval()
-        image = torch.empty(1, 1, info.img_size, info.img_size)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(image)
-    return counter.get_total_flops()
-
-
 def measure(name: str, arguments: argparse.Namespace) -> Row:
     """Measure one experiment: a forward pass and a training step of one image."""
     import torch
 
+    from scripts.benchmarks.memory import process_peak
     from src.acceleration import choose_device
     from src.optimization import make_optimizer
     from src.retinanet.losses import detection_losses
@@ -111,6 +99,7 @@ def measure(name: str, arguments: argparse.Namespace) -> Row:
     forward_time, step_time = time_in_turn(
         [forward, step], n_runs=arguments.runs, synchronise=synchronise
     )
+    on_cuda = device.type == "cuda"
     return {
         "experiment": name,
         "encoder": info.encoder,
@@ -119,7 +108,7 @@ def measure(name: str, arguments: argparse.Namespace) -> Row:
         "forward GFLOP": count_flops(info) / 1e9,
         "forward s": forward_time.median,
         "step s an image": step_time.median / n_images,
-        "peak GB": _peak_bytes(device) / 1e9,
+        "peak GB": (torch.cuda.max_memory_allocated() if on_cuda else process_peak()) / 1e9,
     }
 
 
@@ -151,13 +140,3 @@ def plot(rows: list[Row]) -> Figure:
         title="Cost of the networks; area: parameters",
     )
     return figure
-
-
-def _peak_bytes(device: torch.device) -> int:
-    import resource
-
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from scripts.benchmarks import networks
+from scripts.benchmarks import networks, peers
 from scripts.benchmarks.networks import Way
 from src.models import ModelInfo
 from src.retinanet.postprocess import MIN_SCORE, find_candidates
@@ -27,12 +27,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 def make_inference(way: Way, info: ModelInfo, batch: Batch) -> Callable[[], object]:
     """Return a function that finds the candidates of the batch."""
+    if way.is_peer:
+        return peers.make_inference(way.acceleration, info, batch)
     model = networks.make_network(way, info, for_training=False)
-    images = batch.to(way.acceleration.device).images
     min_score = MIN_SCORE if way.skips else None
 
     def infer() -> list[Detections]:
         networks.set_memory(way)
+        images = batch.to(way.acceleration.device).images
         with torch.inference_mode():
             with way.acceleration.arithmetic():
                 outputs = model(images, min_score=min_score)

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 import config
+from scripts.benchmarks.arithmetic import box_head_flops
 from scripts.benchmarks.measuring import Row, describe_machine, report
-from src.models import MODELS, ModelInfo
+from src.models import MODELS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,13 +63,3 @@ def run(arguments: argparse.Namespace) -> None:
         total[column] = sum(row[column] for row in rows)
     print(f"{len(records)} images of {arguments.data_dir}, {arguments.model}, an image's mean\n")
     report([*rows, total], describe_machine("cpu", 1), arguments.json)
-
-
-def box_head_flops(info: ModelInfo, n_anchors: int) -> float:
-    """Count the operations of the box head over one level, two to a multiply-add."""
-    from src.retinanet.anchors import N_ANCHORS_PER_POSITION
-
-    positions = n_anchors / N_ANCHORS_PER_POSITION
-    hidden = info.head_depth * info.pyramid_width**2
-    output = info.pyramid_width * N_ANCHORS_PER_POSITION * 4
-    return 2 * 9 * positions * (hidden + output)

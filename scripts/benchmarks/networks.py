@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from scripts.benchmarks.measuring import Row, describe_machine, report, time_in_turn
-from src.acceleration import Acceleration, choose_device, choose_precision
+from scripts.benchmarks import peers
+from scripts.benchmarks.arithmetic import batch_flops
+from scripts.benchmarks.measuring import Row, Timing, describe_machine, report, time_in_turn
+from scripts.benchmarks.memory import gpu_peak, process_peak
+from scripts.benchmarks.profiling import write_profile
+from src.acceleration import Acceleration, choose_device, choose_precision, set_global_switches
 from src.errors import InputError
 from src.machine import keep_freed_memory, return_freed_memory
 from src.models import MODELS, ModelInfo, build_model
@@ -36,6 +40,7 @@ class Way:
         skips: run the box head only where somebody looks.
         is_plain: lay the weights out as PyTorch does by itself.
         keeps_memory: let the C library keep what was freed (CPU).
+        is_peer: torchvision's network instead.
     """
 
     name: str
@@ -43,6 +48,7 @@ class Way:
     skips: bool = True
     is_plain: bool = False
     keeps_memory: bool = False
+    is_peer: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true", help="time torch.compile as well")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU")
     parser.add_argument("--runs", type=int, default=3, help="timed runs; the median counts")
+    parser.add_argument("--fastest", action="store_true", help="only the way with every means")
+    parser.add_argument("--beside-torchvision", action="store_true",
+                        help="time torchvision's RetinaNet on ResNet-50 as well")  # fmt: skip
+    parser.add_argument("--no-search", action="store_true",
+                        help="cuDNN guesses its algorithms instead of trying them")  # fmt: skip
+    parser.add_argument("--peak-tflops", type=float, help="of the device: tell the share reached")
+    parser.add_argument("--profile", type=Path, help="write the fastest way's operators there")
+    parser.add_argument("--trace", type=Path, help="with --profile: write a Chrome trace as well")
     parser.add_argument("--json", type=Path, help="write the numbers")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
 
@@ -71,9 +85,16 @@ def make_ways(arguments: argparse.Namespace) -> list[Way]:
     ]
     if device.type == "cpu":
         ways.append(Way("+ freed memory kept", half, keeps_memory=True))
+    else:  # kernels of grouped convolutions are not always best channels last
+        ways.insert(2, Way(f"the same, {precision}, not channels last", half, is_plain=True))
     if arguments.compile:
         compiled = Acceleration(device=device, precision=precision, compiles=True)
         ways.append(Way("+ compiled", compiled, keeps_memory=device.type == "cpu"))
+    if arguments.fastest:
+        ways = [replace(ways[-1], name=f"all means, {precision}")]
+    if arguments.beside_torchvision:
+        peer = f"{peers.NAME}, {precision}"
+        ways.append(Way(peer, half, skips=False, is_peer=True))
     return ways
 
 
@@ -82,9 +103,11 @@ def measure_ways(
     part: str,
     make_work: Callable[[Way, ModelInfo, Batch], Callable[[], object]],
 ) -> None:
-    """Time the ways in turn, measure their memory in processes of their own, print the table."""
+    """Time the ways in turn, measure their memory, print the table."""
     if arguments.model not in MODELS:
         raise InputError(f"--model {arguments.model!r}: no such experiment")
+    if arguments.trace and not arguments.profile:
+        raise InputError("--trace goes with --profile")
     torch.set_num_threads(arguments.threads)
     info = MODELS[arguments.model]
     ways = make_ways(arguments)
@@ -92,32 +115,89 @@ def measure_ways(
     if arguments.memory_of:
         (way,) = [way for way in ways if way.name == arguments.memory_of]
         make_work(way, info, batch)()
-        print(_peak_bytes(way.acceleration.device))
+        print(process_peak())
         return
     on_cuda = ways[0].acceleration.device.type == "cuda"
-    memory = [_memory_of(way, part, arguments) for way in ways]
+    if on_cuda:
+        set_global_switches(deterministic=False)
+        torch.backends.cudnn.benchmark = not arguments.no_search
+        tried = _try_on_gpu(ways, lambda way: make_work(way, info, batch.pin_memory()))
+    else:
+        memory = [_memory_of(way, part, arguments) for way in ways]
+        works = [make_work(way, info, batch) for way in ways]
+        tried = list(zip(ways, works, memory, strict=True))
     timings = time_in_turn(
-        [make_work(way, info, batch) for way in ways],
+        [work for _, work, _ in tried],
         n_runs=arguments.runs,
         synchronise=torch.cuda.synchronize if on_cuda else lambda: None,
     )
-    rows: list[Row] = [
-        {
-            "way": way.name,
-            "median s": timing.median,
-            "fastest s": timing.fastest,
-            "slowest s": timing.slowest,
-            "images a second": arguments.batch_size / timing.median,
-            "times plain": timings[0].median / timing.median,
-            "peak GB": n_bytes / 1e9,
-        }
-        for way, timing, n_bytes in zip(ways, timings, memory, strict=True)
+    rows = [
+        _row(way, timing, timings[0], n_bytes, info, batch, arguments, trains=part == "train")
+        for (way, _, n_bytes), timing in zip(tried, timings, strict=True)
     ]
     n_positive = sum(bool(len(target.boxes_xyxy)) for target in batch.targets)
-    print(
-        f"{part}: {arguments.model}, batches of {arguments.batch_size}, {n_positive} with a box\n"
-    )
+    title = f"{part}: {arguments.model}, batches of {arguments.batch_size}, {n_positive} with a box"
+    print(f"{title}\n")
     report(rows, describe_machine(arguments.device, arguments.threads), arguments.json)
+    if arguments.profile:
+        own = [i for i, (way, *_) in enumerate(tried) if not way.is_peer]
+        way, work, _ = tried[min(own, key=lambda i: timings[i].median)]
+        write_profile(work, f"{title}: {way.name}", arguments.profile, arguments.trace)
+        print(arguments.profile)
+
+
+def _row(
+    way: Way,
+    timing: Timing,
+    first: Timing,
+    n_bytes: int,
+    info: ModelInfo,
+    batch: Batch,
+    arguments: argparse.Namespace,
+    *,
+    trains: bool,
+) -> Row:
+    n_images = len(batch.ids)
+    if way.is_peer:
+        n_operations = peers.batch_flops(info, n_images, trains=trains)
+    else:
+        n_operations = batch_flops(info, batch, skips=way.skips, trains=trains)
+    row: Row = {
+        "way": way.name,
+        "median s": timing.median,
+        "fastest s": timing.fastest,
+        "slowest s": timing.slowest,
+        "images a second": n_images / timing.median,
+        "times the first" if arguments.fastest else "times plain": first.median / timing.median,
+        "TFLOP/s": n_operations / timing.median / 1e12,
+        "peak GB": n_bytes / 1e9,
+    }
+    if arguments.peak_tflops:
+        row["of the peak %"] = 100 * row["TFLOP/s"] / arguments.peak_tflops
+    return row
+
+
+def _try_on_gpu(
+    ways: Sequence[Way], make: Callable[[Way], Callable[[], object]]
+) -> list[tuple[Way, Callable[[], object], int]]:
+    """Make the work of each way and run it; leave out the ways that do not fit.
+
+    Returns:
+        Ways, their work, and the bytes that each takes at most by itself.
+
+    Raises:
+        InputError: none fits.
+    """
+    tried = []
+    for way in ways:
+        try:
+            tried.append((way, *gpu_peak(partial(make, way))))
+        except torch.OutOfMemoryError:
+            print(f"{way.name}: does not fit into the GPU's memory")
+        torch.cuda.empty_cache()
+    if not tried:
+        raise InputError("--batch-size: no way fits into the GPU's memory")
+    return tried
 
 
 def make_batch(img_size: int, n_images: int) -> Batch:
@@ -128,7 +208,7 @@ def make_batch(img_size: int, n_images: int) -> Batch:
     box = torch.tensor([[x, y, x + w, y + h]])
     targets = [Target(box, 2) if i < n_positive else Target(box[:0], 1) for i in range(n_images)]
     return Batch(
-        torch.rand(n_images, 1, img_size, img_size, generator=generator),
+        torch.randint(256, (n_images, 1, img_size, img_size), generator=generator).byte(),
         tuple(targets),
         tuple(f"image {i}" for i in range(n_images)),
         ((1024, 1024),) * n_images,
@@ -161,11 +241,7 @@ def _memory_of(way: Way, part: str, arguments: argparse.Namespace) -> int:
                arguments.device, "--precision", arguments.precision, "--model", arguments.model,
                "--batch-size", str(arguments.batch_size)]  # fmt: skip
     command += ["--threads", str(arguments.threads), *["--compile"] * arguments.compile]
+    command += ["--fastest"] * arguments.fastest
+    command += ["--beside-torchvision"] * arguments.beside_torchvision
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return int(result.stdout.splitlines()[-1])
-
-
-def _peak_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from scripts.benchmarks import networks
+from scripts.benchmarks import networks, peers
 from scripts.benchmarks.networks import Way
 from src.models import ModelInfo
 from src.structures import Batch
@@ -24,13 +24,15 @@ def make_step(way: Way, info: ModelInfo, batch: Batch) -> Callable[[], object]:
     from src.optimization import Optimization, make_optimizer
     from tests import oracles
 
+    if way.is_peer:
+        return peers.make_step(way.acceleration, info, batch)
     model = networks.make_network(way, info, for_training=True)
     if not way.skips:
         plain_optimizer = make_optimizer(model, info)
-        on_device = batch.to(way.acceleration.device)
 
         def plain_step() -> None:
             networks.set_memory(way)
+            on_device = batch.to(way.acceleration.device)
             oracles.training_step(model, plain_optimizer, on_device, info.clip_norm)
 
         return plain_step

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-BOX_STD = (0.1, 0.1, 0.2, 0.2)  # dx, dy, dw, dh are divided by these; the original release
+SHIFT_STD, STRETCH_STD = 0.1, 0.2  # dx, dy and dw, dh are divided by these; the original release
 
 
 def box_iou(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def encode_boxes(boxes_xyxy: Tensor, anchors: Tensor) -> Tensor:
     anchor_center, anchor_size = _center_size(anchors)
     shift = (box_center - anchor_center) / anchor_size
     stretch = torch.log(box_size / anchor_size)
-    return torch.cat([shift, stretch], dim=-1) / boxes_xyxy.new_tensor(BOX_STD)
+    return torch.cat([shift / SHIFT_STD, stretch / STRETCH_STD], dim=-1)
 
 
 def decode_boxes(deltas: Tensor, anchors: Tensor) -> Tensor:
@@ -53,9 +53,8 @@ def decode_boxes(deltas: Tensor, anchors: Tensor) -> Tensor:
         (..., 4) xyxy, same pixels, not clipped.
     """
     anchor_center, anchor_size = _center_size(anchors)
-    scaled = deltas * deltas.new_tensor(BOX_STD)
-    center = anchor_center + scaled[..., :2] * anchor_size
-    half_size = torch.exp(scaled[..., 2:]) * anchor_size / 2
+    center = anchor_center + deltas[..., :2] * SHIFT_STD * anchor_size
+    half_size = torch.exp(deltas[..., 2:] * STRETCH_STD) * anchor_size / 2
     return torch.cat([center - half_size, center + half_size], dim=-1)
 
 
@@ -73,8 +72,8 @@ def clip_boxes(boxes_xyxy: Tensor, image_size: tuple[int, int]) -> Tensor:
         (..., 4) xyxy with 0 <= x <= width and 0 <= y <= height.
     """
     height, width = image_size
-    limits = boxes_xyxy.new_tensor([width, height, width, height])
-    return torch.minimum(boxes_xyxy.clamp(min=0), limits)
+    x, y = boxes_xyxy[..., 0::2].clamp(0, width), boxes_xyxy[..., 1::2].clamp(0, height)
+    return torch.stack([x, y], dim=-1).flatten(-2)  # (..., 2, 2) -> (..., 4)
 
 
 def _area(boxes_xyxy: Tensor) -> Tensor:

@@ -95,11 +95,10 @@ class Ensemble(nn.Module):
         ]
         deltas = _mean(located, weights)
         if self.size_rule == "percentile" and len(passes) > 1:
-            counted = scores > MIN_SCORE
-            sizes = torch.stack([one[counted][:, 2:] for one in located])  # (M, N, 2)
-            if sizes.shape[1]:
-                shifts = deltas[counted][:, :2]
-                deltas[counted] = torch.cat([shifts, low_percentile(sizes, self.k)], dim=1)
+            image, anchor = (scores > MIN_SCORE).nonzero(as_tuple=True)
+            if len(image):
+                sizes = torch.stack([one[image, anchor, 2:] for one in located])  # (M, N, 2)
+                deltas[image, anchor, 2:] = low_percentile(sizes, self.k)
         if len(passes) == 1:
             return RawOutputs(scores, deltas, scored[0].class_log_probs)
         probs = _mean([one.class_log_probs.exp() for one in scored], weights)
@@ -153,14 +152,14 @@ def low_percentile(sizes: Tensor, k: float) -> Tensor:
     Returns:
         (..., 2).
     """
-    low, high = torch.quantile(sizes, torch.tensor([LOW, HIGH], device=sizes.device), dim=0)
+    low, high = (torch.quantile(sizes, share, dim=0) for share in (LOW, HIGH))
     return low + k * (low - high)
 
 
 def mirror_deltas(deltas: Tensor, image_size: tuple[int, int], levels: Sequence[int]) -> Tensor:
     """Turn the deltas (B, A, 4) for mirrored images into those for the images themselves."""
-    sign = deltas.new_tensor([-1, 1, 1, 1])  # what lay to the left lies to the right
-    return mirror_anchors(deltas, image_size, levels) * sign
+    mirrored = mirror_anchors(deltas, image_size, levels)
+    return torch.cat([-mirrored[..., :1], mirrored[..., 1:]], dim=-1)  # what lay to the left
 
 
 def mirror_anchors(values: Tensor, image_size: tuple[int, int], levels: Sequence[int]) -> Tensor:
@@ -171,16 +170,19 @@ def mirror_anchors(values: Tensor, image_size: tuple[int, int], levels: Sequence
         image_size: height and width of the network input.
         levels: of the pyramid.
     """
-    return values[:, _mirrored_order(image_size, levels).to(values.device)]
+    return values[:, _mirrored_order(image_size, levels, values.device)]
 
 
-def _mirrored_order(image_size: tuple[int, int], levels: Sequence[int]) -> Tensor:
+def _mirrored_order(
+    image_size: tuple[int, int], levels: Sequence[int], device: torch.device
+) -> Tensor:
     """Return for each anchor the index of its mirror image: (A,)."""
     parts, start = [], 0
     for level in levels:
         rows, columns = grid_size(image_size, 2**level)
         n_anchors = rows * columns * N_ANCHORS_PER_POSITION
-        grid = torch.arange(start, start + n_anchors).view(rows, columns, N_ANCHORS_PER_POSITION)
+        grid = torch.arange(start, start + n_anchors, device=device)
+        grid = grid.view(rows, columns, N_ANCHORS_PER_POSITION)
         parts.append(grid.flip(1).reshape(-1))
         start += n_anchors
     return torch.cat(parts)

@@ -57,7 +57,8 @@ def detection_losses(
     """
     if matches is None:
         matches = match_anchors(anchors, [target.boxes_xyxy for target in targets])
-    categories = torch.tensor([target.category for target in targets], device=anchors.device)
+    categories = torch.tensor([target.category for target in targets])
+    categories = categories.to(anchors.device, non_blocking=True)
     return Losses(
         classification=focal_loss(outputs.scores, matches).mean(),
         regression=box_loss(outputs.deltas, anchors, matches).mean(),
@@ -70,12 +71,13 @@ def match_anchors(anchors: Tensor, boxes_xyxy: Sequence[Tensor]) -> Matches:
 
     Args:
         anchors: (A, 4) xyxy.
-        boxes_xyxy: for each image (M_i, 4), M_i may be 0.
+        boxes_xyxy: for each image (M_i, 4), M_i may be 0; best on the host, from where they go to
+            the anchors' device together.
     """
     # A box of size 0 pads: it overlaps nothing, and its IoU of 0 makes an anchor negative.
     padded = pad_sequence(
         [F.pad(boxes, (0, 0, 0, int(len(boxes) == 0))) for boxes in boxes_xyxy], batch_first=True
-    )
+    ).to(anchors.device, non_blocking=True)
     best_iou, box_index = box_iou(anchors, padded).max(dim=-1)  # (B, A, M) -> (B, A)
     return Matches(best_iou >= POSITIVE_IOU, best_iou < NEGATIVE_IOU, box_index, padded)
 

@@ -93,7 +93,7 @@ class RetinaNet(nn.Module):
         """Run the network.
 
         The box head runs only where somebody looks at what it says: given `needed` or
-        `min_score`, deltas of all other levels of an image are 0.
+        `min_score`, deltas of all other levels of an image are without meaning, mostly 0.
 
         Args:
             images: (B, 1, H, W) in [0, 1]; H and W multiples of 32, at least 192.
@@ -120,33 +120,40 @@ class RetinaNet(nn.Module):
         """Run the box head.
 
         In training at least one level runs, so that every parameter has a gradient, as after a
-        full pass, and so that processes that train together stay in step.
+        full pass, and so that processes that train together stay in step. A level runs on 1, 2,
+        4, ... images, a few of them for nothing: a GPU searches the fastest convolution anew for
+        every number that it meets.
 
         Args:
             pyramid: of `score`.
             needed: (B, levels) bool, where; None runs it everywhere.
 
         Returns:
-            (B, A, 4) float32 deltas, 0 where not needed.
+            (B, A, 4) float32 deltas, without meaning where not needed.
         """
         if needed is None:
             return torch.cat([self.box_head(level).float() for level in pyramid], dim=1)
-        rows = needed.T.tolist()  # one transfer from the device
-        if self.training and not any(map(any, rows)):
-            rows[-1][0] = True  # the coarsest level costs nothing
+        counts = needed.sum(dim=0).tolist()  # one transfer from the device
+        if self.training and not any(counts):
+            counts[-1] = 1  # the coarsest level costs nothing
+        counts = [1 << (count - 1).bit_length() if count else 0 for count in counts]
+        order = needed.T.int().argsort(dim=1, descending=True, stable=True)  # who needs it first
         return torch.cat(
-            [self._locate_on(level, row) for level, row in zip(pyramid, rows, strict=True)], dim=1
+            [
+                self._locate_on(level, images[:count])
+                for level, images, count in zip(pyramid, order, counts, strict=True)
+            ],
+            dim=1,
         )
 
-    def _locate_on(self, level: Tensor, needed: list[bool]) -> Tensor:
+    def _locate_on(self, level: Tensor, images: Tensor) -> Tensor:
         """Run the box head over one level (B, width, H, W) of some images: (B, H*W*9, 4)."""
-        if all(needed):
+        if len(images) == len(level):
             return self.box_head(level).float()
         n_anchors = level.shape[-2] * level.shape[-1] * N_ANCHORS_PER_POSITION
         deltas = level.new_zeros((len(level), n_anchors, 4), dtype=torch.float32)
-        if not any(needed):
+        if not len(images):
             return deltas
-        images = torch.tensor(needed, device=level.device).nonzero()[:, 0]
         return deltas.index_copy(0, images, self.box_head(level[images]).float())
 
     def by_level(self, flags: Tensor, images: Tensor) -> Tensor:

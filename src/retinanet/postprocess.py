@@ -38,19 +38,17 @@ def find_candidates(
     values = scores[image, anchor]
     boxes = clip_boxes(decode_boxes(deltas[image, anchor], anchors[anchor]), image_size)
 
-    has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    image, values, boxes = image[has_area], values[has_area], boxes[has_area]
-
+    values = values.where((boxes[:, 2:] > boxes[:, :2]).all(dim=1), 0)  # no area, no candidate
     top = values.new_zeros(len(scores)).scatter_reduce(0, image, values, "amax")
-    strong = values >= MIN_SHARE_OF_TOP * top[image]
-    image, values, boxes = image[strong], values[strong], boxes[strong]
+    strong = (values > 0) & (values >= MIN_SHARE_OF_TOP * top[image])
 
-    order = values.argsort(descending=True, stable=True)
+    order = strong.nonzero()[:, 0]
+    order = order[values[order].argsort(descending=True, stable=True)]
     order = order[image[order].argsort(stable=True)]  # by image, then by score
     image, values, boxes = image[order], values[order], boxes[order]
 
     probs = class_log_probs.exp()
-    counts = torch.bincount(image, minlength=len(scores)).tolist()
+    counts = image.new_zeros(len(scores)).index_add(0, image, torch.ones_like(image)).tolist()
     return [
         Detections(image_boxes[:MAX_CANDIDATES], image_scores[:MAX_CANDIDATES], class_probs)
         for image_boxes, image_scores, class_probs in zip(

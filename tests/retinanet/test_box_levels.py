@@ -69,6 +69,24 @@ def test_the_box_head_sees_only_needed_levels():
     assert seen == [6 * 7]  # P5 of one image of 192 x 224
 
 
+@torch.no_grad()
+def test_the_box_head_meets_few_batch_sizes():
+    model = member(0).eval()
+    images = torch.rand(6, *IMAGES.shape[1:], generator=torch.Generator().manual_seed(0))
+    full = model(images).deltas
+    sizes: list[int] = []
+    model.box_head.register_forward_hook(lambda _, maps, __: sizes.append(len(maps[0])))
+    for n_needing in range(7):
+        needed = torch.zeros(6, LEVELS, dtype=torch.bool)
+        needed[:n_needing, -1] = True
+        n_anchors = 9 * 6 * 7  # of P5
+        deltas = model(images, needed=needed).deltas
+        torch.testing.assert_close(
+            deltas[:n_needing, -n_anchors:], full[:n_needing, -n_anchors:], msg=str(n_needing)
+        )
+    assert sizes == [1, 2, 4, 4, 6, 6]
+
+
 def test_a_batch_without_positives_still_gives_the_box_head_a_gradient():
     model, targets = member(0), make_targets(TARGETS["no boxes"])
     needed = needed_levels(model, targets)

@@ -1,0 +1,32 @@
+"""How much memory work takes at most: of a process, or of a GPU."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+
+import torch
+
+Work = Callable[[], object]
+
+
+def process_peak() -> int:
+    """Return the bytes that this process has held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def gpu_peak(make: Callable[[], Work]) -> tuple[Work, int]:
+    """Make some work and run it on the GPU, whatever else lies there.
+
+    Returns:
+        The work, warm, and the bytes that it takes at most by itself.
+
+    Raises:
+        OutOfMemoryError: it does not fit.
+    """
+    before = torch.cuda.memory_allocated()
+    work = make()
+    work()  # cuDNN tries its algorithms, Adam makes its state
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    return work, torch.cuda.max_memory_allocated() - before

@@ -1,0 +1,79 @@
+import json
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from scripts import benchmark
+from scripts.benchmarks import networks, profiling
+from scripts.benchmarks.arithmetic import batch_flops
+from src.models import MODELS, build_model
+from src.retinanet.losses import match_anchors
+from tests.test_engine import ON_CPU
+
+SMALL = ("--model", "demo", "--batch-size", "2", "--runs", "1", "--threads", "1")
+
+
+@pytest.fixture(autouse=True)
+def _without_processes(monkeypatch):
+    """Leave out the processes that measure memory, one for each way."""
+    monkeypatch.setattr(networks, "_memory_of", lambda *_: 0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("trains", [True, False])
+def test_arithmetic_is_what_the_network_does(trains):
+    info = MODELS["demo"]
+    batch = networks.make_batch(info.img_size, 3)
+    model = build_model(info)
+    anchors = model.anchors(batch.images)
+    positive = match_anchors(anchors, [target.boxes_xyxy for target in batch.targets]).positive
+    images = batch.to(torch.device("cpu")).images
+    needed = model.by_level(positive & trains, images)
+    with FlopCounterMode(display=False) as counter:
+        model.eval()(images, needed=needed)
+    expected = counter.get_total_flops() * (3 if trains else 1)
+    assert batch_flops(info, batch, skips=True, trains=trains) == pytest.approx(expected)
+    assert batch_flops(info, batch, skips=False, trains=trains) > expected
+
+
+def test_train_tells_what_was_reached_and_where_the_time_went(call_main, tmp_path, monkeypatch):
+    monkeypatch.setattr(profiling, "N_RUNS", 1)
+    outcome = call_main(
+        benchmark.main, "train", *SMALL, "--fastest", "--peak-tflops", "0.5",
+        "--json", tmp_path / "n.json", "--profile", tmp_path / "p.txt", "--trace",
+        tmp_path / "t.json",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    (row,) = json.loads((tmp_path / "n.json").read_text())["rows"]
+    expected = batch_flops(MODELS["demo"], networks.make_batch(192, 2), skips=True, trains=True)
+    assert row["TFLOP/s"] == pytest.approx(expected / row["median s"] / 1e12)
+    assert row["of the peak %"] == pytest.approx(200 * row["TFLOP/s"])
+    assert "aten::convolution_backward" in (tmp_path / "p.txt").read_text()
+    assert json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+
+
+def test_infer_stands_beside_torchvision(call_main, tmp_path):
+    flags = ("--fastest", "--beside-torchvision", "--json", tmp_path / "n.json")
+    outcome = call_main(benchmark.main, "infer", *SMALL, *flags)
+    assert outcome.code == 0, outcome.err
+    ours, peer = json.loads((tmp_path / "n.json").read_text())["rows"]
+    assert ours["way"] == "all means, bf16"
+    assert peer["way"] == "torchvision retinanet_resnet50_fpn, bf16"
+    assert peer["TFLOP/s"] * peer["median s"] > 10 * ours["TFLOP/s"] * ours["median s"]
+
+
+def test_a_way_that_does_not_fit_into_the_gpu_is_left_out(monkeypatch, capsys):
+    for name, value in {"memory_allocated": 5, "max_memory_allocated": 12}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    for name in ("reset_peak_memory_stats", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+
+    def make(way):
+        if way.name == "large":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return print
+
+    large, small = (networks.Way(name, ON_CPU) for name in ("large", "small"))
+    assert networks._try_on_gpu([large, small], make) == [(small, print, 7)]
+    assert "large: does not fit" in capsys.readouterr().out
