@@ -15,7 +15,8 @@ from src.presets import Postprocess
 SCORE_FACTOR = 5.0  # the original release
 CATEGORY_FACTOR = 10.0  # the second place
 NOT_NORMAL_WEIGHT = 0.1  # of that class in an image's category; the second place
-MAX_PADDED = 4_000_000  # numbers in one padded table: keeps memory below 100 MB
+MAX_PADDED = 4_000_000  # numbers in one chunk's tables: keeps memory below 100 MB
+PER_PAIR = 10  # numbers that the overlap of two boxes takes on its way
 
 
 class SelectedBoxes(NamedTuple):
@@ -83,13 +84,14 @@ def suppress_at(
     sizes = candidates.counts()
     if images is not None:
         sizes = np.where(np.isin(np.arange(len(sizes)), list(images)), sizes, 0)
-    for chunk in _like_sized_chunks(sizes, sizes * (sizes + len(limits))):
+    for chunk in _like_sized_chunks(sizes, sizes * (len(limits) + PER_PAIR)):
         boxes, rows = _pad_boxes(candidates, chunk)
-        overlaps = iou(boxes[:, :, None], boxes[:, None])  # (I, N, N)
         alive = np.ones((len(chunk), len(limits), boxes.shape[1]), dtype=bool)
         for first in range(boxes.shape[1] - 1):
-            too_close = overlaps[:, None, first, first + 1 :] > limits  # (I, T, N - first - 1)
-            alive[:, :, first + 1 :] &= ~(alive[:, :, first, None] & too_close)
+            left = np.flatnonzero(alive[:, :, first].any(axis=1))  # it may suppress others there
+            overlaps = iou(boxes[left, first, None], boxes[left, first + 1 :])  # (L, N - first - 1)
+            too_close = overlaps[:, None] > limits  # (L, T, N - first - 1)
+            alive[left, :, first + 1 :] &= ~(alive[left, :, first, None] & too_close)
         image, rank = np.nonzero(rows >= 0)
         kept[:, rows[image, rank]] = alive[image, :, rank].T
     return kept
