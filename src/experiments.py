@@ -47,17 +47,20 @@ class Experiment:
 
 
 def write_experiment(run: Run, experiment: Experiment, details: Mapping[str, Any]) -> None:
-    """Write experiment.json: the experiment, the versions, and what else tells where it ran."""
-    content = {
-        "tag": run.tag,
-        **dataclasses.asdict(experiment),
-        **details,
+    """Write a training's experiment.json: the experiment, and what else tells where it ran."""
+    content = {"tag": run.tag, **dataclasses.asdict(experiment), **details}
+    write_description(run.experiment_path, content)
+
+
+def write_description(path: Path, content: Mapping[str, Any]) -> None:
+    """Write an experiment.json: what was made, by which command, which versions and which code."""
+    made_by = {
         "command": sys.argv,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in VERSIONED},
         "git_commit": git_commit(),
     }
-    write_json(run.experiment_path, content)
+    write_json(path, {**content, **made_by})
 
 
 def read_experiment(path: Path) -> Experiment:
@@ -96,15 +99,8 @@ def _fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or what t
 def git_commit() -> str | None:
     """Return the commit of the code that runs, "+" behind it where files were changed."""
     try:
-        command = [
-            "git",
-            "-C",
-            str(Path(__file__).parent),
-            "describe",
-            "--always",
-            "--dirty=+",
-            "--abbrev=40",
-        ]
+        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+",
+                   "--abbrev=40"]  # fmt: skip
         result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None

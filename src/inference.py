@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from src.datasets.test_dataset import TestDataset
 from src.distributed import ALONE, Processes
 from src.engine import predict
 from src.errors import InputError
-from src.members import Member
+from src.members import Member, common_fold, last_epoch, run_of
 from src.models import ModelInfo, build_empty_model
 from src.predictions import Predictions, load_predictions
 from src.presets import Postprocess
@@ -63,7 +63,7 @@ class Inference:
 
         Args:
             members: networks that `members.check_members` let through.
-            settings: how several combine their sizes; the rest is noted in the header.
+            settings: how several combine their sizes.
             hflip: show every network the mirrored image as well.
         """
         ensemble = Ensemble(
@@ -80,7 +80,7 @@ class Inference:
             device=self.acceleration.device,
             share=(self.processes.rank, self.processes.count),
         )
-        header = _describe(members, settings, hflip=hflip)
+        header = describe_members(members, settings, hflip=hflip)
         self.acceleration.place_for_inference(ensemble)
         return predict(
             ensemble,
@@ -103,29 +103,36 @@ class Inference:
         return self.predict(dataset, members, settings, hflip=hflip)
 
     def predict_split(
-        self, split: str, data_dir: Path, member: Member, settings: Postprocess
+        self,
+        split: str,
+        data_dir: Path,
+        members: Sequence[Member],
+        settings: Postprocess,
+        *,
+        hflip: bool = False,
     ) -> tuple[Predictions, Path]:
-        """Load a network's predictions of a split, or make and save them.
+        """Load the predictions of a split by one network or an ensemble, or make and save them.
 
         Args:
-            split: "valid", the run's own fold, or "test".
+            split: "valid", the fold that all members have left out, or "test".
             data_dir: the challenge's unpacked archive.
 
         Returns:
             The predictions and their file.
 
         Raises:
-            InputError: predictions are there, but of other images or perhaps of other weights.
+            InputError: predictions are there, but of other images or perhaps of other networks.
         """
         dataset: Dataset[Sample]
-        run, options = member.run, sample_options(member.info)
+        run, options = run_of(members, hflip=hflip), sample_options(members[0].info)
+        epoch = last_epoch(members)
         if split == "test":
-            path = run.test_predictions_path(member.epoch)
+            path = run.test_predictions_path(epoch)
             files = find_challenge_images(DataFolder(data_dir).images_dir("test"))
             ids = [file.id for file in files]
             dataset = TestDataset(files, options)
         else:
-            path = run.predictions_path(member.epoch)
+            path = run.predictions_path(epoch)
             images = load_labelled_images(
                 data_dir, run.fold, debug=self.debug, cache_dir=self.cache_dir
             )
@@ -137,8 +144,11 @@ class Inference:
             predictions = load_predictions(path)
             if predictions.ids.tolist() != ids:
                 raise InputError(f"{path}: is of other images; --overwrite makes it again")
+            header = describe_members(members, settings, hflip=hflip)
+            if predictions.header.get("ensemble") != header.get("ensemble"):
+                raise InputError(f"{path}: is of another ensemble; --overwrite makes it again")
             return predictions, path
-        predictions = self.predict(dataset, [member], settings)
+        predictions = self.predict(dataset, members, settings, hflip=hflip)
         if self.processes.is_first:
             predictions.save(path)
         return predictions, path
@@ -191,12 +201,13 @@ def checkpoint_path(run: Run, epoch: int, weights_dir: Path | None) -> Path:
     return path
 
 
-def _describe(members: Sequence[Member], settings: Postprocess, *, hflip: bool) -> dict[str, Any]:
+def describe_members(
+    members: Sequence[Member], settings: Postprocess, *, hflip: bool
+) -> dict[str, Any]:
     """Say where predictions come from; of one network alone the same as after its training."""
-    first = members[0]
-    header = prediction_header(first.run, first.info, first.epoch)
-    header["postprocess"] = asdict(settings)
-    if len(members) == 1 and not hflip:
+    first, run = members[0], run_of(members, hflip=hflip)
+    header = prediction_header(run, first.info, last_epoch(members))
+    if run == first.run:
         return header
     total = sum(member.weight for member in members)
     described = [
@@ -209,9 +220,6 @@ def _describe(members: Sequence[Member], settings: Postprocess, *, hflip: bool) 
         }
         for member in members
     ]
-    return header | {
-        "model": "+".join(dict.fromkeys(member.run.model for member in members)),
-        "fold": None,
-        "epoch": None,
-        "ensemble": {"members": described, "hflip": hflip},
-    }
+    ensemble = {"members": described, "hflip": hflip}
+    ensemble |= {"size_rule": settings.size_rule, "k": settings.k}
+    return header | {"fold": common_fold(members), "ensemble": ensemble}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,12 +28,15 @@ from src.datasets.loaders import load_labelled_images
 from src.datasets.test_dataset import TestDataset
 from src.distributed import ALONE, Processes
 from src.errors import InputError
+from src.experiments import write_description
 from src.inference import Inference
-from src.members import Member
+from src.members import Member, common_fold, last_epoch, run_of
 from src.models import ModelInfo
+from src.predictions import Predictions
 from src.presets import Postprocess
+from src.provenance import describe_networks
 from src.results import draw_files, write_results
-from src.runs import Run, ensemble_dir
+from src.runs import Run, check_owner, ensemble_run, read_description
 from src.selection import select_boxes
 from src.submission import save_submission
 from src.training import sample_options
@@ -44,29 +48,37 @@ def predict_split(
 ) -> None:
     """Predict the validation fold or the test images, each epoch by itself.
 
+    An ensemble can predict the validation fold as well, if all its networks have left it out.
+
     Args:
         processes: share the images; the first one alone writes.
     """
     for flag, value in (("--out", arguments.out), ("--overlays", arguments.overlays)):
         if value:
-            raise InputError(f"{flag} needs --input or an ensemble")
+            raise InputError(f"{flag} needs --input, or --split test and an ensemble")
     inference = _make_inference(arguments, processes)
-    sample_path = _sample_path(arguments)
-    for epoch in epochs_to_use(run, arguments):
-        member = Member(run=run, info=info, epoch=epoch)
-        settings = choose_settings(arguments, [member])
+    sample_path, hflip = _sample_path(arguments), arguments.tta == "hflip"
+    for step in _plan(run, info, arguments):
+        owner = run_of(step.members, hflip=hflip)
+        check_owner(owner)
+        if common_fold(step.members) is None:
+            raise InputError("--split valid takes networks of one fold: those of others have seen "
+                             "its images; --split test and --input take all")  # fmt: skip
         predictions, path = inference.predict_split(
-            arguments.split, arguments.data_dir, member, settings
+            arguments.split, arguments.data_dir, step.members, step.settings, hflip=hflip
         )
         if not processes.is_first:
             continue
-        submission = run.submission_path(arguments.split, epoch)
+        if "ensemble" in predictions.header:
+            images = DataFolder(arguments.data_dir).images_dir("train")
+            _write_experiment(owner.dir, owner, predictions, step.settings, images)
+        submission = owner.submission_path(arguments.split, last_epoch(step.members))
         n_with_boxes = save_submission(
-            submission, predictions, path, settings, sample_path=sample_path
+            submission, predictions, path, step.settings, sample_path=sample_path
         )
         print(
-            f"epoch {epoch}: {len(predictions)} images, {n_with_boxes} with boxes at threshold "
-            f"{settings.threshold:g}\n{path}\n{submission}"
+            f"{step.name}: {len(predictions)} images, {n_with_boxes} with boxes at threshold "
+            f"{step.settings.threshold:g}\n{path}\n{submission}"
         )
 
 
@@ -78,25 +90,32 @@ def predict_files(
     Args:
         processes: share the images; the first one alone writes.
     """
-    if arguments.input is None and arguments.split != "test":
-        raise InputError("ensembles need --split test or --input: the folds of an ensemble have "
-                         "seen each other's validation images")  # fmt: skip
     inference = _make_inference(arguments, processes)
+    images = DataFolder(arguments.data_dir).images_dir("test")
+    if arguments.input is not None:
+        images = arguments.input.resolve()
     plan = list(_plan(run, info, arguments))
     for step in plan:
+        _check_results(step.folder, step.owner, images, arguments)
         inference.find_weights(step.members)
     files = _files_to_predict(arguments)
-    for name, members, settings, folder in plan:
+    for step in plan:
         predictions = inference.predict_files(
-            files, members, settings, hflip=arguments.tta == "hflip"
+            files, step.members, step.settings, hflip=arguments.tta == "hflip"
         )
         if not processes.is_first:
             continue
-        write_results(folder, files, predictions, settings, sample_path=_sample_path(arguments))
+        _write_experiment(step.folder, step.owner, predictions, step.settings, images)
+        write_results(
+            step.folder, files, predictions, step.settings, sample_path=_sample_path(arguments)
+        )
         if arguments.overlays:
-            dataset = TestDataset(files, sample_options(members[0].info))
-            draw_files(folder / "overlays", dataset, predictions, settings)
-        print(f"{name}: {len(files)} images at threshold {settings.threshold:g}\n{folder}")
+            dataset = TestDataset(files, sample_options(step.members[0].info))
+            draw_files(step.folder / "overlays", dataset, predictions, step.settings)
+        print(
+            f"{step.name}: {len(files)} images at threshold {step.settings.threshold:g}\n"
+            f"{step.folder}"
+        )
 
 
 def draw_validation(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
@@ -122,11 +141,20 @@ def draw_validation(run: Run, info: ModelInfo, arguments: argparse.Namespace) ->
 
 
 class _Step(NamedTuple):
-    """A name, the networks that predict together, their settings, the folder of the results."""
+    """What is done at once.
+
+    Attributes:
+        name: for the user.
+        members: the networks that predict together.
+        settings: how their boxes are chosen.
+        owner: of the folder.
+        folder: of the results, where these are not a split's.
+    """
 
     name: str
     members: list[Member]
     settings: Postprocess
+    owner: Run
     folder: Path
 
 
@@ -136,14 +164,45 @@ def _plan(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> Iterator[
     if asks_for_ensemble(arguments):
         members = choose_members(run, info, arguments)
         settings = choose_settings(arguments, members)
-        folder = arguments.out or ensemble_dir([member.run for member in members]) / source
-        yield _Step(f"{len(members)} members", members, settings, folder)
+        owner = ensemble_run([member.run for member in members])
+        folder = arguments.out or owner.output_dir / owner.common_name / source
+        yield _Step(f"{len(members)} members", members, settings, owner, folder)
         return
     folder = arguments.out or run.dir / "inputs" / source
     for epoch in epochs_to_use(run, arguments):
         members = [Member(run=run, info=info, epoch=epoch)]
         settings = choose_settings(arguments, members)
-        yield _Step(f"epoch {epoch}", members, settings, folder / f"{epoch:03}")
+        yield _Step(f"epoch {epoch}", members, settings, run, folder / f"{epoch:03}")
+
+
+def _check_results(folder: Path, owner: Run, images: Path, arguments: argparse.Namespace) -> None:
+    """Do not write over results of other networks, or of other images.
+
+    Raises:
+        InputError: that is what the folder holds.
+    """
+    if arguments.overwrite:
+        return
+    check_owner(owner, folder)
+    found_in = read_description(folder / "experiment.json").get("images", str(images))
+    if found_in != str(images):
+        raise InputError(f"{folder}: holds what was found in {found_in}; --overwrite replaces it, "
+                         f"--out takes another folder")  # fmt: skip
+
+
+def _write_experiment(
+    folder: Path, owner: Run, predictions: Predictions, settings: Postprocess, images: Path
+) -> None:
+    """Write experiment.json: which networks looked at which images, and how."""
+    content = {
+        "model": owner.model,
+        "tag": owner.tag,
+        "fold": predictions.header["fold"],
+        **describe_networks(predictions.header),
+        "postprocess": asdict(settings),
+        "images": images,
+    }
+    write_description(folder / "experiment.json", content)
 
 
 def _make_inference(arguments: argparse.Namespace, processes: Processes = ALONE) -> Inference:

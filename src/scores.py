@@ -157,7 +157,7 @@ def _pools(sweeps: dict[Path, Sweep]) -> Iterator[tuple[str, list[Path]]]:
         groups.setdefault((header["model"], header["tag"]), {})[header["fold"]] = run_dir
     for (model, tag), by_fold in groups.items():
         if set(by_fold) == set(range(N_FOLDS)):
-            name = Run(str(model), 0, str(tag or ""), Path()).name.removesuffix("_fold_0")
+            name = Run(str(model), 0, str(tag or ""), Path()).common_name
             yield f"{name}_all_folds", [by_fold[fold] for fold in sorted(by_fold)]
 
 

@@ -74,8 +74,9 @@ MAY_IMPORT = {
     | {"datasets", "predictions", "presets", "provenance", "selection", "submission"}
     | {"visualizations"},
     "prediction_actions": FOR_ALL
-    | {"choices", "datasets", "distributed", "inference", "members", "models", "presets", "results"}
-    | {"runs", "selection", "submission", "training", "visualizations"},
+    | {"choices", "datasets", "distributed", "experiments", "inference", "members", "models"}
+    | {"predictions", "presets", "provenance", "results", "runs", "selection", "submission"}
+    | {"training", "visualizations"},
     "train_runner": FOR_ALL
     | {"arguments", "choices", "datasets", "distributed", "experiments", "inference", "machine"}
     | {"models", "prediction_actions", "retinanet", "runs", "scores", "sweep", "training"}

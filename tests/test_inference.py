@@ -100,18 +100,18 @@ def test_files_of_other_names_become_no_submission(predict, tmp_path):
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((300, 300), 90, np.uint8))
     _, out_dir = predict("--input", tmp_path / "grey.png", "--epoch", "1")
     written = {path.name for path in (out_dir / "001").iterdir()}
-    assert written == {"predictions.npz", "boxes.csv", "boxes.json"}
+    assert written == {"predictions.npz", "boxes.csv", "boxes.json", "experiment.json"}
 
 
 @pytest.mark.parametrize(
     ("flags", "cause"),
     [
-        (("--folds", "0", "--epoch", "1"), "need --split test"),
+        (("--folds", "0", "--epoch", "1"), "--out needs --input, or --split test and an ensemble"),
         (("--split", "test", "--folds", "0", "3", "--epoch", "1"), "no such checkpoint"),
         (("--split", "test", "--folds", "7"), "folds 0 to 3"),
         (("--input", "nowhere", "--epoch", "1"), "no such file or folder"),
         (("--input", "nowhere", "--epoch", "1", "5"), "005.pt: no such checkpoint"),
-        (("--split", "test", "--epoch", "1"), "--out needs --input or an ensemble"),
+        (("--split", "test", "--epoch", "1"), "--out needs --input, or --split test"),
     ],
 )
 def test_what_cannot_be_predicted_is_refused_in_one_line(predict, flags, cause):
