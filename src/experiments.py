@@ -1,4 +1,4 @@
-"""How a run was made: written into its experiment.json, and read back to make it again."""
+"""How a run is made: its samples, and its experiment.json, read back to make it again."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from src.datasets.detection_dataset import SampleOptions
 from src.errors import InputError
 from src.files import write_json
 from src.models import ModelInfo
@@ -86,6 +87,18 @@ def read_experiment(path: Path) -> Experiment:
             if not _fits(values[name], hint):
                 raise ExperimentError(f"{path}: {name} cannot be {values[name]!r}")
     return Experiment(**fields)
+
+
+def sample_options(info: ModelInfo, seed: int = 0) -> SampleOptions:
+    """Take from an experiment what shapes its samples."""
+    return SampleOptions(
+        img_size=info.img_size,
+        source_crop=info.source_crop,
+        augmentation_level=info.augmentation_level,
+        box_points=info.box_points,
+        hflip=info.hflip,
+        seed=seed,
+    )
 
 
 def _fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or what typing makes of it

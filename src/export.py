@@ -113,8 +113,8 @@ def _check_images(place: Path | None, info: ModelInfo) -> tuple[int, Iterable[Te
         return N_FOR_ALL_SIZES, synthetic_images((info.img_size, info.img_size))
     from src.datasets.image_files import find_image_files
     from src.datasets.test_dataset import TestDataset
+    from src.experiments import sample_options
     from src.structures import images_as_float
-    from src.training import sample_options
 
     dataset = TestDataset(find_image_files(place), sample_options(info))
     n_images = max(len(dataset), N_FOR_ALL_SIZES)

@@ -19,14 +19,14 @@ from src.datasets.test_dataset import TestDataset
 from src.distributed import ALONE, Processes
 from src.engine import predict
 from src.errors import InputError
-from src.members import Member, common_fold, last_epoch, run_of
+from src.experiments import sample_options
+from src.members import Member, common_fold, last_epoch, prediction_header, run_of
 from src.models import ModelInfo, build_empty_model
 from src.predictions import Predictions, load_predictions
 from src.presets import Postprocess
 from src.retinanet.ensemble import Ensemble
 from src.retinanet.model import RetinaNet
 from src.runs import Run
-from src.training import prediction_header, sample_options
 
 
 @dataclass(frozen=True, kw_only=True)

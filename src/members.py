@@ -1,9 +1,10 @@
-"""The networks that predict together."""
+"""The networks that predict, alone or together, and how predictions name them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from src.errors import InputError
 from src.models import ModelInfo
@@ -69,3 +70,16 @@ def common_fold(members: Sequence[Member]) -> int | None:
 def last_epoch(members: Sequence[Member]) -> int:
     """Return the last of the members' epochs, by which an ensemble's predictions are named."""
     return max(member.epoch for member in members)
+
+
+def prediction_header(run: Run, info: ModelInfo, epoch: int) -> dict[str, Any]:
+    """Say where predictions come from."""
+    return {
+        "img_size": info.img_size,
+        "source_crop": info.source_crop,
+        "frame": "pixels of the network input",
+        "model": run.model,
+        "fold": run.fold,
+        "tag": run.tag,
+        "epoch": epoch,
+    }

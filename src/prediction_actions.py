@@ -28,7 +28,7 @@ from src.datasets.loaders import load_labelled_images
 from src.datasets.test_dataset import TestDataset
 from src.distributed import ALONE, Processes
 from src.errors import InputError
-from src.experiments import write_description
+from src.experiments import sample_options, write_description
 from src.inference import Inference
 from src.members import Member, common_fold, last_epoch, run_of
 from src.models import ModelInfo
@@ -39,7 +39,6 @@ from src.results import draw_files, write_results
 from src.runs import Run, check_owner, ensemble_run, read_description
 from src.selection import select_boxes
 from src.submission import save_submission
-from src.training import sample_options
 from src.visualizations.overlays import contact_sheet, draw_predictions, save_picture
 
 

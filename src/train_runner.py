@@ -126,7 +126,8 @@ def _make_training(
     from src.datasets.loaders import load_labelled_images
     from src.inference import checkpoint_path
     from src.retinanet.encoders.weights import find_weights
-    from src.training import Training, TrainingOptions
+    from src.training import Training
+    from src.training_options import TrainingOptions
 
     acceleration = choose_acceleration(arguments)
     images = load_labelled_images(

@@ -32,11 +32,15 @@ MAY_IMPORT = {
     "optimization": FOR_ALL | {"models", "retinanet"},
     "engine": FOR_ALL | {"acceleration", "distributed", "predictions", "retinanet"},
     "learning": FOR_ALL | {"acceleration", "distributed", "engine", "optimization", "retinanet"},
-    "experiments": FOR_ALL | {"models", "runs"},
+    "experiments": FOR_ALL | {"datasets", "models", "runs"},
+    "members": FOR_ALL | {"models", "runs"},
+    "training_options": FOR_ALL | {"acceleration", "distributed"},
+    "training_files": FOR_ALL
+    | {"checkpoints", "datasets", "engine", "experiments", "history", "models", "predictions"}
+    | {"retinanet", "runs", "training_options"},
     "training": FOR_ALL
-    | {"acceleration", "checkpoints", "datasets", "distributed", "engine", "experiments"}
-    | {"history", "interruption", "learning", "models", "optimization", "predictions"}
-    | {"retinanet", "runs"},
+    | {"checkpoints", "datasets", "engine", "experiments", "interruption", "learning", "members"}
+    | {"models", "optimization", "retinanet", "runs", "training_files", "training_options"},
     "presets": {"errors"},
     "arguments": FOR_ALL | {"presets", "runs"},
     "selection": FOR_ALL | {"metric", "predictions", "presets"},
@@ -49,8 +53,8 @@ MAY_IMPORT = {
     "onnx_graph": FOR_ALL | {"retinanet"},
     "onnx_check": FOR_ALL | {"onnx_graph", "retinanet"},
     "export": FOR_ALL
-    | {"checkpoints", "choices", "datasets", "inference", "models", "onnx_check", "onnx_graph"}
-    | {"presets", "retinanet", "runs", "sweep", "training"},
+    | {"checkpoints", "choices", "datasets", "experiments", "inference", "models", "onnx_check"}
+    | {"onnx_graph", "presets", "retinanet", "runs", "sweep"},
     "submission_format": {"errors"},
     "submission_check": {"submission_format"},
     "submission_stats": FOR_ALL | {"datasets", "submission_format"},
@@ -64,23 +68,22 @@ MAY_IMPORT = {
     "visualizations": FOR_ALL
     | {"datasets", "diagnostics", "history", "metric", "predictions", "presets"}
     | {"run_predictions", "runs", "scores", "selection", "sweep"},
-    "members": FOR_ALL | {"models", "runs"},
     "choices": FOR_ALL
     | {"acceleration", "arguments", "members", "models", "presets", "runs", "sweep"},
     "inference": FOR_ALL
-    | {"acceleration", "checkpoints", "datasets", "distributed", "engine", "members", "models"}
-    | {"predictions", "presets", "retinanet", "runs", "training"},
+    | {"acceleration", "checkpoints", "datasets", "distributed", "engine", "experiments"}
+    | {"members", "models", "predictions", "presets", "retinanet", "runs"},
     "results": FOR_ALL
     | {"datasets", "predictions", "presets", "provenance", "selection", "submission"}
     | {"visualizations"},
     "prediction_actions": FOR_ALL
     | {"choices", "datasets", "distributed", "experiments", "inference", "members", "models"}
     | {"predictions", "presets", "provenance", "results", "runs", "selection", "submission"}
-    | {"training", "visualizations"},
+    | {"visualizations"},
     "train_runner": FOR_ALL
     | {"arguments", "choices", "datasets", "distributed", "experiments", "inference", "machine"}
     | {"models", "prediction_actions", "retinanet", "runs", "scores", "sweep", "training"}
-    | {"visualizations"},
+    | {"training_options", "visualizations"},
 }
 VAGUE_NAMES = {"utils", "helpers", "misc", "common", "util", "helper", "tools"}
 
