@@ -10,7 +10,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from src.acceleration import Acceleration
-from src.checkpoints import Checkpoint, load_checkpoint, load_weights
+from src.checkpoints import Checkpoint, CheckpointError, load_checkpoint, load_weights
 from src.datasets.annotations import DataFolder
 from src.datasets.detection_dataset import Sample, ValidationDataset
 from src.datasets.image_files import ImageFile, find_challenge_images
@@ -20,7 +20,7 @@ from src.distributed import ALONE, Processes
 from src.engine import predict
 from src.errors import InputError
 from src.experiments import sample_options
-from src.members import Member, common_fold, last_epoch, prediction_header, run_of
+from src.members import MUST_AGREE, Member, common_fold, last_epoch, prediction_header, run_of
 from src.models import ModelInfo, build_empty_model
 from src.predictions import Predictions, load_predictions
 from src.presets import Postprocess
@@ -179,8 +179,12 @@ def load_network(info: ModelInfo, checkpoint: Checkpoint, path: Path) -> RetinaN
     No weights are drawn at random first, and those of the checkpoint are not copied.
 
     Raises:
-        CheckpointError: the weights are of another network.
+        CheckpointError: the weights are of another network, or were trained on other inputs.
     """
+    for name in MUST_AGREE:
+        trained, ours = checkpoint.settings.get(name), getattr(info, name)
+        if trained != ours:
+            raise CheckpointError(f"{path}: was trained with {name} {trained}, not {ours}")
     model = build_empty_model(info)
     load_weights(model, checkpoint, path, assign=True)
     return model

@@ -29,6 +29,7 @@ from src.datasets.test_dataset import TestDataset
 from src.distributed import ALONE, Processes
 from src.errors import InputError
 from src.experiments import sample_options, write_description
+from src.files import check_place
 from src.inference import Inference
 from src.members import Member, common_fold, last_epoch, run_of
 from src.models import ModelInfo
@@ -60,6 +61,7 @@ def predict_split(
     for step in _plan(run, info, arguments):
         owner = run_of(step.members, hflip=hflip)
         check_owner(owner)
+        check_place(owner.dir)
         if common_fold(step.members) is None:
             raise InputError("--split valid takes networks of one fold: those of others have seen "
                              "its images; --split test and --input take all")  # fmt: skip
@@ -175,11 +177,12 @@ def _plan(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> Iterator[
 
 
 def _check_results(folder: Path, owner: Run, images: Path, arguments: argparse.Namespace) -> None:
-    """Do not write over results of other networks, or of other images.
+    """Make sure before the work that a folder can be filled, without loss of others' results.
 
     Raises:
-        InputError: that is what the folder holds.
+        InputError: the folder cannot be filled, or holds such results.
     """
+    check_place(folder)
     if arguments.overwrite:
         return
     check_owner(owner, folder)

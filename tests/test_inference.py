@@ -1,14 +1,19 @@
 """A trained run over anybody's own files, alone and as an ensemble."""
 
 import csv
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
 from src import train_runner
+from src.checkpoints import CheckpointError, load_checkpoint
 from src.datasets.dicom import read_image
+from src.inference import load_network
+from src.models import MODELS
 from src.predictions import load_predictions
+from src.runs import Run
 
 PREDICT = ("--action", "generate_predictions", "--model", "demo", "--num-workers", "0")
 LOW = ("--threshold", "0.0001")
@@ -46,6 +51,13 @@ def test_a_picture_gives_what_its_dicom_file_gives(predict, phantoms, tmp_path):
     assert by_file["x.dcm"] and by_file["x.dcm"] == by_file["deep er/y.png"]
     drawn = {path.name for path in (out_dir / "001" / "overlays").iterdir()}
     assert drawn == {"x.dcm.png", "deep er_y.png.png"}
+
+
+def test_a_checkpoint_of_another_input_size_is_refused(talkative):
+    path = Run("demo", 0, "", talkative).checkpoint_path(0)
+    info = replace(MODELS["demo"], img_size=256)
+    with pytest.raises(CheckpointError, match=r"000\.pt: was trained with img_size 192, not 256"):
+        load_network(info, load_checkpoint(path, "demo"), path)
 
 
 def test_boxes_are_in_the_pixels_of_each_file(predict, tmp_path):

@@ -272,7 +272,7 @@ def test_from_epoch_takes_the_learning_rate_of_its_epoch(whole, images, tmp_path
 def test_from_epoch_behind_the_last_one_is_refused(whole, images, tmp_path):
     run = Run("demo", 0, "", tmp_path)
     for epoch in (2, 5):
-        with pytest.raises(InputError, match=f"--from-epoch {epoch}: .* has epochs 0 to 1; "):
+        with pytest.raises(InputError, match=rf"--from-epoch {epoch}: .* has epochs 0 to 1; "):
             from_whole = options(from_epoch=epoch, weights_path=whole.checkpoint_path(1))
             Training(run, SMALL, images, from_whole)
     assert not run.dir.exists()
@@ -288,7 +288,7 @@ def test_a_run_killed_before_its_first_state_was_saved_begins_again(
     begun = options(resume=True, from_epoch=from_epoch, weights_path=weights_path)
     assert Training(run, SMALL, images, begun).progress.epoch == from_epoch
     load_checkpoint(whole.checkpoint_path(1), "demo").save(run.checkpoint_path(from_epoch + 1))
-    with pytest.raises(InputError, match="last.pt: is missing"):
+    with pytest.raises(InputError, match=r"last\.pt: is missing"):
         Training(run, SMALL, images, begun)
 
 
