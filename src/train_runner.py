@@ -64,11 +64,6 @@ def _experiment_settings(arguments: argparse.Namespace) -> ModelInfo:
         return get_model_info(arguments.model, **changes)
     from src.experiments import read_experiment
 
-    given = [name for name, value in changes.items() if value is not None]
-    if given or arguments.action != "train":
-        raise InputError("--from-experiment repeats a training as it was: it goes with --action "
-                         "train, and without --batch-size, --accumulate, --learning-rate and "
-                         "--num-epochs")  # fmt: skip
     experiment = read_experiment(arguments.from_experiment)
     arguments.model, arguments.fold = experiment.model, experiment.fold
     arguments.seed, arguments.precision = experiment.seed, experiment.precision

@@ -42,29 +42,30 @@ MAY_IMPORT = {
     | {"checkpoints", "datasets", "engine", "experiments", "interruption", "learning", "members"}
     | {"models", "optimization", "retinanet", "runs", "training_files", "training_options"},
     "presets": {"errors"},
-    "arguments": FOR_ALL | {"presets", "runs"},
+    "flag_values": {"runs"},
+    "arguments": FOR_ALL | {"flag_values", "presets"},
     "selection": FOR_ALL | {"metric", "predictions", "presets"},
     "sweep": FOR_ALL | {"array_files", "metric"},
     "run_predictions": FOR_ALL | {"predictions", "runs", "sweep"},
     "scores": FOR_ALL
-    | {"leaderboard", "metric", "predictions", "presets", "run_predictions", "runs", "selection"}
-    | {"sweep"},
+    | {"flag_values", "leaderboard", "metric", "predictions", "presets", "run_predictions", "runs"}
+    | {"selection", "sweep"},
     "provenance": FOR_ALL | {"predictions", "presets"},
     "onnx_graph": FOR_ALL | {"retinanet"},
     "onnx_check": FOR_ALL | {"onnx_graph", "retinanet"},
     "export": FOR_ALL
-    | {"checkpoints", "choices", "datasets", "experiments", "inference", "models", "onnx_check"}
-    | {"onnx_graph", "presets", "retinanet", "runs", "sweep"},
+    | {"checkpoints", "choices", "datasets", "experiments", "flag_values", "inference", "models"}
+    | {"onnx_check", "onnx_graph", "presets", "retinanet", "runs", "sweep"},
     "submission_format": {"errors"},
     "submission_check": {"submission_format"},
     "submission_stats": FOR_ALL | {"datasets", "submission_format"},
     "submission": FOR_ALL
-    | {"arguments", "predictions", "presets", "provenance", "selection", "submission_check"}
-    | {"submission_format", "submission_stats"},
+    | {"arguments", "flag_values", "predictions", "presets", "provenance", "selection"}
+    | {"submission_check", "submission_format", "submission_stats"},
     "leaderboard": FOR_ALL | {"datasets", "metric", "submission_format"},
     "diagnostics": FOR_ALL
     | {"metric", "predictions", "presets", "run_predictions", "selection", "sweep"},
-    "baseline": FOR_ALL | {"datasets", "metric"},
+    "baseline": FOR_ALL | {"datasets", "flag_values", "metric"},
     "visualizations": FOR_ALL
     | {"datasets", "diagnostics", "history", "metric", "predictions", "presets"}
     | {"run_predictions", "runs", "scores", "selection", "sweep"},

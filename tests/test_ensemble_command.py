@@ -299,8 +299,6 @@ def test_scores_that_nobody_needs_are_not_read(predict, scored):
         (["--shrink", "1.5"], "1.5 is not above 0 and at most 1"),
         (["--threshold", "much"], "'much' is not a finite number"),
         (["--model", "demo", "twin", "--action", "train"], "--action train takes one --model"),
-        (["--action", "test_model", "--tta", "hflip"], "--action test_model takes no --tta"),
-        (["--action", "train", "--folds", "0"], "takes no --folds; generate_predictions does"),
     ],
 )
 def test_what_cannot_be_combined_is_refused_in_one_line(predict, tmp_path, flags, cause):

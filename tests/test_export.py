@@ -281,10 +281,10 @@ def test_a_failed_check_leaves_no_file(call_export, eager, tmp_path):
         (["{dir}", "--epoch", "7"], ["007.pt", "it has epochs [1]"]),
         (["{dir}/checkpoints"], ["experiment.json", "no such file"]),
         (["nowhere"], ["nowhere", "no such folder"]),
-        (["{dir}", "--nms-iou", "1.5"], ["--nms-iou 1.5"]),
+        (["{dir}", "--nms-iou", "1.5"], ["--nms-iou: 1.5"]),
         (["{dir}", "--nms-iou", "0.5", "--without-nms"], ["--without-nms", "--nms-iou"]),
         (["{dir}", "--max-boxes", "1001"], ["--max-boxes 1001", "1000"]),
-        (["{dir}", "--tolerance", "nan"], ["--tolerance nan"]),
+        (["{dir}", "--tolerance", "nan"], ["--tolerance: 'nan'"]),
         (["{dir}", "--check-images", "nowhere"], ["nowhere", "no such file or folder"]),
     ],
 )

@@ -150,7 +150,7 @@ def test_check_metric_saves_scores_table_and_pictures(scored, trained, read_pict
 @pytest.mark.parametrize(
     ("flags", "epochs"),
     [(["--epoch", "1"], (1,)), (["--from-epoch", "1"], (1,)), (["--num-epochs", "1"], (0,)),
-     (["--epoch", "0", "1"], (0, 1))],
+     (["--epoch", "1", "0", "1"], (0, 1))],
 )  # fmt: skip
 def test_check_metric_takes_the_epochs_of_the_flags(copied, call_main, flags, epochs):
     outcome = call_main(
