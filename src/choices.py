@@ -41,7 +41,7 @@ def choose_epochs(arguments: argparse.Namespace, saved: list[int], run: Run) -> 
 
 def epochs_to_use(run: Run, arguments: argparse.Namespace) -> list[int]:
     """Take the epochs that the flags name, else the best one by check_metric, else the last."""
-    source = weights_run(run, arguments.weights_dir)
+    source = run.at(arguments.weights_dir)
     epochs = choose_epochs(arguments, source.epochs_with_checkpoint(), source)
     return [default_epoch(run, arguments.weights_dir)] if epochs is None else epochs
 
@@ -55,16 +55,11 @@ def default_epoch(run: Run, weights_dir: Path | None = None) -> int:
     path = scores_path(run, weights_dir)
     if path.exists():
         return int(load_sweep(path).best()["epoch"])
-    source = weights_run(run, weights_dir)
+    source = run.at(weights_dir)
     saved = source.epochs_with_checkpoint()
     if not saved:
         raise InputError(f"{source.dir}: holds no checkpoints; --action train makes them")
     return saved[-1]
-
-
-def weights_run(run: Run, weights_dir: Path | None) -> Run:
-    """Return the run whose checkpoints are taken: this one, or the one of its name elsewhere."""
-    return run if weights_dir is None else replace(run, output_dir=weights_dir)
 
 
 def scores_path(run: Run, weights_dir: Path | None) -> Path:
@@ -72,7 +67,7 @@ def scores_path(run: Run, weights_dir: Path | None) -> Path:
 
     The scores of this run are those of weights from elsewhere only if it has none of its own.
     """
-    source = weights_run(run, weights_dir)
+    source = run.at(weights_dir)
     if source.scores_path.exists() or run.epochs_with_checkpoint():
         return source.scores_path
     return run.scores_path

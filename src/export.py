@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 import config
 from src.errors import CommandParser, InputError, report_errors
 from src.flag_values import natural, not_negative, positive, share
+from src.presets import DEFAULT_THRESHOLD, NMS_IOU
 
 if TYPE_CHECKING:  # what takes seconds to import is not needed for `--help`
     from torch import Tensor
@@ -124,7 +125,6 @@ def _check_images(place: Path | None, info: ModelInfo) -> tuple[int, Iterable[Te
 def _describe(run: Run, info: ModelInfo, epoch: int, detector: PaddedDetector) -> dict[str, str]:
     """Say what a user of the file has to know: texts as they are, everything else as JSON."""
     from src.datasets.annotations import CLASS_NAMES
-    from src.presets import DEFAULT_THRESHOLD
     from src.retinanet.postprocess import MAX_CANDIDATES, MIN_SCORE, MIN_SHARE_OF_TOP
     from src.sweep import saved_threshold
 
@@ -168,8 +168,8 @@ def _parse_arguments() -> argparse.Namespace:
     add("--epoch", type=natural, help="by default the best of check_metric, or the last")
     add("--out", type=Path, help="by default <epoch>.onnx in the run's folder")
     nms = parser.add_mutually_exclusive_group()
-    nms.add_argument("--nms-iou", type=share, default=0.05, help="IoU over which the graph drops "
-                     "the weaker of two boxes")  # fmt: skip
+    nms.add_argument("--nms-iou", type=share, default=NMS_IOU, help="IoU over which the graph "
+                     "drops the weaker of two boxes")  # fmt: skip
     nms.add_argument("--without-nms", action="store_true", help="leave overlapping boxes to the "
                      "user of the file")  # fmt: skip
     add("--max-boxes", type=positive, default=MAX_BOXES, help="K, the boxes of an image; fewer "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +196,7 @@ def checkpoint_path(run: Run, epoch: int, weights_dir: Path | None) -> Path:
     Raises:
         InputError: they are not there.
     """
-    source = run if weights_dir is None else replace(run, output_dir=weights_dir)
+    source = run.at(weights_dir)
     path = source.checkpoint_path(epoch)
     if not path.is_file():
         saved = source.epochs_with_checkpoint()

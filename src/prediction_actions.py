@@ -63,15 +63,15 @@ def predict_split(
         check_owner(owner)
         check_place(owner.dir)
         if common_fold(step.members) is None:
-            raise InputError("--split valid takes networks of one fold: those of others have seen "
-                             "its images; --split test and --input take all")  # fmt: skip
+            raise InputError("--split valid takes networks of one fold, which have not seen it; "
+                             "--split test and --input take all")  # fmt: skip
         predictions, path = inference.predict_split(
             arguments.split, arguments.data_dir, step.members, step.settings, hflip=hflip
         )
         if not processes.is_first:
             continue
-        if "ensemble" in predictions.header:
-            images = DataFolder(arguments.data_dir).images_dir("train")
+        if "ensemble" in predictions.header or not owner.experiment_path.exists():
+            images = _images_place(arguments)
             _write_experiment(owner.dir, owner, predictions, step.settings, images)
         submission = owner.submission_path(arguments.split, last_epoch(step.members))
         n_with_boxes = save_submission(
@@ -92,18 +92,15 @@ def predict_files(
         processes: share the images; the first one alone writes.
     """
     inference = _make_inference(arguments, processes)
-    images = DataFolder(arguments.data_dir).images_dir("test")
-    if arguments.input is not None:
-        images = arguments.input.resolve()
+    images = _images_place(arguments)
     plan = list(_plan(run, info, arguments))
     for step in plan:
         _check_results(step.folder, step.owner, images, arguments)
         inference.find_weights(step.members)
     files = _files_to_predict(arguments)
     for step in plan:
-        predictions = inference.predict_files(
-            files, step.members, step.settings, hflip=arguments.tta == "hflip"
-        )
+        hflip = arguments.tta == "hflip"
+        predictions = inference.predict_files(files, step.members, step.settings, hflip=hflip)
         if not processes.is_first:
             continue
         _write_experiment(step.folder, step.owner, predictions, step.settings, images)
@@ -113,10 +110,8 @@ def predict_files(
         if arguments.overlays:
             dataset = TestDataset(files, sample_options(step.members[0].info))
             draw_files(step.folder / "overlays", dataset, predictions, step.settings)
-        print(
-            f"{step.name}: {len(files)} images at threshold {step.settings.threshold:g}\n"
-            f"{step.folder}"
-        )
+        print(f"{step.name}: {len(files)} images at threshold {step.settings.threshold:g}")
+        print(step.folder)
 
 
 def draw_validation(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
@@ -148,8 +143,7 @@ class _Step(NamedTuple):
         name: for the user.
         members: the networks that predict together.
         settings: how their boxes are chosen.
-        owner: of the folder.
-        folder: of the results, where these are not a split's.
+        owner, folder: of the results, where these are no split's.
     """
 
     name: str
@@ -219,10 +213,18 @@ def _make_inference(arguments: argparse.Namespace, processes: Processes = ALONE)
     )
 
 
+def _images_place(arguments: argparse.Namespace) -> Path:
+    """Return where the images to predict lie."""
+    if arguments.input is not None:
+        return arguments.input.resolve()
+    split = "test" if arguments.split == "test" else "train"  # among which a fold's are
+    return DataFolder(arguments.data_dir).images_dir(split)
+
+
 def _files_to_predict(arguments: argparse.Namespace) -> list[ImageFile]:
     """List the files of --input, without the unreadable ones if asked, or the test images."""
     if arguments.input is None:
-        return find_challenge_images(DataFolder(arguments.data_dir).images_dir("test"))
+        return find_challenge_images(_images_place(arguments))
     files = find_image_files(arguments.input)
     if not arguments.skip_unreadable:
         return files
@@ -237,8 +239,7 @@ def _files_to_predict(arguments: argparse.Namespace) -> list[ImageFile]:
 def _sample_path(arguments: argparse.Namespace) -> Path | None:
     """Find the sample submission, whose order the test images' rows follow."""
     path = DataFolder(arguments.data_dir).sample_submission_path
-    of_test_images = arguments.input is None and arguments.split == "test"
-    return path if of_test_images and path.exists() else None
+    return path if arguments.split == "test" and path.exists() else None
 
 
 def _pick_images(records: Sequence[Record], n_images: int) -> list[Record]:

@@ -42,6 +42,10 @@ class Run:
         """Return what the names of all folds begin with: `<model>[_<tag>]`."""
         return f"{self.model.replace('/', '-')}{f'_{self.tag}' if self.tag else ''}"
 
+    def at(self, output_dir: Path | None) -> Run:
+        """Return the run of this name in another folder of runs; None stays here."""
+        return self if output_dir is None else replace(self, output_dir=output_dir)
+
     @property
     def dir(self) -> Path:
         return self.output_dir / self.name

@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "flag_values": {"runs"},
     "arguments": FOR_ALL | {"flag_values", "presets"},
     "selection": FOR_ALL | {"metric", "predictions", "presets"},
-    "sweep": FOR_ALL | {"array_files", "metric"},
+    "sweep": FOR_ALL | {"array_files", "metric", "presets"},
     "run_predictions": FOR_ALL | {"predictions", "runs", "sweep"},
     "scores": FOR_ALL
     | {"flag_values", "leaderboard", "metric", "predictions", "presets", "run_predictions", "runs"}

@@ -214,7 +214,7 @@ def test_check_finds_a_graph_that_decodes_otherwise(with_nms, wrong, name):
 def test_check_counts_what_it_compared(with_nms):
     images = draw_images([0.9, 0.02, 0.02, 0.02])
     result = check(with_nms, pixel_detector(0.05), images)
-    (best,) = suppress(find_candidates(PixelNetwork()(images[:1]), ANCHORS, SIZE))
+    (best,) = suppress(find_candidates(PixelNetwork()(images[:1]), ANCHORS, SIZE), 0.05)
     assert (result.n_images, result.n_candidates, result.n_boxes) == (
         4, MAX_CANDIDATES, len(best.scores)
     )  # fmt: skip

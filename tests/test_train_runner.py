@@ -15,7 +15,7 @@ from src.datasets.image_sources import DicomFolder
 from src.datasets.pixel_cache import PixelCache
 from src.models import MODELS
 from src.predictions import load_predictions
-from src.runs import Run
+from src.runs import Run, load_run
 from src.sweep import SCORE_THRESHOLDS, load_sweep
 from src.train_runner import main
 from tests.conftest import TRAINING
@@ -245,7 +245,9 @@ def test_generate_predictions_takes_the_weights_of_the_folder_that_is_named(
     )  # fmt: skip
     assert call_main(main, *arguments).code == 2
     assert call_main(main, *arguments, "--weights_dir", other.output_dir).code == 0
-    found = load_predictions(Run("demo", 0, "", tmp_path / "new").predictions_path(1))
+    new = Run("demo", 0, "", tmp_path / "new")
+    assert load_run(new.dir) == new  # by its experiment.json
+    found = load_predictions(new.predictions_path(1))
     expected = load_predictions(trained.predictions_path(1))
     np.testing.assert_allclose(found.class_probs, expected.class_probs, atol=1e-4)
 
