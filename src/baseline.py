@@ -19,6 +19,7 @@ import numpy as np
 from src.datasets.annotations import IMAGE_SIZE, DataFolder, Record, read_records
 from src.datasets.folds import load_folds, split_records
 from src.errors import CommandParser, InputError, report_errors
+from src.flag_values import fold
 from src.metric import FloatArray, map_iou
 
 
@@ -48,7 +49,7 @@ def main() -> None:
 
     parser = CommandParser("Score constant boxes on a validation fold.")
     parser.add_argument("--data-dir", type=Path, default=config.DATA_DIR)
-    parser.add_argument("--fold", type=int, default=0, help="validation fold")
+    parser.add_argument("--fold", type=fold, default=0, help="validation fold")
     arguments = parser.parse_args()
     with report_errors():
         folder = DataFolder(arguments.data_dir)

@@ -27,9 +27,9 @@ def asks_for_ensemble(arguments: argparse.Namespace) -> bool:
 
 
 def choose_epochs(arguments: argparse.Namespace, saved: list[int], run: Run) -> list[int] | None:
-    """Return the epochs that the flags name, None where they name none."""
+    """Return the epochs that the flags name, each once, None where they name none."""
     if arguments.epoch is not None:
-        return list(arguments.epoch)
+        return list(dict.fromkeys(arguments.epoch))
     if not arguments.from_epoch and arguments.num_epochs is None:
         return None
     stop = arguments.num_epochs or max(saved, default=0) + 1
@@ -41,14 +41,9 @@ def choose_epochs(arguments: argparse.Namespace, saved: list[int], run: Run) -> 
 
 def epochs_to_use(run: Run, arguments: argparse.Namespace) -> list[int]:
     """Take the epochs that the flags name, else the best one by check_metric, else the last."""
-    source = (
-        run if arguments.weights_dir is None else replace(run, output_dir=arguments.weights_dir)
-    )
-    saved = source.epochs_with_checkpoint()
-    epochs = choose_epochs(arguments, saved, source)
-    if epochs is not None:
-        return epochs
-    return [default_epoch(run, arguments.weights_dir)]
+    source = run.at(arguments.weights_dir)
+    epochs = choose_epochs(arguments, source.epochs_with_checkpoint(), source)
+    return [default_epoch(run, arguments.weights_dir)] if epochs is None else epochs
 
 
 def default_epoch(run: Run, weights_dir: Path | None = None) -> int:
@@ -57,13 +52,25 @@ def default_epoch(run: Run, weights_dir: Path | None = None) -> int:
     Raises:
         InputError: no checkpoints are there.
     """
-    if run.scores_path.exists():
-        return int(load_sweep(run.scores_path).best()["epoch"])
-    source = run if weights_dir is None else replace(run, output_dir=weights_dir)
+    path = scores_path(run, weights_dir)
+    if path.exists():
+        return int(load_sweep(path).best()["epoch"])
+    source = run.at(weights_dir)
     saved = source.epochs_with_checkpoint()
     if not saved:
         raise InputError(f"{source.dir}: holds no checkpoints; --action train makes them")
     return saved[-1]
+
+
+def scores_path(run: Run, weights_dir: Path | None) -> Path:
+    """Return where check_metric's scores of the weights that are taken lie, if anywhere.
+
+    The scores of this run are those of weights from elsewhere only if it has none of its own.
+    """
+    source = run.at(weights_dir)
+    if source.scores_path.exists() or run.epochs_with_checkpoint():
+        return source.scores_path
+    return run.scores_path
 
 
 def choose_members(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> list[Member]:
@@ -103,16 +110,17 @@ def choose_settings(
         members: the networks that predict; None where the threshold does not matter. What
             check_metric found is of one network alone and so serves no ensemble.
     """
-    if not asks_for_ensemble(arguments):
-        _refuse_sizes(arguments)
     combines = members is not None and (len(members) > 1 or bool(arguments.tta))
+    if not combines:
+        _refuse_sizes(arguments)
     settings = choose_postprocess(
         arguments.postprocess, postprocess_flags(arguments), combines=combines
     )
     if members is None or combines or not settings.threshold_is_open:
         return settings
     (member,) = members
-    best = saved_threshold(member.run.scores_path, member.epoch, settings.gate)
+    path = scores_path(member.run, arguments.weights_dir)
+    best = saved_threshold(path, member.epoch, settings.gate)
     if best is None:
         return settings
     source = f"check_metric, epoch {member.epoch}"
@@ -157,6 +165,6 @@ def _weigh_runs(weights: Sequence[float] | None, runs: Sequence[Run]) -> Sequenc
 
 
 def _refuse_sizes(arguments: argparse.Namespace) -> None:
-    for flag, value in (("--combine", arguments.size_rule), ("--k", arguments.k)):
+    for flag, value in (("--combine", arguments.combine), ("--k", arguments.k)):
         if value is not None:
-            raise InputError(f"{flag} needs an ensemble: --folds, several of --model, or --tta")
+            raise InputError(f"{flag} needs an ensemble: several networks, or --tta")

@@ -1,4 +1,4 @@
-"""How a run was made: written into its experiment.json, and read back to make it again."""
+"""How a run is made: its samples, and its experiment.json, read back to make it again."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from src.datasets.detection_dataset import SampleOptions
 from src.errors import InputError
 from src.files import write_json
 from src.models import ModelInfo
@@ -47,17 +48,20 @@ class Experiment:
 
 
 def write_experiment(run: Run, experiment: Experiment, details: Mapping[str, Any]) -> None:
-    """Write experiment.json: the experiment, the versions, and what else tells where it ran."""
-    content = {
-        "tag": run.tag,
-        **dataclasses.asdict(experiment),
-        **details,
+    """Write a training's experiment.json: the experiment, and what else tells where it ran."""
+    content = {"tag": run.tag, **dataclasses.asdict(experiment), **details}
+    write_description(run.experiment_path, content)
+
+
+def write_description(path: Path, content: Mapping[str, Any]) -> None:
+    """Write an experiment.json: what was made, by which command, which versions and which code."""
+    made_by = {
         "command": sys.argv,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in VERSIONED},
         "git_commit": git_commit(),
     }
-    write_json(run.experiment_path, content)
+    write_json(path, {**content, **made_by})
 
 
 def read_experiment(path: Path) -> Experiment:
@@ -85,6 +89,18 @@ def read_experiment(path: Path) -> Experiment:
     return Experiment(**fields)
 
 
+def sample_options(info: ModelInfo, seed: int = 0) -> SampleOptions:
+    """Take from an experiment what shapes its samples."""
+    return SampleOptions(
+        img_size=info.img_size,
+        source_crop=info.source_crop,
+        augmentation_level=info.augmentation_level,
+        box_points=info.box_points,
+        hflip=info.hflip,
+        seed=seed,
+    )
+
+
 def _fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or what typing makes of it
     if get_origin(hint) is Literal:
         return value in get_args(hint)
@@ -96,15 +112,8 @@ def _fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or what t
 def git_commit() -> str | None:
     """Return the commit of the code that runs, "+" behind it where files were changed."""
     try:
-        command = [
-            "git",
-            "-C",
-            str(Path(__file__).parent),
-            "describe",
-            "--always",
-            "--dirty=+",
-            "--abbrev=40",
-        ]
+        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+",
+                   "--abbrev=40"]  # fmt: skip
         result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None

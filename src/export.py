@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING
 
 import config
 from src.errors import CommandParser, InputError, report_errors
+from src.flag_values import natural, not_negative, positive, share
+from src.presets import DEFAULT_THRESHOLD, NMS_IOU
 
 if TYPE_CHECKING:  # what takes seconds to import is not needed for `--help`
     from torch import Tensor
@@ -56,7 +58,6 @@ def main() -> None:
     arguments = _parse_arguments()
     with report_errors():
         _check_packages()
-        _check_flags(arguments)
         export(arguments)
 
 
@@ -113,8 +114,8 @@ def _check_images(place: Path | None, info: ModelInfo) -> tuple[int, Iterable[Te
         return N_FOR_ALL_SIZES, synthetic_images((info.img_size, info.img_size))
     from src.datasets.image_files import find_image_files
     from src.datasets.test_dataset import TestDataset
+    from src.experiments import sample_options
     from src.structures import images_as_float
-    from src.training import sample_options
 
     dataset = TestDataset(find_image_files(place), sample_options(info))
     n_images = max(len(dataset), N_FOR_ALL_SIZES)
@@ -124,7 +125,6 @@ def _check_images(place: Path | None, info: ModelInfo) -> tuple[int, Iterable[Te
 def _describe(run: Run, info: ModelInfo, epoch: int, detector: PaddedDetector) -> dict[str, str]:
     """Say what a user of the file has to know: texts as they are, everything else as JSON."""
     from src.datasets.annotations import CLASS_NAMES
-    from src.presets import DEFAULT_THRESHOLD
     from src.retinanet.postprocess import MAX_CANDIDATES, MIN_SCORE, MIN_SHARE_OF_TOP
     from src.sweep import saved_threshold
 
@@ -161,36 +161,27 @@ def _check_packages() -> None:
         )
 
 
-def _check_flags(arguments: argparse.Namespace) -> None:
-    if not 0 <= arguments.nms_iou <= 1:
-        raise InputError(f"--nms-iou {arguments.nms_iou:g}: is not between 0 and 1")
-    if not 1 <= arguments.max_boxes <= MAX_BOXES:
-        raise InputError(
-            f"--max-boxes {arguments.max_boxes}: is not between 1 and {MAX_BOXES}, the candidates "
-            f"that are kept of an image"
-        )
-    if not arguments.tolerance > 0:
-        raise InputError(f"--tolerance {arguments.tolerance:g}: is not positive")
-
-
 def _parse_arguments() -> argparse.Namespace:
     parser = CommandParser("Export a trained run to ONNX and hold the file against PyTorch.")
     add = parser.add_argument
     add("run", type=Path, help="folder of a run, such as output/demo_fold_0")
-    add("--epoch", type=int, help="by default the best of check_metric, or the last")
+    add("--epoch", type=natural, help="by default the best of check_metric, or the last")
     add("--out", type=Path, help="by default <epoch>.onnx in the run's folder")
     nms = parser.add_mutually_exclusive_group()
-    nms.add_argument("--nms-iou", type=float, default=0.05, help="IoU over which the graph drops "
-                     "the weaker of two boxes")  # fmt: skip
+    nms.add_argument("--nms-iou", type=share, default=NMS_IOU, help="IoU over which the graph "
+                     "drops the weaker of two boxes")  # fmt: skip
     nms.add_argument("--without-nms", action="store_true", help="leave overlapping boxes to the "
                      "user of the file")  # fmt: skip
-    add("--max-boxes", type=int, default=MAX_BOXES, help="K, the boxes of an image; fewer than "
-        "the default cut off the weakest")  # fmt: skip
+    add("--max-boxes", type=positive, default=MAX_BOXES, help="K, the boxes of an image; fewer "
+        "than the default cut off the weakest")  # fmt: skip
     add("--check-images", type=Path, help="a DICOM, PNG or JPEG file, or a folder of them, to hold "
         "the file against PyTorch; by default synthetic images")  # fmt: skip
-    add("--tolerance", type=float, default=TOLERANCE, help="largest difference that passes, of "
-        "scores, deltas, probabilities, and boxes as shares of the image's side")  # fmt: skip
-    return parser.parse_args()
+    add("--tolerance", type=not_negative, default=TOLERANCE, help="largest difference that passes, "
+        "of scores, deltas, probabilities, and boxes as shares of the image's side")  # fmt: skip
+    arguments = parser.parse_args()
+    if arguments.max_boxes > MAX_BOXES:
+        parser.error(f"--max-boxes {arguments.max_boxes}: at most {MAX_BOXES} candidates are kept")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -46,6 +46,17 @@ def make_dir(path: Path) -> Path:
     return path
 
 
+def check_place(path: Path) -> None:
+    """Find out before long work whether a folder can be made and filled, and leave all as it is.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    place = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: cannot be filled: {place} is no folder, or not writable")
+
+
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path that becomes `path` when the block ends well.

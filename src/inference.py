@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from src.acceleration import Acceleration
-from src.checkpoints import Checkpoint, load_checkpoint, load_weights
+from src.checkpoints import Checkpoint, CheckpointError, load_checkpoint, load_weights
 from src.datasets.annotations import DataFolder
 from src.datasets.detection_dataset import Sample, ValidationDataset
 from src.datasets.image_files import ImageFile, find_challenge_images
@@ -20,14 +20,14 @@ from src.datasets.test_dataset import TestDataset
 from src.distributed import ALONE, Processes
 from src.engine import predict
 from src.errors import InputError
-from src.members import Member
+from src.experiments import sample_options
+from src.members import MUST_AGREE, Member, common_fold, last_epoch, prediction_header, run_of
 from src.models import ModelInfo, build_empty_model
 from src.predictions import Predictions, load_predictions
 from src.presets import Postprocess
 from src.retinanet.ensemble import Ensemble
 from src.retinanet.model import RetinaNet
 from src.runs import Run
-from src.training import prediction_header, sample_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Inference:
 
         Args:
             members: networks that `members.check_members` let through.
-            settings: how several combine their sizes; the rest is noted in the header.
+            settings: how several combine their sizes.
             hflip: show every network the mirrored image as well.
 
         Raises:
@@ -85,7 +85,7 @@ class Inference:
             device=self.acceleration.device,
             share=(self.processes.rank, self.processes.count),
         )
-        header = _describe(members, settings, hflip=hflip)
+        header = describe_members(members, settings, hflip=hflip)
         try:
             self.acceleration.place_for_inference(ensemble)
             return predict(
@@ -113,29 +113,36 @@ class Inference:
         return self.predict(dataset, members, settings, hflip=hflip)
 
     def predict_split(
-        self, split: str, data_dir: Path, member: Member, settings: Postprocess
+        self,
+        split: str,
+        data_dir: Path,
+        members: Sequence[Member],
+        settings: Postprocess,
+        *,
+        hflip: bool = False,
     ) -> tuple[Predictions, Path]:
-        """Load a network's predictions of a split, or make and save them.
+        """Load the predictions of a split by one network or an ensemble, or make and save them.
 
         Args:
-            split: "valid", the run's own fold, or "test".
+            split: "valid", the fold that all members have left out, or "test".
             data_dir: the challenge's unpacked archive.
 
         Returns:
             The predictions and their file.
 
         Raises:
-            InputError: predictions are there, but of other images or perhaps of other weights.
+            InputError: predictions are there, but of other images or perhaps of other networks.
         """
         dataset: Dataset[Sample]
-        run, options = member.run, sample_options(member.info)
+        run, options = run_of(members, hflip=hflip), sample_options(members[0].info)
+        epoch = last_epoch(members)
         if split == "test":
-            path = run.test_predictions_path(member.epoch)
+            path = run.test_predictions_path(epoch)
             files = find_challenge_images(DataFolder(data_dir).images_dir("test"))
             ids = [file.id for file in files]
             dataset = TestDataset(files, options)
         else:
-            path = run.predictions_path(member.epoch)
+            path = run.predictions_path(epoch)
             images = load_labelled_images(
                 data_dir, run.fold, debug=self.debug, cache_dir=self.cache_dir
             )
@@ -147,8 +154,11 @@ class Inference:
             predictions = load_predictions(path)
             if predictions.ids.tolist() != ids:
                 raise InputError(f"{path}: is of other images; --overwrite makes it again")
+            header = describe_members(members, settings, hflip=hflip)
+            if predictions.header.get("ensemble") != header.get("ensemble"):
+                raise InputError(f"{path}: is of another ensemble; --overwrite makes it again")
             return predictions, path
-        predictions = self.predict(dataset, [member], settings)
+        predictions = self.predict(dataset, members, settings, hflip=hflip)
         if self.processes.is_first:
             predictions.save(path)
         return predictions, path
@@ -179,8 +189,12 @@ def load_network(info: ModelInfo, checkpoint: Checkpoint, path: Path) -> RetinaN
     No weights are drawn at random first, and those of the checkpoint are not copied.
 
     Raises:
-        CheckpointError: the weights are of another network.
+        CheckpointError: the weights are of another network, or were trained on other inputs.
     """
+    for name in MUST_AGREE:
+        trained, ours = checkpoint.settings.get(name), getattr(info, name)
+        if trained != ours:
+            raise CheckpointError(f"{path}: was trained with {name} {trained}, not {ours}")
     model = build_empty_model(info)
     load_weights(model, checkpoint, path, assign=True)
     return model
@@ -192,7 +206,7 @@ def checkpoint_path(run: Run, epoch: int, weights_dir: Path | None) -> Path:
     Raises:
         InputError: they are not there.
     """
-    source = run if weights_dir is None else replace(run, output_dir=weights_dir)
+    source = run.at(weights_dir)
     path = source.checkpoint_path(epoch)
     if not path.is_file():
         saved = source.epochs_with_checkpoint()
@@ -201,12 +215,13 @@ def checkpoint_path(run: Run, epoch: int, weights_dir: Path | None) -> Path:
     return path
 
 
-def _describe(members: Sequence[Member], settings: Postprocess, *, hflip: bool) -> dict[str, Any]:
+def describe_members(
+    members: Sequence[Member], settings: Postprocess, *, hflip: bool
+) -> dict[str, Any]:
     """Say where predictions come from; of one network alone the same as after its training."""
-    first = members[0]
-    header = prediction_header(first.run, first.info, first.epoch)
-    header["postprocess"] = asdict(settings)
-    if len(members) == 1 and not hflip:
+    first, run = members[0], run_of(members, hflip=hflip)
+    header = prediction_header(run, first.info, last_epoch(members))
+    if run == first.run:
         return header
     total = sum(member.weight for member in members)
     described = [
@@ -219,9 +234,6 @@ def _describe(members: Sequence[Member], settings: Postprocess, *, hflip: bool) 
         }
         for member in members
     ]
-    return header | {
-        "model": "+".join(dict.fromkeys(member.run.model for member in members)),
-        "fold": None,
-        "epoch": None,
-        "ensemble": {"members": described, "hflip": hflip},
-    }
+    ensemble = {"members": described, "hflip": hflip}
+    ensemble |= {"size_rule": settings.size_rule, "k": settings.k}
+    return header | {"fold": common_fold(members), "ensemble": ensemble}

@@ -1,7 +1,9 @@
-"""What the speed of PyTorch on a CPU depends on, beside PyTorch: threads and memory."""
+"""This process and its machine: threads, memory, and the processes that it has started."""
 
+import atexit
 import ctypes
 import os
+import signal
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # parameters of mallopt, malloc.h
 LARGEST_MMAP_THRESHOLD = 32 * 2**20  # bytes; glibc takes no more
@@ -13,6 +15,22 @@ def tune_process() -> None:
     """Do all of it, before torch is imported."""
     wait_passively()
     keep_freed_memory()
+    end_workers_at_exit()
+
+
+def end_workers_at_exit() -> None:
+    """Let no worker process outlive this one's last line, or keep it from ending.
+
+    A data loader that an error left behind has workers that ignore SIGTERM; Python would send them
+    one, and then wait for ever.
+    """
+    from multiprocessing import active_children, util  # noqa: F401 - what is first comes last
+
+    @atexit.register
+    def kill_workers() -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler takes it for an accident
+        for process in active_children():
+            process.kill()
 
 
 def wait_passively() -> None:

@@ -1,13 +1,14 @@
-"""The networks that predict together."""
+"""The networks that predict, alone or together, and how predictions name them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from src.errors import InputError
 from src.models import ModelInfo
-from src.runs import Run
+from src.runs import Run, ensemble_run
 
 MUST_AGREE = ("img_size", "source_crop", "pyramid_levels")  # what shapes input and anchors
 
@@ -48,3 +49,37 @@ def check_members(members: Sequence[Member]) -> None:
                     f"{first.run.model} and {member.run.model} cannot be combined: "
                     f"{name} is {ours} and {its}"
                 )
+
+
+def run_of(members: Sequence[Member], *, hflip: bool) -> Run:
+    """Return whose predictions are theirs: the run of one network, or one for the ensemble.
+
+    Args:
+        hflip: whether networks see the mirrored images as well, which makes an ensemble of one.
+    """
+    runs = [member.run for member in members]
+    return runs[0] if len(runs) == 1 and not hflip else ensemble_run(runs)
+
+
+def common_fold(members: Sequence[Member]) -> int | None:
+    """Return the fold that all members have left out of their training, None where they differ."""
+    folds = {member.run.fold for member in members}
+    return folds.pop() if len(folds) == 1 else None
+
+
+def last_epoch(members: Sequence[Member]) -> int:
+    """Return the last of the members' epochs, by which an ensemble's predictions are named."""
+    return max(member.epoch for member in members)
+
+
+def prediction_header(run: Run, info: ModelInfo, epoch: int) -> dict[str, Any]:
+    """Say where predictions come from."""
+    return {
+        "img_size": info.img_size,
+        "source_crop": info.source_crop,
+        "frame": "pixels of the network input",
+        "model": run.model,
+        "fold": run.fold,
+        "tag": run.tag,
+        "epoch": epoch,
+    }

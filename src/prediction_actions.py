@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,15 +28,18 @@ from src.datasets.loaders import load_labelled_images
 from src.datasets.test_dataset import TestDataset
 from src.distributed import ALONE, Processes
 from src.errors import InputError
+from src.experiments import sample_options, write_description
+from src.files import check_place
 from src.inference import Inference
-from src.members import Member
+from src.members import Member, common_fold, last_epoch, run_of
 from src.models import ModelInfo
+from src.predictions import Predictions
 from src.presets import Postprocess
+from src.provenance import describe_networks
 from src.results import draw_files, write_results
-from src.runs import Run, ensemble_dir
+from src.runs import Run, check_owner, ensemble_run, read_description
 from src.selection import select_boxes
 from src.submission import save_submission
-from src.training import sample_options
 from src.visualizations.overlays import contact_sheet, draw_predictions, save_picture
 
 
@@ -44,29 +48,38 @@ def predict_split(
 ) -> None:
     """Predict the validation fold or the test images, each epoch by itself.
 
+    An ensemble can predict the validation fold as well, if all its networks have left it out.
+
     Args:
         processes: share the images; the first one alone writes.
     """
     for flag, value in (("--out", arguments.out), ("--overlays", arguments.overlays)):
         if value:
-            raise InputError(f"{flag} needs --input or an ensemble")
+            raise InputError(f"{flag} needs --input, or --split test and an ensemble")
     inference = _make_inference(arguments, processes)
-    sample_path = _sample_path(arguments)
-    for epoch in epochs_to_use(run, arguments):
-        member = Member(run=run, info=info, epoch=epoch)
-        settings = choose_settings(arguments, [member])
+    sample_path, hflip = _sample_path(arguments), arguments.tta == "hflip"
+    for step in _plan(run, info, arguments):
+        owner = run_of(step.members, hflip=hflip)
+        check_owner(owner)
+        check_place(owner.dir)
+        if common_fold(step.members) is None:
+            raise InputError("--split valid takes networks of one fold, which have not seen it; "
+                             "--split test and --input take all")  # fmt: skip
         predictions, path = inference.predict_split(
-            arguments.split, arguments.data_dir, member, settings
+            arguments.split, arguments.data_dir, step.members, step.settings, hflip=hflip
         )
         if not processes.is_first:
             continue
-        submission = run.submission_path(arguments.split, epoch)
+        if "ensemble" in predictions.header or not owner.experiment_path.exists():
+            images = _images_place(arguments)
+            _write_experiment(owner.dir, owner, predictions, step.settings, images)
+        submission = owner.submission_path(arguments.split, last_epoch(step.members))
         n_with_boxes = save_submission(
-            submission, predictions, path, settings, sample_path=sample_path
+            submission, predictions, path, step.settings, sample_path=sample_path
         )
         print(
-            f"epoch {epoch}: {len(predictions)} images, {n_with_boxes} with boxes at threshold "
-            f"{settings.threshold:g}\n{path}\n{submission}"
+            f"{step.name}: {len(predictions)} images, {n_with_boxes} with boxes at threshold "
+            f"{step.settings.threshold:g}\n{path}\n{submission}"
         )
 
 
@@ -78,25 +91,27 @@ def predict_files(
     Args:
         processes: share the images; the first one alone writes.
     """
-    if arguments.input is None and arguments.split != "test":
-        raise InputError("ensembles need --split test or --input: the folds of an ensemble have "
-                         "seen each other's validation images")  # fmt: skip
     inference = _make_inference(arguments, processes)
+    images = _images_place(arguments)
     plan = list(_plan(run, info, arguments))
     for step in plan:
+        _check_results(step.folder, step.owner, images, arguments)
         inference.find_weights(step.members)
     files = _files_to_predict(arguments)
-    for name, members, settings, folder in plan:
-        predictions = inference.predict_files(
-            files, members, settings, hflip=arguments.tta == "hflip"
-        )
+    for step in plan:
+        hflip = arguments.tta == "hflip"
+        predictions = inference.predict_files(files, step.members, step.settings, hflip=hflip)
         if not processes.is_first:
             continue
-        write_results(folder, files, predictions, settings, sample_path=_sample_path(arguments))
+        _write_experiment(step.folder, step.owner, predictions, step.settings, images)
+        write_results(
+            step.folder, files, predictions, step.settings, sample_path=_sample_path(arguments)
+        )
         if arguments.overlays:
-            dataset = TestDataset(files, sample_options(members[0].info))
-            draw_files(folder / "overlays", dataset, predictions, settings)
-        print(f"{name}: {len(files)} images at threshold {settings.threshold:g}\n{folder}")
+            dataset = TestDataset(files, sample_options(step.members[0].info))
+            draw_files(step.folder / "overlays", dataset, predictions, step.settings)
+        print(f"{step.name}: {len(files)} images at threshold {step.settings.threshold:g}")
+        print(step.folder)
 
 
 def draw_validation(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
@@ -122,11 +137,19 @@ def draw_validation(run: Run, info: ModelInfo, arguments: argparse.Namespace) ->
 
 
 class _Step(NamedTuple):
-    """A name, the networks that predict together, their settings, the folder of the results."""
+    """What is done at once.
+
+    Attributes:
+        name: for the user.
+        members: the networks that predict together.
+        settings: how their boxes are chosen.
+        owner, folder: of the results, where these are no split's.
+    """
 
     name: str
     members: list[Member]
     settings: Postprocess
+    owner: Run
     folder: Path
 
 
@@ -136,14 +159,46 @@ def _plan(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> Iterator[
     if asks_for_ensemble(arguments):
         members = choose_members(run, info, arguments)
         settings = choose_settings(arguments, members)
-        folder = arguments.out or ensemble_dir([member.run for member in members]) / source
-        yield _Step(f"{len(members)} members", members, settings, folder)
+        owner = ensemble_run([member.run for member in members])
+        folder = arguments.out or owner.output_dir / owner.common_name / source
+        yield _Step(f"{len(members)} members", members, settings, owner, folder)
         return
     folder = arguments.out or run.dir / "inputs" / source
     for epoch in epochs_to_use(run, arguments):
         members = [Member(run=run, info=info, epoch=epoch)]
         settings = choose_settings(arguments, members)
-        yield _Step(f"epoch {epoch}", members, settings, folder / f"{epoch:03}")
+        yield _Step(f"epoch {epoch}", members, settings, run, folder / f"{epoch:03}")
+
+
+def _check_results(folder: Path, owner: Run, images: Path, arguments: argparse.Namespace) -> None:
+    """Make sure before the work that a folder can be filled, without loss of others' results.
+
+    Raises:
+        InputError: the folder cannot be filled, or holds such results.
+    """
+    check_place(folder)
+    if arguments.overwrite:
+        return
+    check_owner(owner, folder)
+    found_in = read_description(folder / "experiment.json").get("images", str(images))
+    if found_in != str(images):
+        raise InputError(f"{folder}: holds what was found in {found_in}; --overwrite replaces it, "
+                         f"--out takes another folder")  # fmt: skip
+
+
+def _write_experiment(
+    folder: Path, owner: Run, predictions: Predictions, settings: Postprocess, images: Path
+) -> None:
+    """Write experiment.json: which networks looked at which images, and how."""
+    content = {
+        "model": owner.model,
+        "tag": owner.tag,
+        "fold": predictions.header["fold"],
+        **describe_networks(predictions.header),
+        "postprocess": asdict(settings),
+        "images": images,
+    }
+    write_description(folder / "experiment.json", content)
 
 
 def _make_inference(arguments: argparse.Namespace, processes: Processes = ALONE) -> Inference:
@@ -158,10 +213,18 @@ def _make_inference(arguments: argparse.Namespace, processes: Processes = ALONE)
     )
 
 
+def _images_place(arguments: argparse.Namespace) -> Path:
+    """Return where the images to predict lie."""
+    if arguments.input is not None:
+        return arguments.input.resolve()
+    split = "test" if arguments.split == "test" else "train"  # among which a fold's are
+    return DataFolder(arguments.data_dir).images_dir(split)
+
+
 def _files_to_predict(arguments: argparse.Namespace) -> list[ImageFile]:
     """List the files of --input, without the unreadable ones if asked, or the test images."""
     if arguments.input is None:
-        return find_challenge_images(DataFolder(arguments.data_dir).images_dir("test"))
+        return find_challenge_images(_images_place(arguments))
     files = find_image_files(arguments.input)
     if not arguments.skip_unreadable:
         return files
@@ -176,8 +239,7 @@ def _files_to_predict(arguments: argparse.Namespace) -> list[ImageFile]:
 def _sample_path(arguments: argparse.Namespace) -> Path | None:
     """Find the sample submission, whose order the test images' rows follow."""
     path = DataFolder(arguments.data_dir).sample_submission_path
-    of_test_images = arguments.input is None and arguments.split == "test"
-    return path if of_test_images and path.exists() else None
+    return path if arguments.split == "test" and path.exists() else None
 
 
 def _pick_images(records: Sequence[Record], n_images: int) -> list[Record]:

@@ -216,6 +216,8 @@ def _check_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
         steps = arrays[name]
         if steps[0] != 0 or steps[-1] != len(arrays[values]) or (np.diff(steps) < 0).any():
             raise PredictionsError(f"{path}: {name} do not cover {values} in order")
+    if not np.isin(arrays["true_categories"], (UNKNOWN_CATEGORY, 0, 1, 2)).all():
+        raise PredictionsError(f"{path}: true_categories holds what is no class of images")
     for name in ("boxes_xyxy", "scores", "true_boxes_xyxy", "class_probs"):
         if not np.isfinite(arrays[name]).all():
             raise PredictionsError(f"{path}: {name} holds a number that is not finite")

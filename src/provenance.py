@@ -42,16 +42,17 @@ def describe_networks(header: dict[str, Any]) -> dict[str, Any]:
         members: model, tag, fold, epoch and weight of each network; the weights sum to 1.
         hflip: whether each saw the mirrored images as well.
     """
-    if isinstance(header.get("ensemble"), dict):
-        return dict(header["ensemble"])
+    ensemble = header.get("ensemble")
+    if isinstance(ensemble, dict):
+        return {name: ensemble.get(name) for name in ("members", "hflip")}
     alone = {name: header.get(name) for name in IDENTITY} | {"weight": 1.0}
     return {"members": [alone], "hflip": False}
 
 
 def stored_sizes(header: dict[str, Any]) -> dict[str, Any]:
     """Return size_rule and k by which the sizes of some predictions were combined."""
-    stored = header.get("postprocess")
-    if isinstance(stored, dict) and stored.get("size_rule") == "percentile":
-        k = stored.get("k")
+    ensemble = header.get("ensemble")
+    if isinstance(ensemble, dict) and ensemble.get("size_rule") == "percentile":
+        k = ensemble.get("k")
         return {"size_rule": "percentile", "k": float(k) if isinstance(k, (int, float)) else None}
     return {"size_rule": "mean"}

@@ -67,9 +67,9 @@ def write_boxes(path: Path, predictions: Predictions, settings: Postprocess) -> 
 def draw_files(
     folder: Path, dataset: TestDataset, predictions: Predictions, settings: Postprocess
 ) -> None:
-    """Draw the boxes over every image: PNG files named after the images."""
+    """Draw the boxes over every image: PNG files named after the images, in their folders."""
     selected = select_boxes(predictions, settings)
     for found in tqdm(selected, "draw", len(predictions), unit="picture"):
         image = dataset[found.image].picture()
-        name = str(predictions.ids[found.image]).replace("/", "_")
-        save_picture(folder / f"{name}.png", draw_predictions(image, predictions, found))
+        path = folder / f"{predictions.ids[found.image]}.png"
+        save_picture(path, draw_predictions(image, predictions, found))

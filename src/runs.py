@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
 
 DEBUG_TAG = "debug"
+ENSEMBLE_TAG = "ensemble"  # no training's
 N_FOLDS = 4  # of the paper
 
 
@@ -34,7 +35,16 @@ class Run:
     @property
     def name(self) -> str:
         """Return the folder's name: `<model>[_<tag>]_fold_<k>`."""
-        return f"{_name_models([self])}_fold_{self.fold}"
+        return f"{self.common_name}_fold_{self.fold}"
+
+    @property
+    def common_name(self) -> str:
+        """Return what the names of all folds begin with: `<model>[_<tag>]`."""
+        return f"{self.model.replace('/', '-')}{f'_{self.tag}' if self.tag else ''}"
+
+    def at(self, output_dir: Path | None) -> Run:
+        """Return the run of this name in another folder of runs; None stays here."""
+        return self if output_dir is None else replace(self, output_dir=output_dir)
 
     @property
     def dir(self) -> Path:
@@ -85,27 +95,36 @@ class Run:
         return numbered_files(self.dir / "predictions", ".npz")
 
 
-def ensemble_dir(runs: Sequence[Run]) -> Path:
-    """Return the folder of what runs find together: `<model>[+<model>...][_<tag>]_ensemble`."""
-    return runs[0].output_dir / f"{_name_models(runs)}_ensemble"
+def ensemble_run(runs: Sequence[Run]) -> Run:
+    """Name what runs find together: `<model>[+<model>...]` with the tag `[<tag>_]ensemble`.
+
+    Its fold is that of the first.
+    """
+    models = "+".join(dict.fromkeys(run.model for run in runs))
+    tag = f"{runs[0].tag}_{ENSEMBLE_TAG}" if runs[0].tag else ENSEMBLE_TAG
+    return replace(runs[0], model=models, tag=tag)
 
 
-def check_owner(run: Run) -> None:
+def check_owner(run: Run, folder: Path | None = None) -> None:
     """Make sure that a run's folder, if it is there, is not another run's of the same name.
 
     Experiment `X` with tag `Y` and experiment `X_Y` share a name.
 
+    Args:
+        folder: of results; None takes the run's own.
+
     Raises:
         InputError: the folder's experiment.json names another experiment or tag.
     """
+    folder = folder or run.dir
     try:
-        owner = json.loads(run.experiment_path.read_text(encoding="utf-8"))
+        owner = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
         model, tag = owner["model"], owner["tag"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return  # nothing is known of the owner
     if (model, tag) != (run.model, run.tag):
         raise InputError(
-            f"{run.dir}: belongs to --model {model}{f' --run {tag}' if tag else ''}; take another "
+            f"{folder}: belongs to --model {model}{f' --run {tag}' if tag else ''}; take another "
             f"--run for {run.model}"
         )
 
@@ -166,9 +185,3 @@ def numbered_files(folder: Path, suffix: str) -> list[int]:
     return sorted(
         int(path.stem) for path in folder.glob(f"[0-9][0-9][0-9]*{suffix}") if path.stem.isdigit()
     )
-
-
-def _name_models(runs: Sequence[Run]) -> str:
-    """Join the experiments' names, each once, and the tag of the first."""
-    models = "+".join(dict.fromkeys(run.model.replace("/", "-") for run in runs))
-    return f"{models}_{runs[0].tag}" if runs[0].tag else models

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.errors import CommandParser, report_errors
+from src.flag_values import factor, natural, number, share
 from src.metric import (
     Boxes,
     FloatArray,
@@ -99,7 +100,7 @@ def sweep_pooled(
             epoch in common.
         PredictionsError: the runs share images, or differ in the network's input.
     """
-    chosen = tuple(common_epochs(run_dirs) if epochs is None else epochs)
+    chosen = tuple(common_epochs(run_dirs) if epochs is None else sorted(set(epochs)))
     per_epoch: list[FloatArray] = []
     header: dict[str, Any] = {}
     for epoch in chosen:
@@ -157,7 +158,7 @@ def _pools(sweeps: dict[Path, Sweep]) -> Iterator[tuple[str, list[Path]]]:
         groups.setdefault((header["model"], header["tag"]), {})[header["fold"]] = run_dir
     for (model, tag), by_fold in groups.items():
         if set(by_fold) == set(range(N_FOLDS)):
-            name = Run(str(model), 0, str(tag or ""), Path()).name.removesuffix("_fold_0")
+            name = Run(str(model), 0, str(tag or ""), Path()).common_name
             yield f"{name}_all_folds", [by_fold[fold] for fold in sorted(by_fold)]
 
 
@@ -168,12 +169,18 @@ def _parse_arguments() -> argparse.Namespace:
         "--truth submission files")  # fmt: skip
     add("--truth", type=Path, help="labels to score submissions against")
     add("--truth-classes", type=Path, help="classes of the same images, for a score of each")
-    add("--epochs", type=int, nargs="+", help="default: all saved ones")
-    add("--thresholds", type=float, nargs="+", default=SCORE_THRESHOLDS, help="on score x 5")
-    add("--nms", type=float, nargs="+", default=NMS_GRID, help="IoU thresholds of the suppression")
-    add("--shrinks", type=float, nargs="+", default=SHRINK_GRID, help="factors on boxes' sides")
+    add("--epochs", type=natural, nargs="+", help="default: all saved ones")
+    add("--thresholds", type=number, nargs="+", default=SCORE_THRESHOLDS, help="on score x 5")
+    add("--nms", type=share, nargs="+", default=NMS_GRID, help="IoU thresholds of the suppression")
+    add("--shrinks", type=factor, nargs="+", default=SHRINK_GRID, help="factors on boxes' sides")
     add("--gates", nargs="+", choices=GATES, default=GATES, help="what meets the threshold")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.truth is None and arguments.truth_classes is not None:
+        parser.error("--truth-classes needs --truth")
+    for flag in ("epochs", "thresholds", "nms", "shrinks", "gates"):
+        if arguments.truth is not None and getattr(arguments, flag) != parser.get_default(flag):
+            parser.error(f"--truth goes without --{flag}: a submission is scored as it is")
+    return arguments
 
 
 def main() -> None:
@@ -183,10 +190,10 @@ def main() -> None:
             _score_submissions(arguments)
             return
         grid = Grid(
-            gates=tuple(arguments.gates),
-            shrinks=tuple(arguments.shrinks),
-            nms=tuple(arguments.nms),
-            thresholds=tuple(arguments.thresholds),
+            gates=tuple(dict.fromkeys(arguments.gates)),
+            shrinks=tuple(dict.fromkeys(arguments.shrinks)),
+            nms=tuple(dict.fromkeys(arguments.nms)),
+            thresholds=tuple(sorted(set(arguments.thresholds))),
         )
         sweeps: dict[Path, Sweep] = {}
         for run_dir in arguments.runs:

@@ -14,14 +14,13 @@ from src.array_files import read_arrays
 from src.errors import InputError
 from src.files import replaced_file
 from src.metric import FloatArray
+from src.presets import NMS_IOU
 
 # What a box's score, times 5, is compared with; the original release's grid.
 SCORE_THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.28, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0,
                     2.0, 3.0, 4.0)  # fmt: skip
-NMS_THRESHOLDS = (0.05,)  # the original release
 NMS_GRID = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
-SHRINKS = (1.0,)  # of each side of a box; the second place used 0.875
-SHRINK_GRID = (1.0, 0.95, 0.9, 0.875, 0.85)
+SHRINK_GRID = (1.0, 0.95, 0.9, 0.875, 0.85)  # of each side of a box; the second place used 0.875
 NEAR_BEST = 0.005  # of score: a difference that no one should care about
 AXES = ("epoch", "gate", "shrink", "nms", "threshold")
 
@@ -38,8 +37,8 @@ class Grid:
     """
 
     gates: tuple[str, ...] = ("score",)
-    shrinks: tuple[float, ...] = SHRINKS
-    nms: tuple[float, ...] = NMS_THRESHOLDS
+    shrinks: tuple[float, ...] = (1.0,)
+    nms: tuple[float, ...] = (NMS_IOU,)
     thresholds: tuple[float, ...] = SCORE_THRESHOLDS
 
 

@@ -22,7 +22,7 @@ from src.arguments import parse_arguments
 from src.errors import InputError, report_errors
 from src.machine import tune_process
 from src.models import ModelInfo, get_model_info
-from src.runs import DEBUG_TAG, Run, check_owner, check_tag
+from src.runs import DEBUG_TAG, ENSEMBLE_TAG, Run, check_owner, check_tag
 
 if TYPE_CHECKING:  # what an action needs is imported when it runs: `--help` waits for nothing
     from src.distributed import Processes
@@ -64,11 +64,6 @@ def _experiment_settings(arguments: argparse.Namespace) -> ModelInfo:
         return get_model_info(arguments.model, **changes)
     from src.experiments import read_experiment
 
-    given = [name for name, value in changes.items() if value is not None]
-    if given or arguments.action != "train":
-        raise InputError("--from-experiment repeats a training as it was: it goes with --action "
-                         "train, and without --batch-size, --accumulate, --learning-rate and "
-                         "--num-epochs")  # fmt: skip
     experiment = read_experiment(arguments.from_experiment)
     arguments.model, arguments.fold = experiment.model, experiment.fold
     arguments.seed, arguments.precision = experiment.seed, experiment.precision
@@ -106,6 +101,8 @@ def list_models() -> None:
 
 def train(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     """Train an experiment on three folds, validate on the fourth after every epoch."""
+    if run.tag.endswith(ENSEMBLE_TAG):
+        raise InputError(f"--run {run.tag}: that end is kept for ensembles; take another")
     from src.distributed import joined_processes
 
     with joined_processes(arguments.device) as processes:
@@ -124,7 +121,8 @@ def _make_training(
     from src.datasets.loaders import load_labelled_images
     from src.inference import checkpoint_path
     from src.retinanet.encoders.weights import find_weights
-    from src.training import Training, TrainingOptions
+    from src.training import Training
+    from src.training_options import TrainingOptions
 
     acceleration = choose_acceleration(arguments)
     images = load_labelled_images(
@@ -184,8 +182,8 @@ def generate_predictions(run: Run, info: ModelInfo, arguments: argparse.Namespac
     from src.distributed import joined_processes
     from src.prediction_actions import predict_files, predict_split
 
-    is_plain_split = arguments.input is None and not asks_for_ensemble(arguments)
-    predict = predict_split if is_plain_split else predict_files
+    alone_or_valid = arguments.split == "valid" or not asks_for_ensemble(arguments)
+    predict = predict_split if arguments.input is None and alone_or_valid else predict_files
     with joined_processes(arguments.device) as processes:
         predict(run, info, arguments, processes)
 

@@ -32,54 +32,59 @@ MAY_IMPORT = {
     "optimization": FOR_ALL | {"models", "retinanet"},
     "engine": FOR_ALL | {"acceleration", "distributed", "predictions", "retinanet"},
     "learning": FOR_ALL | {"acceleration", "distributed", "engine", "optimization", "retinanet"},
-    "experiments": FOR_ALL | {"models", "runs"},
+    "experiments": FOR_ALL | {"datasets", "models", "runs"},
+    "members": FOR_ALL | {"models", "runs"},
+    "training_options": FOR_ALL | {"acceleration", "distributed"},
+    "training_files": FOR_ALL
+    | {"checkpoints", "datasets", "engine", "experiments", "history", "models", "predictions"}
+    | {"retinanet", "runs", "training_options"},
     "training": FOR_ALL
-    | {"acceleration", "checkpoints", "datasets", "distributed", "engine", "experiments"}
-    | {"history", "interruption", "learning", "models", "optimization", "predictions"}
-    | {"retinanet", "runs"},
+    | {"checkpoints", "datasets", "engine", "experiments", "interruption", "learning", "members"}
+    | {"models", "optimization", "retinanet", "runs", "training_files", "training_options"},
     "presets": {"errors"},
-    "arguments": FOR_ALL | {"presets", "runs"},
+    "flag_values": {"runs"},
+    "arguments": FOR_ALL | {"flag_values", "presets"},
     "selection": FOR_ALL | {"metric", "predictions", "presets"},
-    "sweep": FOR_ALL | {"array_files", "metric"},
+    "sweep": FOR_ALL | {"array_files", "metric", "presets"},
     "run_predictions": FOR_ALL | {"predictions", "runs", "sweep"},
     "scores": FOR_ALL
-    | {"leaderboard", "metric", "predictions", "presets", "run_predictions", "runs", "selection"}
-    | {"sweep"},
+    | {"flag_values", "leaderboard", "metric", "predictions", "presets", "run_predictions", "runs"}
+    | {"selection", "sweep"},
     "provenance": FOR_ALL | {"predictions", "presets"},
     "onnx_graph": FOR_ALL | {"retinanet"},
     "onnx_check": FOR_ALL | {"onnx_graph", "retinanet"},
     "export": FOR_ALL
-    | {"checkpoints", "choices", "datasets", "inference", "models", "onnx_check", "onnx_graph"}
-    | {"presets", "retinanet", "runs", "sweep", "training"},
+    | {"checkpoints", "choices", "datasets", "experiments", "flag_values", "inference", "models"}
+    | {"onnx_check", "onnx_graph", "presets", "retinanet", "runs", "sweep"},
     "submission_format": {"errors"},
     "submission_check": {"submission_format"},
     "submission_stats": FOR_ALL | {"datasets", "submission_format"},
     "submission": FOR_ALL
-    | {"arguments", "predictions", "presets", "provenance", "selection", "submission_check"}
-    | {"submission_format", "submission_stats"},
+    | {"arguments", "flag_values", "predictions", "presets", "provenance", "selection"}
+    | {"submission_check", "submission_format", "submission_stats"},
     "leaderboard": FOR_ALL | {"datasets", "metric", "submission_format"},
     "diagnostics": FOR_ALL
     | {"metric", "predictions", "presets", "run_predictions", "selection", "sweep"},
-    "baseline": FOR_ALL | {"datasets", "metric"},
+    "baseline": FOR_ALL | {"datasets", "flag_values", "metric"},
     "visualizations": FOR_ALL
     | {"datasets", "diagnostics", "history", "metric", "predictions", "presets"}
     | {"run_predictions", "runs", "scores", "selection", "sweep"},
-    "members": FOR_ALL | {"models", "runs"},
     "choices": FOR_ALL
     | {"acceleration", "arguments", "members", "models", "presets", "runs", "sweep"},
     "inference": FOR_ALL
-    | {"acceleration", "checkpoints", "datasets", "distributed", "engine", "members", "models"}
-    | {"predictions", "presets", "retinanet", "runs", "training"},
+    | {"acceleration", "checkpoints", "datasets", "distributed", "engine", "experiments"}
+    | {"members", "models", "predictions", "presets", "retinanet", "runs"},
     "results": FOR_ALL
     | {"datasets", "predictions", "presets", "provenance", "selection", "submission"}
     | {"visualizations"},
     "prediction_actions": FOR_ALL
-    | {"choices", "datasets", "distributed", "inference", "members", "models", "presets", "results"}
-    | {"runs", "selection", "submission", "training", "visualizations"},
+    | {"choices", "datasets", "distributed", "experiments", "inference", "members", "models"}
+    | {"predictions", "presets", "provenance", "results", "runs", "selection", "submission"}
+    | {"visualizations"},
     "train_runner": FOR_ALL
     | {"arguments", "choices", "datasets", "distributed", "experiments", "inference", "machine"}
     | {"models", "prediction_actions", "retinanet", "runs", "scores", "sweep", "training"}
-    | {"visualizations"},
+    | {"training_options", "visualizations"},
 }
 VAGUE_NAMES = {"utils", "helpers", "misc", "common", "util", "helper", "tools"}
 

@@ -103,6 +103,30 @@ def drop_column(name):
         (["--device", "cuda:77"], ["cuda:77"]),
         (["--mod", "demo"], ["--mod"]),
         (["--nms", "2"], ["--nms"]),
+        (["--action", "test_model", "--tta", "hflip"], ["--action test_model takes no --tta"]),
+        (["--folds", "0"], ["takes no --folds; generate_predictions does"]),
+        (["--epoch", "1"], ["--action train takes no --epoch; check_metric and gen"]),
+        (["--overwrite"], ["--action train takes no --overwrite; generate_predictions does"]),
+        (["--weights_dir", "."], ["--weights_dir needs --from-epoch"]),
+        (["--action", "check_metric", "--threshold", "1"], ["takes no --threshold; generate_pred"]),
+        (["--action", "check_metric", "--seed", "1"], ["takes no --seed; train does"]),
+        (
+            ["--action", "check_metric", "--epoch", "1", "--from-epoch", "1"],
+            ["--epoch goes without --from-epoch"],
+        ),
+        (
+            ["--action", "generate_predictions", "--folds", "0", "--fold", "1"],
+            ["--folds goes without --fold"],
+        ),
+        (
+            ["--action", "generate_predictions", "--input", "x", "--split", "test"],
+            ["--input goes without --split"],
+        ),
+        (["--action", "generate_predictions", "--skip-unreadable"], ["needs --input"]),
+        (
+            ["--action", "generate_predictions", "--folds", "0", "--epoch", "1", "--k", "1"],
+            ["--k needs an ensemble"],
+        ),
         (["--split", "train"], ["train"]),
         (["--seed", "1.5"], ["1.5"]),
     ],
@@ -121,9 +145,8 @@ def test_an_error_of_a_flag_speaks_of_the_flag_alone(call_main):
 def test_an_unknown_epoch_is_refused(refused, data, output, action):
     arguments = (*QUICK, "--data-dir", data, "--output-dir", output, "--action", action)
     folders = (data, output)
-    refused(
-        train_runner.main, *arguments, "--epoch", "9", "--overwrite", folders=folders, words=["9"]
-    )
+    more = ["--overwrite"] if action == "generate_predictions" else []
+    refused(train_runner.main, *arguments, "--epoch", "9", *more, folders=folders, words=["9"])
     refused(train_runner.main, *arguments, "--from-epoch", "5", folders=folders, words=["5"])
 
 
@@ -158,7 +181,7 @@ def test_training_over_an_older_run_is_refused(refused, data, output):
 
 @pytest.mark.parametrize("action", ["train", "generate_predictions", "test_model"])
 def test_a_missing_data_folder_is_refused(refused, output, tmp_path, action):
-    flags = ["--action", action, "--data-dir", tmp_path / "nowhere", "--run", "", "--epoch", "1"]
+    flags = ["--action", action, "--data-dir", tmp_path / "nowhere"]
     words = ["nowhere", "no such data folder"]
     arguments = (*QUICK, *flags, "--output-dir", output)
     refused(train_runner.main, *arguments, folders=(tmp_path,), words=words)

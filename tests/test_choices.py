@@ -1,5 +1,6 @@
 import sys
 
+import numpy as np
 import pytest
 
 from src.arguments import parse_arguments
@@ -8,6 +9,7 @@ from src.errors import InputError
 from src.files import write_json
 from src.models import MODELS
 from src.runs import Run
+from src.sweep import Sweep
 
 
 @pytest.fixture
@@ -48,6 +50,24 @@ def test_each_run_brings_its_last_epoch_where_none_is_named(choose, tmp_path):
     assert choose("--folds", "0", "2") == [(0, 4, 1), (2, 7, 1)]
 
 
+@pytest.mark.parametrize(("own", "epoch"), [([], 2), ([0, 1], 7)])
+def test_scores_of_other_weights_of_that_name_choose_no_epoch(choose, tmp_path, own, epoch):
+    weights_dir, run = tmp_path / "elsewhere", Run("demo", 0, "", tmp_path)
+    save_epochs(weights_dir, {0: [2, 7]})
+    save_epochs(tmp_path, {0: own})
+    scores = np.ones((1, 1, 1, 1, 1))
+    Sweep((2,), ("score",), (1.0,), (0.05,), (0.1,), scores, {}).save(run.scores_path)
+    assert choose("--weights_dir", str(weights_dir)) == [(0, epoch, 1)]
+
+
+def test_scores_beside_the_weights_choose_the_epoch(choose, tmp_path):
+    run = Run("demo", 0, "", tmp_path / "elsewhere")
+    save_epochs(run.output_dir, {0: [2, 7]})
+    scores = np.ones((1, 1, 1, 1, 1))
+    Sweep((2,), ("score",), (1.0,), (0.05,), (0.1,), scores, {}).save(run.scores_path)
+    assert choose("--weights_dir", str(run.output_dir)) == [(0, 2, 1)]
+
+
 def test_a_run_of_weight_zero_need_not_be_there(choose, tmp_path):
     save_epochs(tmp_path, {0: [3]})
     assert choose("--folds", "0", "1", "--run-weights", "1", "0") == [(0, 3, 1)]
@@ -65,9 +85,9 @@ def test_the_folder_of_another_run_is_refused_in_an_ensemble(choose, tmp_path):
 def test_epochs_that_the_flags_name_are_taken(tmp_path, monkeypatch):
     run = Run("demo", 0, "", tmp_path)
     for flags, epochs in (
-        ([], None), (["--epochs", "7", "2"], [7, 2]), (["--from-epoch", "2"], [2, 5]),
+        ([], None), (["--epochs", "7", "2", "7"], [7, 2]), (["--from-epoch", "2"], [2, 5]),
         (["--num-epochs", "3"], [0, 2]), (["--from-epoch", "1", "--num-epochs", "3"], [2]),
     ):  # fmt: skip
-        monkeypatch.setattr(sys, "argv", ["command", *flags])
+        monkeypatch.setattr(sys, "argv", ["command", "--action", "check_metric", *flags])
         arguments = parse_arguments(data_dir=tmp_path, output_dir=tmp_path)
         assert choose_epochs(arguments, [0, 2, 5], run) == epochs

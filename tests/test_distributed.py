@@ -18,7 +18,8 @@ from src.distributed import ALONE, Processes, joined_processes
 from src.errors import InputError
 from src.predictions import load_predictions
 from src.runs import Run
-from src.training import Training, TrainingOptions
+from src.training import Training
+from src.training_options import TrainingOptions
 from tests.conftest import TRAINING
 from tests.paths import ROOT
 from tests.test_training import SMALL

@@ -2,14 +2,18 @@
 
 import csv
 import json
+import os
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from src import train_runner
+from src import scores, train_runner
+from src.datasets.loaders import load_labelled_images
 from src.models import MODELS
 from src.predictions import load_predictions
-from src.runs import Run
+from src.runs import Run, load_run
 from src.sweep import SCORE_THRESHOLDS, Sweep, load_sweep
 
 PREDICT = ("--action", "generate_predictions", "--num-workers", "0")
@@ -63,7 +67,7 @@ def test_an_ensemble_takes_every_fold_of_every_model(predict):
     members = [(m["model"], m["fold"], m["epoch"]) for m in header["ensemble"]["members"]]
     assert members == [("demo", 0, 1), ("demo", 1, 1), ("twin", 0, 1), ("twin", 1, 1)]
     assert {m["weight"] for m in header["ensemble"]["members"]} == {1 / 4}
-    assert (header["model"], header["fold"], header["epoch"]) == ("demo+twin", None, None)
+    assert (header["model"], header["fold"], header["tag"]) == ("demo+twin", None, "ensemble")
 
 
 def test_an_ensemble_of_models_has_a_folder_of_its_own(call_main, talkative, phantoms, monkeypatch):
@@ -77,6 +81,100 @@ def test_an_ensemble_of_models_has_a_folder_of_its_own(call_main, talkative, pha
     rows = (out / "submission.csv").read_text().splitlines()
     sample = (phantoms / "stage_2_sample_submission.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == [row.split(",")[0] for row in sample]
+
+
+def test_results_say_in_experiment_json_how_they_were_made(predict, talkative, phantoms):
+    out = predict("--model", "demo", "--folds", "0", "1", "--epochs", "1", "--threshold", "0.2")
+    content = json.loads((out / "experiment.json").read_text())
+    assert (content["model"], content["tag"], content["fold"]) == ("demo", "ensemble", None)
+    assert [(m["fold"], m["epoch"]) for m in content["members"]] == [(0, 1), (1, 1)]
+    assert content["postprocess"] == settings_of(out)
+    assert content["images"] == str(phantoms / "stage_2_test_images")
+    assert "--folds" in content["command"]
+
+
+def test_results_of_others_are_not_written_over_unless_told(predict):
+    flags = ("--model", "demo", "--epoch", "1")
+    path = predict(*flags) / "001" / "experiment.json"
+    own = json.loads(path.read_text())
+    for change, words in (
+        ({"model": "dem", "tag": "o"}, "belongs to --model dem --run o; take another"),
+        ({"images": "/elsewhere"}, "holds what was found in /elsewhere; --overwrite replaces it"),
+    ):
+        path.write_text(json.dumps(own | change))
+        outcome = predict(*flags, ok=False)
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+        assert f"{path.parent}: {words}" in outcome.err
+    predict(*flags, "--overwrite")
+    assert json.loads(path.read_text())["images"] == own["images"]
+
+
+@pytest.fixture
+def predict_fold(call_main, talkative, phantoms, tmp_path, monkeypatch):
+    """Return a function that predicts validation images, by networks whose folder it may fill."""
+    monkeypatch.setitem(MODELS, "twin", MODELS["demo"])
+    output_dir = tmp_path / "runs"
+    shutil.copytree(talkative, output_dir, copy_function=os.link)
+
+    def run(*flags, ok=True):
+        folders = ("--data-dir", phantoms, "--output-dir", output_dir)
+        outcome = call_main(train_runner.main, *PREDICT, *folders, *flags)
+        assert not ok or outcome.code == 0, outcome.err
+        return outcome if not ok else output_dir
+
+    return run
+
+
+def test_an_ensemble_of_one_fold_predicts_that_fold(predict_fold, phantoms):
+    output_dir = predict_fold("--model", "demo", "twin", "--fold", "1", "--epochs", "0", "1")
+    run = Run("demo+twin", 1, "ensemble", output_dir)
+    assert load_run(run.dir) == run
+    predictions = load_predictions(run.predictions_path(1))
+    valid = load_labelled_images(phantoms, 1).valid
+    assert predictions.ids.tolist() == [record.patient_id for record in valid]
+    assert predictions.has_truth
+    described = {(m["model"], m["fold"], m["epoch"]) for m in
+                 predictions.header["ensemble"]["members"]}  # fmt: skip
+    assert described == {(model, 1, epoch) for model in ("demo", "twin") for epoch in (0, 1)}
+    assert run.submission_path("valid", 1).exists()
+
+
+def test_the_ensembles_of_all_folds_are_scored_as_one(predict_fold, call_main):
+    output_dir = predict_fold("--model", "demo", "--tta", "hflip", "--epoch", "1")
+    folders = [Run("demo", 0, "ensemble", output_dir).dir]
+    for fold in (1, 2, 3):  # the same predictions, under the names of other patients and folds
+        folders.append(Run("demo", fold, "ensemble", output_dir).dir)
+        found = load_predictions(folders[0] / "predictions" / "001.npz")
+        ids = np.char.add(found.ids, f" {fold}")
+        replace(found, ids=ids, header=found.header | {"fold": fold}).save(
+            folders[-1] / "predictions" / "001.npz"
+        )
+    outcome = call_main(scores.main, *folders, "--gates", "score", "--shrinks", "1")
+    assert outcome.code == 0, outcome.err
+    sweep = load_sweep(output_dir / "demo_ensemble_all_folds" / "sweep.npz")
+    assert (sweep.epochs, sweep.header) == (
+        (1,),
+        {"model": "demo", "fold": None, "tag": "ensemble"},
+    )
+
+
+def test_predictions_of_another_ensemble_are_not_taken_for_its_own(predict_fold):
+    predict_fold("--model", "demo", "--folds", "0", "--epochs", "0", "1")
+    outcome = predict_fold("--model", "demo", "--epoch", "1", "--tta", "hflip", ok=False)
+    assert "001.npz: is of another ensemble; --overwrite makes it again" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--folds", "0", "1"], "--split valid takes networks of one fold"),
+        (["--action", "train", "--run", "my_ensemble"], "--run my_ensemble: that end is kept"),
+    ],
+)
+def test_what_would_mix_folds_or_names_is_refused(predict_fold, flags, words):
+    outcome = predict_fold("--model", "demo", *flags, ok=False)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert words in outcome.err
 
 
 def test_the_weight_of_a_run_is_shared_out_among_its_epochs(predict):
@@ -110,8 +208,8 @@ def test_the_presets_combine_sizes_by_their_own_rule(predict):
         predictions = load_predictions(out / "predictions.npz")
         x1, y1, x2, y2 = predictions.boxes_xyxy.T.astype(float)
         areas[preset] = ((x2 - x1) * (y2 - y1)).mean()
-        assert settings_of(out) == predictions.header["postprocess"]
-        assert settings_of(out)["preset"] == preset
+        sizes = {name: predictions.header["ensemble"][name] for name in ("size_rule", "k")}
+        assert settings_of(out) == settings_of(out) | sizes | {"preset": preset}
     assert areas["paper"] < areas["second-place"] < areas["plain"]
 
 
@@ -201,8 +299,6 @@ def test_scores_that_nobody_needs_are_not_read(predict, scored):
         (["--shrink", "1.5"], "1.5 is not above 0 and at most 1"),
         (["--threshold", "much"], "'much' is not a finite number"),
         (["--model", "demo", "twin", "--action", "train"], "--action train takes one --model"),
-        (["--action", "test_model", "--tta", "hflip"], "--action test_model takes no --tta"),
-        (["--action", "train", "--folds", "0"], "takes no --folds; generate_predictions does"),
     ],
 )
 def test_what_cannot_be_combined_is_refused_in_one_line(predict, tmp_path, flags, cause):

@@ -214,7 +214,7 @@ def test_check_finds_a_graph_that_decodes_otherwise(with_nms, wrong, name):
 def test_check_counts_what_it_compared(with_nms):
     images = draw_images([0.9, 0.02, 0.02, 0.02])
     result = check(with_nms, pixel_detector(0.05), images)
-    (best,) = suppress(find_candidates(PixelNetwork()(images[:1]), ANCHORS, SIZE))
+    (best,) = suppress(find_candidates(PixelNetwork()(images[:1]), ANCHORS, SIZE), 0.05)
     assert (result.n_images, result.n_candidates, result.n_boxes) == (
         4, MAX_CANDIDATES, len(best.scores)
     )  # fmt: skip
@@ -281,10 +281,10 @@ def test_a_failed_check_leaves_no_file(call_export, eager, tmp_path):
         (["{dir}", "--epoch", "7"], ["007.pt", "it has epochs [1]"]),
         (["{dir}/checkpoints"], ["experiment.json", "no such file"]),
         (["nowhere"], ["nowhere", "no such folder"]),
-        (["{dir}", "--nms-iou", "1.5"], ["--nms-iou 1.5"]),
+        (["{dir}", "--nms-iou", "1.5"], ["--nms-iou: 1.5"]),
         (["{dir}", "--nms-iou", "0.5", "--without-nms"], ["--without-nms", "--nms-iou"]),
         (["{dir}", "--max-boxes", "1001"], ["--max-boxes 1001", "1000"]),
-        (["{dir}", "--tolerance", "nan"], ["--tolerance nan"]),
+        (["{dir}", "--tolerance", "nan"], ["--tolerance: 'nan'"]),
         (["{dir}", "--check-images", "nowhere"], ["nowhere", "no such file or folder"]),
     ],
 )

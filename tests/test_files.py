@@ -10,6 +10,7 @@ import pytest
 from src.files import (
     ABANDONED_AFTER,
     OutputError,
+    check_place,
     make_dir,
     new_folder,
     replaced_file,
@@ -78,6 +79,15 @@ def test_a_path_below_a_file_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
+def test_a_place_is_checked_before_the_work_and_left_as_it_is(tmp_path):
+    check_place(tmp_path / "new" / "folder")
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OutputError, match=r"cannot be filled: .*file is no folder"):
+            check_place(path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_file_system_that_takes_no_files_is_refused():
     with pytest.raises(OutputError, match="/proc/new"):
         write_text(Path("/proc/new/file.txt"), "")

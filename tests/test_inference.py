@@ -1,6 +1,7 @@
 """A trained run over anybody's own files, alone and as an ensemble."""
 
 import csv
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -8,8 +9,12 @@ import pytest
 import torch
 
 from src import train_runner
+from src.checkpoints import CheckpointError, load_checkpoint
 from src.datasets.dicom import read_image
+from src.inference import load_network
+from src.models import MODELS
 from src.predictions import load_predictions
+from src.runs import Run
 
 PREDICT = ("--action", "generate_predictions", "--model", "demo", "--num-workers", "0")
 LOW = ("--threshold", "0.0001")
@@ -45,8 +50,16 @@ def test_a_picture_gives_what_its_dicom_file_gives(predict, phantoms, tmp_path):
     by_file = {name: [[*r.values()][1:] for r in rows if r["file"] == name] for name in
                ("x.dcm", "deep er/y.png")}  # fmt: skip
     assert by_file["x.dcm"] and by_file["x.dcm"] == by_file["deep er/y.png"]
-    drawn = {path.name for path in (out_dir / "001" / "overlays").iterdir()}
-    assert drawn == {"x.dcm.png", "deep er_y.png.png"}
+    overlays = out_dir / "001" / "overlays"
+    drawn = {path.relative_to(overlays).as_posix() for path in overlays.rglob("*.png")}
+    assert drawn == {"x.dcm.png", "deep er/y.png.png"}
+
+
+def test_a_checkpoint_of_another_input_size_is_refused(talkative):
+    path = Run("demo", 0, "", talkative).checkpoint_path(0)
+    info = replace(MODELS["demo"], img_size=256)
+    with pytest.raises(CheckpointError, match=r"000\.pt: was trained with img_size 192, not 256"):
+        load_network(info, load_checkpoint(path, "demo"), path)
 
 
 def test_boxes_are_in_the_pixels_of_each_file(predict, tmp_path):
@@ -99,20 +112,21 @@ def test_files_named_after_patients_become_a_submission(predict, phantoms, tmp_p
 
 def test_files_of_other_names_become_no_submission(predict, tmp_path):
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((300, 300), 90, np.uint8))
-    _, out_dir = predict("--input", tmp_path / "grey.png", "--epoch", "1")
+    nowhere = ("--data-dir", tmp_path / "nowhere")  # the challenge's data need not be there
+    _, out_dir = predict("--input", tmp_path / "grey.png", "--epoch", "1", *nowhere)
     written = {path.name for path in (out_dir / "001").iterdir()}
-    assert written == {"predictions.npz", "boxes.csv", "boxes.json"}
+    assert written == {"predictions.npz", "boxes.csv", "boxes.json", "experiment.json"}
 
 
 @pytest.mark.parametrize(
     ("flags", "cause"),
     [
-        (("--folds", "0", "--epoch", "1"), "need --split test"),
+        (("--folds", "0", "--epoch", "1"), "--out needs --input, or --split test and an ensemble"),
         (("--split", "test", "--folds", "0", "3", "--epoch", "1"), "no such checkpoint"),
         (("--split", "test", "--folds", "7"), "folds 0 to 3"),
         (("--input", "nowhere", "--epoch", "1"), "no such file or folder"),
         (("--input", "nowhere", "--epoch", "1", "5"), "005.pt: no such checkpoint"),
-        (("--split", "test", "--epoch", "1"), "--out needs --input or an ensemble"),
+        (("--split", "test", "--epoch", "1"), "--out needs --input, or --split test"),
     ],
 )
 def test_what_cannot_be_predicted_is_refused_in_one_line(predict, flags, cause):

@@ -233,3 +233,11 @@ def test_predictions_below_a_file_cannot_be_saved(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be created"):
         random_predictions().save(tmp_path / "file" / "000.npz")
+
+
+def test_a_class_that_there_is_not_is_refused(tmp_path):
+    predictions = random_predictions()
+    categories = predictions.true_categories.copy()
+    categories[0] = 3
+    replace(predictions, true_categories=categories).save(tmp_path / "000.npz")
+    refuse(tmp_path / "000.npz", "true_categories holds what is no class of images")

@@ -21,9 +21,9 @@ def test_provenance_names_file_networks_and_settings(tmp_path):
 
 
 def test_the_networks_of_an_ensemble_are_those_of_its_header():
-    ensemble = {"members": [{"model": "demo", "weight": 0.5}], "hflip": True}
-    header = random_predictions().header | {"ensemble": ensemble}
-    assert describe_networks(header) == ensemble
+    networks = {"members": [{"model": "demo", "weight": 0.5}], "hflip": True}
+    header = random_predictions().header | {"ensemble": networks | {"size_rule": "mean", "k": None}}
+    assert describe_networks(header) == networks
 
 
 @pytest.mark.parametrize(
@@ -38,5 +38,5 @@ def test_the_networks_of_an_ensemble_are_those_of_its_header():
     ],
 )
 def test_stored_sizes_reads_any_header(stored, sizes):
-    predictions = replace(random_predictions(), header={"img_size": 192, "postprocess": stored})
+    predictions = replace(random_predictions(), header={"img_size": 192, "ensemble": stored})
     assert stored_sizes(predictions.header) == sizes

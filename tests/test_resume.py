@@ -165,6 +165,8 @@ def test_an_experiment_that_cannot_be_repeated_is_refused(
     assert outcome.err.count("\n") == 1
 
 
-def test_from_experiment_takes_no_other_settings(phantoms, whole, call_main):
-    outcome = call_main(main, "--from-experiment", whole.experiment_path, "--batch-size", "2")
-    assert (outcome.code, "--from-experiment repeats" in outcome.err) == (2, True)
+@pytest.mark.parametrize("flags", [("--batch-size", "2"), ("--fold", "1"), ("--model", "demo")])
+def test_from_experiment_takes_no_other_settings(phantoms, whole, call_main, flags):
+    outcome = call_main(main, "--from-experiment", whole.experiment_path, *flags)
+    assert outcome.code == 2
+    assert f"--from-experiment goes without {flags[0]}; " in outcome.err

@@ -7,7 +7,7 @@ import pytest
 
 from src.errors import InputError
 from src.files import write_json
-from src.runs import Run, check_owner, check_tag, ensemble_dir, load_run
+from src.runs import Run, check_owner, check_tag, ensemble_run, load_run
 
 RUN = Run("resnet50_512", 2, "", Path("output"))
 
@@ -40,12 +40,13 @@ def test_run_lays_its_files_where_the_design_says(path, expected):
     assert path == Path("output/resnet50_512_fold_2") / expected
 
 
-def test_an_ensemble_has_a_folder_by_its_models_and_tag():
+def test_an_ensemble_is_a_run_of_its_models_with_a_tag_of_its_own():
     folds = [Run("resnet50_512", fold, "", Path("output")) for fold in range(4)]
-    assert ensemble_dir(folds) == Path("output/resnet50_512_ensemble")
+    assert ensemble_run(folds).dir == Path("output/resnet50_512_ensemble_fold_0")
     models = [Run(model, fold, "long", Path("output")) for model in ("timm/x", "y") for fold in
-              range(2)]  # fmt: skip
-    assert ensemble_dir(models) == Path("output/timm-x+y_long_ensemble")
+              (2, 3)]  # fmt: skip
+    assert ensemble_run(models) == Run("timm/x+y", 2, "long_ensemble", Path("output"))
+    assert ensemble_run(models).common_name == "timm-x+y_long_ensemble"
 
 
 @pytest.mark.parametrize(

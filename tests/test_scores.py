@@ -267,7 +267,7 @@ def test_sweep_run_scores_the_saved_epochs_in_order(tmp_path):
 
 
 def test_sweep_run_takes_the_epochs_that_are_named(tmp_path):
-    assert sweep_run(save_run(tmp_path, 0, 1, 2), [2, 0]).epochs == (2, 0)
+    assert sweep_run(save_run(tmp_path, 0, 1, 2), [2, 0, 2]).epochs == (0, 2)
 
 
 def test_sweep_run_names_what_is_missing(tmp_path):
@@ -312,3 +312,31 @@ def test_the_header_of_a_sweep_is_plain_json(tmp_path):
     make_sweep([[0.1, 0.2], [0.3, 0.4]]).save(tmp_path / "scores.npz")
     with np.load(tmp_path / "scores.npz", allow_pickle=False) as file:
         assert json.loads(str(file["header"])) == {"model": "demo"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--shrinks", "-1"], "-1 is not above 0"),
+        (["--nms", "5"], "5 is not between 0 and 1"),
+        (["--thresholds", "nan"], "'nan' is not a finite number"),
+        (["--truth-classes", "c.csv"], "--truth-classes needs --truth"),
+        (["--truth", "t.csv", "--gates", "score"], "--truth goes without --gates"),
+    ],
+)
+def test_scores_refuses_what_means_nothing(call_main, tmp_path, flags, words):
+    outcome = call_main(main, tmp_path, *flags)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert words in outcome.err
+
+
+def test_values_that_are_named_twice_or_in_disorder_count_once_in_order(tmp_path, call_main):
+    run_dir = tmp_path / "run"
+    for epoch in (0, 1):
+        random_predictions(epoch=epoch).save(run_dir / "predictions" / f"{epoch:03}.npz")
+    flags = ("--epochs", "1", "0", "1", "--thresholds", "0.5", "0.1", "0.5", "--nms", "0.1", "0.1",
+             "--gates", "score", "score", "--shrinks", "1", "1")  # fmt: skip
+    outcome = call_main(main, run_dir, *flags)
+    assert outcome.code == 0, outcome.err
+    sweep = load_sweep(run_dir / "sweep.npz")
+    assert sweep.axes() == [(0, 1), ("score",), (1.0,), (0.1,), (0.1, 0.5)]

@@ -478,10 +478,10 @@ SECOND_PLACE = Postprocess(preset="second-place", threshold_from="preset")
     [
         ({}, replace(SECOND_PLACE, shrink=0.875)),
         (
-            {"ensemble": {}, "postprocess": {"size_rule": "percentile", "k": 1.6}},
+            {"ensemble": {"size_rule": "percentile", "k": 1.6}},
             replace(SECOND_PLACE, size_rule="percentile", k=1.6),
         ),
-        ({"ensemble": {}, "postprocess": {"size_rule": "mean", "k": None}}, SECOND_PLACE),
+        ({"ensemble": {"size_rule": "mean", "k": None}}, SECOND_PLACE),
     ],
     ids=["one network", "percentiles", "means"],
 )

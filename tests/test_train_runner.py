@@ -15,7 +15,7 @@ from src.datasets.image_sources import DicomFolder
 from src.datasets.pixel_cache import PixelCache
 from src.models import MODELS
 from src.predictions import load_predictions
-from src.runs import Run
+from src.runs import Run, load_run
 from src.sweep import SCORE_THRESHOLDS, load_sweep
 from src.train_runner import main
 from tests.conftest import TRAINING
@@ -150,7 +150,7 @@ def test_check_metric_saves_scores_table_and_pictures(scored, trained, read_pict
 @pytest.mark.parametrize(
     ("flags", "epochs"),
     [(["--epoch", "1"], (1,)), (["--from-epoch", "1"], (1,)), (["--num-epochs", "1"], (0,)),
-     (["--epoch", "0", "1"], (0, 1))],
+     (["--epoch", "1", "0", "1"], (0, 1))],
 )  # fmt: skip
 def test_check_metric_takes_the_epochs_of_the_flags(copied, call_main, flags, epochs):
     outcome = call_main(
@@ -245,7 +245,9 @@ def test_generate_predictions_takes_the_weights_of_the_folder_that_is_named(
     )  # fmt: skip
     assert call_main(main, *arguments).code == 2
     assert call_main(main, *arguments, "--weights_dir", other.output_dir).code == 0
-    found = load_predictions(Run("demo", 0, "", tmp_path / "new").predictions_path(1))
+    new = Run("demo", 0, "", tmp_path / "new")
+    assert load_run(new.dir) == new  # by its experiment.json
+    found = load_predictions(new.predictions_path(1))
     expected = load_predictions(trained.predictions_path(1))
     np.testing.assert_allclose(found.class_probs, expected.class_probs, atol=1e-4)
 

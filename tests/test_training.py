@@ -16,7 +16,8 @@ from src.errors import InputError
 from src.models import MODELS
 from src.predictions import ARRAYS, load_predictions
 from src.runs import Run
-from src.training import Training, TrainingOptions
+from src.training import Training
+from src.training_options import TrainingOptions
 
 ON_CPU = Acceleration(device=torch.device("cpu"))
 # The demo's network made smaller still; it draws dropout and augments as the paper's do.
@@ -182,6 +183,7 @@ def test_resume_of_a_finished_run_changes_no_weights(whole, images, listing):
     before = listing(whole.dir / "checkpoints", whole.dir / "predictions")
     resumed = Training(whole, SMALL, images, options(resume=True))
     assert resumed.progress.epoch == 2
+    assert "all 2 epochs are done" in resumed.describe()
     assert listing(whole.dir / "checkpoints", whole.dir / "predictions") == before
 
 
@@ -218,6 +220,7 @@ def test_a_plateau_training_can_be_made_longer(images, tmp_path):
     assert longer.progress.epoch == 1
     longer.finish()
     assert [row["epoch"] for row in rows_of(run.history_path)] == ["0", "1"]
+    assert json.loads(run.experiment_path.read_text())["settings"]["n_epochs"] == 2
 
 
 def test_resume_of_a_broken_checkpoint_is_refused(whole, images, tmp_path):
@@ -268,8 +271,25 @@ def test_from_epoch_takes_the_learning_rate_of_its_epoch(whole, images, tmp_path
 
 def test_from_epoch_behind_the_last_one_is_refused(whole, images, tmp_path):
     run = Run("demo", 0, "", tmp_path)
-    with pytest.raises(InputError, match="epoch"):
-        Training(run, SMALL, images, options(from_epoch=5, weights_path=whole.checkpoint_path(1)))
+    for epoch in (2, 5):
+        with pytest.raises(InputError, match=rf"--from-epoch {epoch}: .* has epochs 0 to 1; "):
+            from_whole = options(from_epoch=epoch, weights_path=whole.checkpoint_path(1))
+            Training(run, SMALL, images, from_whole)
+    assert not run.dir.exists()
+
+
+@pytest.mark.parametrize("from_epoch", [0, 1])
+def test_a_run_killed_before_its_first_state_was_saved_begins_again(
+    whole, images, tmp_path, from_epoch
+):
+    run = Run("demo", 0, "", tmp_path)
+    load_checkpoint(whole.checkpoint_path(0), "demo").save(run.checkpoint_path(from_epoch))
+    weights_path = whole.checkpoint_path(0) if from_epoch else None
+    begun = options(resume=True, from_epoch=from_epoch, weights_path=weights_path)
+    assert Training(run, SMALL, images, begun).progress.epoch == from_epoch
+    load_checkpoint(whole.checkpoint_path(1), "demo").save(run.checkpoint_path(from_epoch + 1))
+    with pytest.raises(InputError, match=r"last\.pt: is missing"):
+        Training(run, SMALL, images, begun)
 
 
 def test_a_fold_of_a_batch_and_a_half_is_trained_in_whole_batches(images, tmp_path):
@@ -301,7 +321,7 @@ def test_a_training_does_not_begin_again_over_one_that_stopped_in_its_first_epoc
     run = Run("demo", 0, "", tmp_path)
     stopped = Training(run, SMALL, images, options())
     stopped._save_state()
-    stopped._held.close()
+    stopped.files.close()
     before = listing(run.dir)
     with pytest.raises(InputError, match="stopped in its first epoch; --resume goes on with it"):
         Training(run, SMALL, images, options())

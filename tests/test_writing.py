@@ -147,13 +147,17 @@ def test_a_killed_writer_leaves_the_older_file(tmp_path):
 
 
 def test_training_says_in_one_line_that_its_log_cannot_be_written(tmp_path, monkeypatch):
+    import torch
     from torch.utils import tensorboard
 
-    from src.training import Training
+    from src.acceleration import Acceleration
+    from src.models import MODELS
+    from src.runs import Run
+    from src.training_files import TrainingFiles
+    from src.training_options import TrainingOptions
 
     monkeypatch.setattr(tensorboard, "SummaryWriter", fail_with(errno.ENOSPC))
-    training = Training.__new__(Training)
-    training.run = type("Run", (), {"tensorboard_dir": tmp_path / "tensorboard"})()
-    training._board = None
+    options = TrainingOptions(acceleration=Acceleration(device=torch.device("cpu")), seed=0)
+    files = TrainingFiles(Run("demo", 0, "", tmp_path), MODELS["demo"], options)
     with pytest.raises(OutputError, match="tensorboard: cannot be written: No space left"):
-        training._log({"epoch": 0})
+        files.log({"epoch": 0})

@@ -11,7 +11,6 @@ from src.structures import Detections, RawOutputs
 
 MIN_SCORE = 0.025  # candidates score more; the original release
 MIN_SHARE_OF_TOP = 0.5  # of the image's best score; weaker boxes are dropped; the original release
-NMS_IOU = 0.05  # opacities do not overlap; the original release
 MAX_CANDIDATES = 1000  # for an image; an untrained net would keep every anchor
 
 
@@ -57,7 +56,7 @@ def find_candidates(
     ]
 
 
-def suppress(detections: list[Detections], nms_iou: float = NMS_IOU) -> list[Detections]:
+def suppress(detections: list[Detections], nms_iou: float) -> list[Detections]:
     """Drop every box that overlaps a better one of its image by more than `nms_iou`.
 
     Differs from the original: widths are x2 - x1, not a pixel more.
