@@ -17,6 +17,7 @@ from src.files import locked_dir
 from src.predictions import ARRAYS, load_predictions
 from src.runs import Run
 from src.train_runner import main
+from tests.conftest import HANGS_AFTER, run_main
 from tests.paths import ROOT
 
 SCRIPT = ROOT / "src" / "train_runner.py"
@@ -54,11 +55,11 @@ def written_at(path):
 
 def wait_until(condition, process):
     while not condition():
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None or condition(), process.communicate()
         time.sleep(0.02)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """Let this process round as the others do: sums depend on the number of threads."""
     n_threads = torch.get_num_threads()
@@ -68,11 +69,11 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def whole(phantoms, run_command, tmp_path_factory):
+def whole(phantoms, tmp_path_factory):
     """Return a run that nothing interrupted."""
     output_dir = tmp_path_factory.mktemp("whole")
     folders = ("--data-dir", phantoms, "--output-dir", output_dir)
-    run_command(SCRIPT, *TRAINING, *folders)
+    assert run_main(main, *TRAINING, *folders) == 0
     return Run("demo", 0, "", output_dir)
 
 
@@ -99,7 +100,7 @@ def test_ctrl_c_saves_the_step_and_says_how_to_go_on(phantoms, whole, tmp_path, 
     process = start(phantoms, tmp_path, "--checkpoint-minutes", "0")
     wait_until(run.last_checkpoint_path.exists, process)
     os.killpg(process.pid, signal.SIGINT)  # the data loader's workers hear it too
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=HANGS_AFTER)
     last = err.splitlines()[-1]
     assert process.returncode == 128 + signal.SIGINT
     assert last.startswith("stopped by SIGINT in epoch 0, ")
