@@ -25,7 +25,9 @@ check mypy
 # Last, and without a line after it: its summary is what the reader looks for.
 echo "run_tests.sh: pytest $*"
 # A process a core, each with one thread: more threads than cores only wait for one another.
-# Above four, what every process sets up for itself costs more than the others save.
+# Above four, what every process sets up for itself costs more than the others save. The tests of
+# a file share a process, and with it what they set up.
 export OMP_NUM_THREADS=1
-"$python" -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal "$@" || status=$?
+processes=(--numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
+"$python" -m pytest "${processes[@]}" "$@" || status=$?
 exit "$status"

@@ -108,7 +108,9 @@ def test_cache_gives_arrays_of_the_callers_own(build):
 
 def test_cache_is_built_by_processes_alike(build, files, monkeypatch):
     monkeypatch.setattr(cache_building, "MIN_FILES_FOR_PROCESSES", 2)
-    assert_holds_the_files(build(n_workers=2), files)
+    cache = build(n_workers=2)
+    assert cache.n_left_out == 1
+    assert_holds_the_files(cache, files)
 
 
 def test_cache_travels_without_its_pixels(build, files):
