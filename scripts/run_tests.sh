@@ -3,6 +3,7 @@
 #
 #   scripts/run_tests.sh
 #   scripts/run_tests.sh tests/test_metric.py -k iou
+#   scripts/run_tests.sh -n 0        in one process, as plain pytest
 #
 # A failing check does not stop the others; the status is 0 only if all passed. Sets up .venv
 # first where needed; PYTHON=/path/to/python uses that interpreter instead.
@@ -23,5 +24,10 @@ check ruff format --check .
 check mypy
 # Last, and without a line after it: its summary is what the reader looks for.
 echo "run_tests.sh: pytest $*"
-"$python" -m pytest "$@" || status=$?
+# A process a core, each with one thread: more threads than cores only wait for one another.
+# Above four, what every process sets up for itself costs more than the others save. The tests of
+# a file share a process, and with it what they set up.
+export OMP_NUM_THREADS=1
+processes=(--numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
+"$python" -m pytest "${processes[@]}" "$@" || status=$?
 exit "$status"

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import warnings
 from dataclasses import replace
 from itertools import product
@@ -13,9 +14,11 @@ import cv2
 import pytest
 
 from scripts import make_demo_dataset
+from src import train_runner
 from src.runs import Run
-from tests.paths import ROOT
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else onnxruntime reports its use when it is imported
+HANGS_AFTER = 1800  # seconds without an end; a machine with much else to do needs many
 TRAINING = ("--model", "demo", "--num-epochs", "2", "--batch-size", "2")
 
 
@@ -28,6 +31,16 @@ class Outcome(NamedTuple):
         """Return the lines on standard error without those of progress bars."""
         lines = [line.split("\r")[-1] for line in self.err.splitlines()]
         return [line for line in lines if line and "batch/s]" not in line and "s/batch" not in line]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_files(tmp_path_factory):
+    """Let the temporary files of libraries and of killed processes lie among pytest's own."""
+    folder = str(tmp_path_factory.mktemp("t"))  # the path of a socket in it has 107 characters
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +66,7 @@ def run_command(tmp_path_factory):
             env=environment | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=HANGS_AFTER,
         )
         assert not ok or result.returncode == 0, result.stderr
         return Outcome(result.returncode, result.stdout, result.stderr)
@@ -61,31 +74,37 @@ def run_command(tmp_path_factory):
     return run
 
 
-@pytest.fixture
-def call_main(monkeypatch, capfd):
-    """Return a function that runs a command's main() in this process: quicker than a new one."""
-
-    def call(main, *arguments):
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
-        monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # main() sets it
-        code = 0
+def run_main(main, *arguments):
+    """Run a command's main() in this process, quicker than a new one; return its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        patch.setattr(warnings, "formatwarning", warnings.formatwarning)  # main() sets it
         try:
             main()
         except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
+            return stop.code if isinstance(stop.code, int) else 1
+    return 0
+
+
+@pytest.fixture
+def call_main(capfd):
+    """Return a function that runs a command's main() in this process, and keeps what it says."""
+
+    def call(main, *arguments):
+        capfd.readouterr()
+        code = run_main(main, *arguments)
         return Outcome(code, *capfd.readouterr())
 
     return call
 
 
 @pytest.fixture(scope="session")
-def trained(phantoms, run_command, tmp_path_factory):
-    """Return a run that a subprocess trained for two epochs; tests leave its files as they are."""
+def trained(phantoms, tmp_path_factory):
+    """Return a run that was trained for two epochs; tests leave its files as they are."""
     output_dir = tmp_path_factory.mktemp("trained") / "out put"
     folders = ("--data-dir", phantoms, "--output-dir", output_dir)
-    script = ROOT / "src" / "train_runner.py"
-    run_command(script, "--action", "train", *TRAINING, *folders, "--num-workers", "0")
+    arguments = ("--action", "train", *TRAINING, *folders, "--num-workers", "0")
+    assert run_main(train_runner.main, *arguments) == 0
     return Run("demo", 0, "", output_dir)
 
 

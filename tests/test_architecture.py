@@ -198,20 +198,15 @@ def test_config_imports_only_the_standard_library():
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=name_of)
-def test_a_command_runs_by_path_from_another_directory(path, run_command):
-    outcome = run_command(path, "--help")
+def test_a_command_runs_as_a_module(path, run_command):
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    outcome = run_command("-m", module, "--help", cwd=ROOT)
     assert outcome.out.startswith("usage: ")
     assert outcome.err == ""
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=name_of)
-def test_a_command_runs_as_a_module(path, run_command):
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    assert run_command("-m", module, "--help", cwd=ROOT).out.startswith("usage: ")
-
-
-@pytest.mark.parametrize("path", COMMANDS, ids=name_of)
-def test_a_command_refuses_an_unknown_flag_in_one_line(path, run_command):
+def test_a_command_by_path_from_another_directory_refuses_an_unknown_flag(path, run_command):
     outcome = run_command(path, "--no-such-flag", ok=False)
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1

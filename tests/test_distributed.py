@@ -18,6 +18,7 @@ from src.distributed import ALONE, Processes, joined_processes
 from src.errors import InputError
 from src.predictions import load_predictions
 from src.runs import Run
+from src.train_runner import main
 from src.training import Training
 from src.training_options import TrainingOptions
 from tests.conftest import TRAINING
@@ -102,10 +103,13 @@ def test_two_processes_predict_every_image_once_and_in_order(alone, together):
     np.testing.assert_allclose(ours.class_probs, expected.class_probs, atol=1e-3)
 
 
-def test_torchrun_predicts_what_one_process_predicts(phantoms, talkative, run_command, tmp_path):
+def test_torchrun_predicts_what_one_process_predicts(
+    phantoms, talkative, run_command, call_main, tmp_path
+):
     flags = ("--action", "generate_predictions", "--model", "demo", "--input",
              phantoms / "stage_2_train_images", "--output-dir", talkative)  # fmt: skip
-    run_command(SCRIPT, *flags, "--out", tmp_path / "one", "--num-workers", "0")
+    outcome = call_main(main, *flags, "--out", tmp_path / "one", "--num-workers", "0")
+    assert outcome.code == 0, outcome.err
     torchrun(run_command, *flags, "--out", tmp_path / "two")
     one, two = (
         load_predictions(next((tmp_path / name).rglob("predictions.npz")))

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from src import scores
 from src.datasets.annotations import (
     CLASS_NAMES,
     NO_CLASS,
@@ -17,7 +18,7 @@ from src.structures import UNKNOWN_CATEGORY
 from src.submission_format import SubmissionError, SubmittedBox
 from tests import oracles
 from tests.datasets.test_annotations import LABELS_HEADER
-from tests.paths import ROOT, shared
+from tests.paths import shared
 
 HEADER = "patientId,PredictionString"
 NOT_NORMAL, NORMAL, OPACITY_NAME = CLASS_NAMES
@@ -250,7 +251,7 @@ def test_labels_that_contradict_themselves_are_refused(score, classes):
         score(PERFECT, truth=[*TRUTH, f"a,,,,,0,{OPACITY_NAME}"], classes=classes)
 
 
-def test_the_command_gives_a_perfect_submission_the_score_one(run_command, phantoms, tmp_path):
+def test_the_command_gives_a_perfect_submission_the_score_one(call_main, phantoms, tmp_path):
     truth = phantoms / "stage_2_train_labels.csv"
     rows = [line.split(",") for line in truth.read_text().splitlines()[1:]]
     strings: dict[str, list[str]] = {row[0]: [] for row in rows}
@@ -260,5 +261,5 @@ def test_the_command_gives_a_perfect_submission_the_score_one(run_command, phant
     lines = [f"{patient},{' '.join(text)}" for patient, text in strings.items()]
     submission = tmp_path / "perfect.csv"
     submission.write_text("\n".join(["patientId,PredictionString", *lines, ""]))
-    outcome = run_command(ROOT / "src" / "scores.py", submission, "--truth", truth)
+    outcome = call_main(scores.main, submission, "--truth", truth)
     assert "1.0000" in outcome.out

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import HANGS_AFTER
 from tests.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -60,7 +61,7 @@ def test_the_commands_run_one_after_the_other(phantoms, tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=HANGS_AFTER,
     )
     assert result.returncode == 0, result.stderr
     run_dir = place / "output" / "demo_fold_0"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from src.files import locked_dir
 from src.predictions import ARRAYS, load_predictions
 from src.runs import Run
 from src.train_runner import main
+from tests.conftest import HANGS_AFTER, run_main
 from tests.paths import ROOT
 
 SCRIPT = ROOT / "src" / "train_runner.py"
@@ -58,7 +60,7 @@ def wait_until(condition, process):
         time.sleep(0.02)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """Let this process round as the others do: sums depend on the number of threads."""
     n_threads = torch.get_num_threads()
@@ -68,11 +70,11 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def whole(phantoms, run_command, tmp_path_factory):
+def whole(phantoms, tmp_path_factory):
     """Return a run that nothing interrupted."""
     output_dir = tmp_path_factory.mktemp("whole")
     folders = ("--data-dir", phantoms, "--output-dir", output_dir)
-    run_command(SCRIPT, *TRAINING, *folders)
+    assert run_main(main, *TRAINING, *folders) == 0
     return Run("demo", 0, "", output_dir)
 
 
@@ -84,10 +86,13 @@ def test_a_training_killed_at_random_moments_gives_the_whole_run_bit_for_bit(
     for _ in range(N_KILLS):
         process = start(phantoms, tmp_path, "--resume", "--checkpoint-minutes", "0")
         before = written_at(run.last_checkpoint_path)
-        wait_until(lambda: written_at(run.last_checkpoint_path) != before, process)  # noqa: B023
+        while process.poll() is None and written_at(run.last_checkpoint_path) == before:
+            time.sleep(0.02)
         time.sleep(moments.uniform(0, 0.7))  # now it saves, steps, validates or has finished
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        _, err = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), err
     folders = ("--data-dir", phantoms, "--output-dir", tmp_path)
     outcome = call_main(main, *TRAINING, *folders, "--resume")
     assert outcome.code == 0, outcome.err
@@ -99,7 +104,7 @@ def test_ctrl_c_saves_the_step_and_says_how_to_go_on(phantoms, whole, tmp_path, 
     process = start(phantoms, tmp_path, "--checkpoint-minutes", "0")
     wait_until(run.last_checkpoint_path.exists, process)
     os.killpg(process.pid, signal.SIGINT)  # the data loader's workers hear it too
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=HANGS_AFTER)
     last = err.splitlines()[-1]
     assert process.returncode == 128 + signal.SIGINT
     assert last.startswith("stopped by SIGINT in epoch 0, ")

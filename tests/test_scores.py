@@ -14,7 +14,7 @@ from src.scores import main, sweep_epoch, sweep_run
 from src.selection import gate_scores, shrink_boxes, suppress_at
 from src.sweep import AXES, SCORE_THRESHOLDS, Grid, ScoresError, Sweep, load_sweep, saved_threshold
 from tests import oracles
-from tests.paths import ROOT, shared
+from tests.paths import shared
 from tests.test_predictions import Exploit, offsets_of, random_predictions
 
 THRESHOLDS = (0.0, 0.3, 1.0, 2.0, 4.0, 6.0)
@@ -280,12 +280,10 @@ def test_sweep_run_names_what_is_missing(tmp_path):
         sweep_run(save_run(tmp_path, 0, 1), [0, 4])
 
 
-def test_the_command_scores_runs_by_relative_path(tmp_path, run_command):
+def test_the_command_scores_runs_by_relative_path(tmp_path, call_main, monkeypatch):
     save_run(tmp_path / "with space", 0, 1)
-    outcome = run_command(
-        ROOT / "src" / "scores.py", "demo_fold_0", "--nms", "0.05", "0.5", "--epochs", "1",
-        cwd=tmp_path / "with space",
-    )  # fmt: skip
+    monkeypatch.chdir(tmp_path / "with space")
+    outcome = call_main(main, "demo_fold_0", "--nms", "0.05", "0.5", "--epochs", "1")
     sweep = load_sweep(tmp_path / "with space" / "demo_fold_0" / "sweep.npz")
     assert sweep.epochs == (1,)
     assert sweep.nms == (0.05, 0.5)

@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 import pytest
 
 from src.files import OutputError
+from tests.conftest import HANGS_AFTER
 from tests.paths import ROOT
 from tests.writers import LEFT_OVER, REPLACING, WRITERS, content_of, write_where_it_fails
 
@@ -42,7 +43,7 @@ def failures(tmp_path_factory):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS_AFTER,
     )
     if result.returncode != 0 and "Traceback" not in result.stderr:
         pytest.skip(f"may not mount a small file system: {' '.join(result.stderr.split())}")

@@ -81,7 +81,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
     from src.datasets.loaders import load_labelled_images
     from src.runs import Run
-    from src.training import Training, TrainingOptions
+    from src.training import Training
+    from src.training_options import TrainingOptions
 
     info = get_model_info(arguments.model, batch_size=arguments.batch_size)
     device = choose_device(arguments.device)

@@ -23,9 +23,9 @@ from src.acceleration import (
 )
 from src.models import get_model_info
 from src.predictions import Predictions
+from src.presets import NMS_IOU
 from src.scores import sweep_epoch
 from src.selection import suppress_at
-from src.sweep import NMS_THRESHOLDS
 
 SIZE = 512  # of invented predictions, pixels
 FEW_BOXES = 8  # candidates of an image, where the images grow in number
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
     def score_works(n_images: int, n_boxes: int) -> dict[str, Work]:
         found = invent_predictions(n_images, n_boxes)
         return {
-            "suppression": lambda: suppress_at(found, NMS_THRESHOLDS),
+            "suppression": lambda: suppress_at(found, [NMS_IOU]),
             "suppression and score": lambda: sweep_epoch(found),
         }
 

@@ -87,7 +87,8 @@ def time_first_step(name: str, data_dir: Path) -> dict[str, float]:
     from src.acceleration import Acceleration
     from src.datasets.loaders import load_labelled_images
     from src.runs import Run
-    from src.training import Training, TrainingOptions
+    from src.training import Training
+    from src.training_options import TrainingOptions
 
     passed("imports")
     images = load_labelled_images(data_dir, 0)

@@ -1,6 +1,7 @@
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -107,7 +108,9 @@ def test_cache_gives_arrays_of_the_callers_own(build):
 
 def test_cache_is_built_by_processes_alike(build, files, monkeypatch):
     monkeypatch.setattr(cache_building, "MIN_FILES_FOR_PROCESSES", 2)
-    assert_holds_the_files(build(n_workers=2), files)
+    cache = build(n_workers=2)
+    assert cache.n_left_out == 1
+    assert_holds_the_files(cache, files)
 
 
 def test_cache_travels_without_its_pixels(build, files):
@@ -214,14 +217,28 @@ def test_cache_of_a_folder_that_cannot_be_written_is_refused(files, tmp_path):
         open_or_build_cache(PATIENTS, files, tmp_path / "cache", n_workers=0)
 
 
-def test_two_builders_build_once(build, files, n_read):
-    caches = []
-    builders = [threading.Thread(target=lambda: caches.append(build())) for _ in range(2)]
-    for builder in builders:
-        builder.start()
-    for builder in builders:
-        builder.join()
+def test_two_builders_build_once(build, files, n_read, monkeypatch):
+    caches, second_waits = [], threading.Event()
+    second = threading.Thread(target=lambda: caches.append(build()))
+    read, tell = cache_building.read_pixels, cache_building._tell
+
+    def read_beside_another(path):
+        if not second.ident:
+            second.start()
+            second_waits.wait(10)  # or, if nothing holds it back, builds meanwhile
+        return read(path)
+
+    def listen(message):
+        tell(message)
+        if "waiting for it" in message:
+            second_waits.set()
+
+    monkeypatch.setattr(cache_building, "read_pixels", read_beside_another)
+    monkeypatch.setattr(cache_building, "_tell", listen)
+    caches.append(build())
+    second.join()
     assert len(n_read) == len(PATIENTS)
+    assert len(caches) == 2
     for cache in caches:
         assert_holds_the_files(cache, files)
 
@@ -252,7 +269,7 @@ def test_cache_survives_a_builder_that_is_killed(build, files, tmp_path):
         "from src.datasets.image_sources import DicomFolder",
         "read = cache_building.read_pixels",
         "def read_slowly(path):",
-        "    if path.stem == 'c': print('half way', flush=True); time.sleep(60)",
+        "    if path.stem == 'c': print('half way', flush=True); time.sleep(9999)",
         "    return read(path)",
         "cache_building.read_pixels = read_slowly",
         f"files = DicomFolder(Path({str(files.images_dir)!r}))",
@@ -279,7 +296,7 @@ def is_running(pid):
         return False
 
 
-def wait_until(condition, seconds=20):
+def wait_until(condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -288,7 +305,7 @@ def wait_until(condition, seconds=20):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_processes_of_a_builder_end_with_it():
-    work = "print('at work', flush=True) or __import__('time').sleep(60)"
+    work = "print('at work', flush=True) or __import__('time').sleep(9999)"
     mapping = (
         "from src.datasets.cache_building import _map_in_processes",
         "with _map_in_processes(2) as map_files:",
@@ -298,4 +315,8 @@ def test_processes_of_a_builder_end_with_it():
         assert builder.stdout.readline() == "at work\n"
         children = children_of(builder.pid)
         assert any(map(is_running, children))
-    wait_until(lambda: not any(map(is_running, children)))
+    try:
+        wait_until(lambda: not any(map(is_running, children)))
+    finally:
+        for child in filter(is_running, children):
+            os.kill(child, signal.SIGKILL)

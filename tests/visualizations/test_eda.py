@@ -284,10 +284,9 @@ def test_rotation_example_draws_both_hulls_of_the_largest_box(phantoms):
         assert texts_of(axes)[1] == f"corners × {growth:.2f}"
 
 
-def test_the_command_writes_every_figure_twice(phantoms, tmp_path, run_command):
+def test_the_command_writes_every_figure_twice(phantoms, tmp_path, call_main):
     out = tmp_path / "new folder" / "eda"
-    script = ROOT / "src" / "visualizations" / "eda.py"
-    outcome = run_command(script, "--data-dir", phantoms, "--out", out, "--level", "10")
+    outcome = call_main(main, "--data-dir", phantoms, "--out", out, "--level", "10")
     expected = {f"{name}{ending}" for name in FIGURES for ending in (".png", ".pdf")}
     assert {path.name for path in out.iterdir()} == expected
     assert set(outcome.out.splitlines()) == {str(path) for path in out.iterdir()}
