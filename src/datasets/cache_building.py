@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import multiprocessing
 import os
 import shutil
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -30,11 +25,9 @@ from src.datasets.pixel_cache import (
     open_cache,
     write_index,
 )
+from src.datasets.processes import map_files
 from src.errors import InputError
 from src.files import OutputError, make_dir, replaced_file
-
-CHUNK = 32  # files that a process takes at a time
-MIN_FILES_FOR_PROCESSES = 256  # below, starting them takes longer than the work
 
 
 def open_or_build_cache(
@@ -71,20 +64,18 @@ def open_or_build_cache(
 def _build(path: Path, states: Mapping[str, FileState], files: DicomFolder, n_workers: int) -> None:
     """Decode all images into the file: first their sizes, then the pixels, then the index."""
     paths = [files.path(patient) for patient in states]
-    n_workers = n_workers if len(paths) >= MIN_FILES_FOR_PROCESSES else 0
-    with _map_in_processes(n_workers) as map_files:
-        sizes = tqdm(map_files(image_size, paths), "sizes", len(paths), unit="image")
-        planned, end = _plan(states, list(sizes))
-        _check_room(path, len(planned), end)
-        with replaced_file(path) as temporary:
-            write = partial(_write_pixels, temporary)
-            jobs = list(zip(paths, planned.values(), strict=True))
-            written = tqdm(map_files(write, jobs), "cache", len(jobs), unit="image")
-            images = {
-                patient: image if is_there else image._replace(offset=0)
-                for (patient, image), is_there in zip(planned.items(), written, strict=True)
-            }
-            write_index(temporary, end, images)
+    sizes = map_files(image_size, paths, n_workers=n_workers)
+    planned, end = _plan(states, list(tqdm(sizes, "sizes", len(paths), unit="image")))
+    _check_room(path, len(planned), end)
+    with replaced_file(path) as temporary:
+        write = partial(_write_pixels, temporary)
+        written = map_files(write, paths, list(planned.values()), n_workers=n_workers)
+        bar = tqdm(written, "cache", len(paths), unit="image")
+        images = {
+            patient: image if is_there else image._replace(offset=0)
+            for (patient, image), is_there in zip(planned.items(), bar, strict=True)
+        }
+        write_index(temporary, end, images)
 
 
 def _plan(
@@ -108,12 +99,11 @@ def _check_room(path: Path, n_images: int, n_bytes: int) -> None:
     _tell(f"{about}, {free / 1e9:.0f} GB free")
 
 
-def _write_pixels(cache: Path, job: tuple[Path, CachedImage]) -> bool:
+def _write_pixels(cache: Path, path: Path, image: CachedImage) -> bool:
     """Decode an image into its place; False if it is not plain 8-bit, or not of its header's size.
 
     What is not written stays a hole in the file, which takes no room.
     """
-    path, image = job
     pixels = read_pixels(path)
     if pixels.dtype != np.uint8 or pixels.shape != (image.height, image.width):
         return False
@@ -123,30 +113,6 @@ def _write_pixels(cache: Path, job: tuple[Path, CachedImage]) -> bool:
     if n_written != pixels.size:
         raise OutputError(f"{cache.parent}: the disk is full")
     return True
-
-
-@contextmanager
-def _map_in_processes(n_workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
-    """Yield a function like map() that works in several processes, or here if there are none."""
-    if n_workers < 2:
-        yield map
-        return
-    context = multiprocessing.get_context("spawn")  # forking a process with threads can hang
-    with ProcessPoolExecutor(n_workers, context, _watch_parent) as pool:
-        yield partial(pool.map, chunksize=CHUNK)
-
-
-def _watch_parent() -> None:
-    """Let a worker process end with the process that builds, and leave Ctrl-C to that one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 @contextmanager

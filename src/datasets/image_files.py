@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from src.datasets.codestreams import PNG_MAGIC, picture_size
 from src.datasets.dicom import MAX_PLANE_DIFFERENCE, read_pixels
 from src.datasets.dicom_elements import MAX_BYTES
 from src.datasets.pixels import MAX_PIXELS, Pixels
+from src.datasets.processes import map_files
 from src.errors import InputError
 from src.files import read_bytes
 
@@ -109,13 +109,12 @@ def split_unreadable(
 ) -> tuple[list[ImageFile], list[UnreadableFile]]:
     """Read every file once and tell those apart that give no radiograph."""
     readable, unreadable = [], []
-    with ProcessPoolExecutor(max(1, n_workers)) as pool:
-        causes = pool.map(_cause_of_failure, [file.path for file in files], chunksize=8)
-        for file, cause in zip(files, tqdm(causes, "check", len(files), unit="file"), strict=True):
-            if cause is None:
-                readable.append(file)
-            else:
-                unreadable.append(UnreadableFile(file.path, cause))
+    causes = map_files(_cause_of_failure, [file.path for file in files], n_workers=n_workers)
+    for file, cause in zip(files, tqdm(causes, "check", len(files), unit="file"), strict=True):
+        if cause is None:
+            readable.append(file)
+        else:
+            unreadable.append(UnreadableFile(file.path, cause))
     return readable, unreadable
 
 

@@ -10,6 +10,7 @@ import pytest
 from pydicom.uid import JPEGBaseline8Bit
 
 from src import train_runner
+from src.datasets import processes
 from src.datasets.annotations import AnnotationsError, DataFolder
 from src.datasets.data_check import (
     FATAL,
@@ -69,7 +70,8 @@ def test_a_sound_folder_shows_its_odd_image_alone(data):
     assert verdict([odd], 0) == (True, "a training of fold 0 would run")
 
 
-def test_several_processes_find_the_same(data):
+def test_several_processes_find_the_same(data, monkeypatch):
+    monkeypatch.setattr(processes, "MIN_FILES", 2)
     image(data, "p04").unlink()
     assert check_data_folder(data, 0, n_workers=2) == check_data_folder(data, 0, n_workers=0)
 

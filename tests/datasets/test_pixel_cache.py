@@ -4,7 +4,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections import namedtuple
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.datasets import cache_building
+from src.datasets import cache_building, processes
 from src.datasets.cache_building import open_or_build_cache
 from src.datasets.dicom import DicomError, read_pixels
 from src.datasets.image_sources import DicomFolder
@@ -106,7 +105,7 @@ def test_cache_gives_arrays_of_the_callers_own(build):
 
 
 def test_cache_is_built_by_processes_alike(build, files, monkeypatch):
-    monkeypatch.setattr(cache_building, "MIN_FILES_FOR_PROCESSES", 2)
+    monkeypatch.setattr(processes, "MIN_FILES", 2)
     assert_holds_the_files(build(n_workers=2), files)
 
 
@@ -200,7 +199,7 @@ def test_cache_refuses_a_disk_that_is_too_small(build, tmp_path, monkeypatch):
 def test_cache_names_a_broken_image_and_leaves_nothing(
     build, files, tmp_path, monkeypatch, n_workers
 ):
-    monkeypatch.setattr(cache_building, "MIN_FILES_FOR_PROCESSES", 2)
+    monkeypatch.setattr(processes, "MIN_FILES", 2)
     path = files.path("b")
     path.write_bytes(path.read_bytes()[:-70])
     with pytest.raises(DicomError, match=r"b\.dcm"):
@@ -266,36 +265,3 @@ def test_cache_survives_a_builder_that_is_killed(build, files, tmp_path):
     cache = build()
     assert_holds_the_files(cache, files)
     assert names_in(cache_dir) == [cache.path.name]
-
-
-def children_of(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def is_running(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_processes_of_a_builder_end_with_it():
-    work = "print('at work', flush=True) or __import__('time').sleep(60)"
-    mapping = (
-        "from src.datasets.cache_building import _map_in_processes",
-        "with _map_in_processes(2) as map_files:",
-        f"    list(map_files(eval, [{work!r}]))",
-    )
-    with running(*mapping) as builder:
-        assert builder.stdout.readline() == "at work\n"
-        children = children_of(builder.pid)
-        assert any(map(is_running, children))
-    wait_until(lambda: not any(map(is_running, children)))
