@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from src.datasets.annotations import AnnotationsError, Record
+from src.datasets.annotations import Record
 from src.datasets.augmentations import AUGMENTATION_LEVELS, augment_pixels, draw_crop
 from src.datasets.image_sources import ImageSource
 from src.datasets.pixels import FloatImage, Pixels, as_float
+from src.datasets.tables import AnnotationsError
 from src.datasets.transforms import (
     BoxPoints,
     Crop,

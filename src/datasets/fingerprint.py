@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from src.datasets.annotations import AnnotationsError, Record
+from src.datasets.annotations import Record
+from src.datasets.tables import AnnotationsError
 
 
 class FileState(NamedTuple):

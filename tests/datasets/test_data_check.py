@@ -11,7 +11,7 @@ from pydicom.uid import JPEGBaseline8Bit
 
 from src import train_runner
 from src.datasets import processes
-from src.datasets.annotations import AnnotationsError, DataFolder
+from src.datasets.annotations import DataFolder
 from src.datasets.data_check import (
     FATAL,
     KINDS,
@@ -21,6 +21,7 @@ from src.datasets.data_check import (
     write_findings,
 )
 from src.datasets.folds import load_folds
+from src.datasets.tables import AnnotationsError
 from tests.datasets.conftest import LANDSCAPE
 from tests.datasets.dicom_files import encode_jpeg, write_challenge_dicom, write_stream
 from tests.paths import shared

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.datasets.annotations import OPACITY, AnnotationsError, DataFolder, Record, read_records
+from src.datasets.annotations import OPACITY, DataFolder, Record, read_records
 from src.datasets.augmentations import AUGMENTATION_LEVELS, draw_crop
 from src.datasets.detection_dataset import (
     EpochSampler,
@@ -16,6 +16,7 @@ from src.datasets.detection_dataset import (
 from src.datasets.dicom import read_image
 from src.datasets.image_sources import DicomFolder
 from src.datasets.pixels import as_float
+from src.datasets.tables import AnnotationsError
 from src.datasets.transforms import warp_image
 from tests.datasets.conftest import IMAGE_SIZE, LANDSCAPE, LANDSCAPE_SIZE, N_TRAIN
 from tests.datasets.dicom_files import write_dicom

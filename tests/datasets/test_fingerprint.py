@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.datasets.annotations import AnnotationsError, DataFolder, Record, read_records
+from src.datasets.annotations import DataFolder, Record, read_records
 from src.datasets.fingerprint import data_fingerprint, image_states, images_fingerprint
+from src.datasets.tables import AnnotationsError
 
 
 @pytest.fixture

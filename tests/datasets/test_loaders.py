@@ -4,7 +4,6 @@ import shutil
 import pytest
 import torch
 
-from src.datasets.annotations import AnnotationsError
 from src.datasets.detection_dataset import SampleOptions
 from src.datasets.image_files import find_challenge_images
 from src.datasets.loaders import (
@@ -15,6 +14,7 @@ from src.datasets.loaders import (
     unlabelled_loader,
     validation_loader,
 )
+from src.datasets.tables import AnnotationsError
 from src.datasets.test_dataset import TestDataset
 from tests.datasets.conftest import LANDSCAPE, LANDSCAPE_SIZE, N_TEST, N_TRAIN
 from tests.paths import ROOT
