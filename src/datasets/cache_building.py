@@ -27,7 +27,7 @@ from src.datasets.pixel_cache import (
 )
 from src.datasets.processes import map_files
 from src.errors import InputError
-from src.files import OutputError, make_dir, replaced_file
+from src.files import LOCK_NAME, OutputError, make_dir, output_errors, replaced_file
 
 
 def open_or_build_cache(
@@ -52,6 +52,7 @@ def open_or_build_cache(
         if cache is None:
             _remove_leftovers(path)
             _build(path, states, files, n_workers)
+            states = image_states(patient_ids, files.images_dir)
             cache = open_cache(path, states, files)
     if cache is None:
         raise InputError(f"{files.images_dir}: images changed while they were read; try again")
@@ -117,14 +118,19 @@ def _write_pixels(cache: Path, path: Path, image: CachedImage) -> bool:
 
 @contextmanager
 def _only_builder(folder: Path) -> Iterator[None]:
-    """Wait until no other process builds in `folder`; the lock falls with the process."""
-    handle = os.open(folder, os.O_RDONLY)
+    """Wait until no other process builds in `folder`; the lock falls with the process.
+
+    It is one of a file, open for writing: NFS tells other machines of no other kind.
+    """
+    with output_errors(folder):
+        handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _tell(f"{folder}: another process builds a cache here; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with output_errors(folder):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _tell(f"{folder}: another process builds a cache here; waiting for it")
+                fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

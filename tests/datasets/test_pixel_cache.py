@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 import shutil
@@ -17,6 +18,7 @@ from src.datasets.dicom import DicomError, read_pixels
 from src.datasets.image_sources import DicomFolder
 from src.datasets.pixel_cache import HEAD
 from src.errors import InputError
+from src.files import LOCK_NAME
 from tests.datasets.dicom_files import write_challenge_dicom, write_dicom
 from tests.paths import ROOT
 
@@ -72,7 +74,7 @@ def assert_holds_the_files(cache, files):
 
 
 def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != LOCK_NAME)
 
 
 # What it holds
@@ -130,13 +132,14 @@ def test_caches_of_other_images_lie_side_by_side(build, tmp_path):
     assert len(names_in(tmp_path / "cache")) == 2
 
 
-def test_cache_notices_an_image_of_the_same_size(build, files):
+def test_cache_notices_an_image_of_the_same_size_and_date(build, files):
     build()
     path = files.path("c")
     before = path.stat()
     write_dicom(path, random_pixels((65, 64), seed=1))
-    assert path.stat().st_size == before.st_size
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     assert_holds_the_files(build(), files)
 
 
@@ -148,8 +151,9 @@ def test_cache_notices_an_image_of_another_size(build, files):
 
 @pytest.mark.parametrize(
     "damage",
-    ["empty", "cut", "text", "other magic", "index outside", "ends", "a list", "too deep"],
-)
+    ["empty", "cut", "text", "other magic", "index outside", "ends", "a list", "too deep",
+     "negative", "fraction", "turned", "in the head", "no state"],
+)  # fmt: skip
 def test_cache_that_is_broken_is_built_again(build, files, n_read, damage):
     path = build().path
     content = path.read_bytes()
@@ -164,6 +168,11 @@ def test_cache_that_is_broken_is_built_again(build, files, n_read, damage):
             "index outside": HEAD.pack(magic, 1 << 60) + content[HEAD.size :],
             "a list": content[:offset] + b"[1, 2]",
             "too deep": content[:offset] + b"[" * 100_000,
+            "negative": content[:offset] + index.replace(b"[4096, 64,", b"[-4096, 64,"),
+            "fraction": content[:offset] + index.replace(b"[4096, 64,", b"[4096, 64.0,"),
+            "turned": content[:offset] + index.replace(b"[4096, 64, 64,", b"[4096, -64, -64,"),
+            "in the head": content[:offset] + index.replace(b"[4096,", b"[8,"),
+            "no state": content[:offset] + b'{"a": [4096, 64, 64]}',
             "ends": HEAD.pack(magic, 4096) + bytes(4096 - HEAD.size) + index,
         }[damage]
     )
@@ -179,6 +188,45 @@ def test_cache_leaves_out_an_image_of_another_size_than_its_header_says(build, f
     cache = build()
     assert cache.n_left_out == len(PATIENTS)
     assert_holds_the_files(cache, files)
+
+
+def test_cache_of_images_that_change_meanwhile_is_refused(build, files, monkeypatch):
+    def change_and_read(path):
+        os.utime(files.path("a"), (1, 1))
+        return read_pixels(path)
+
+    monkeypatch.setattr(cache_building, "read_pixels", change_and_read)
+    with pytest.raises(InputError, match="images changed while they were read; try again"):
+        build()
+    monkeypatch.undo()
+    assert_holds_the_files(build(), files)
+
+
+def test_cache_names_a_folder_that_cannot_be_locked(build, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(InputError, match="cache: cannot be written: No locks available"):
+        build()
+
+
+def write_half(_, content, offset):
+    return len(content) // 2
+
+
+def write_nothing(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("write", [write_half, write_nothing])
+def test_cache_that_fills_the_disk_is_refused_and_leaves_nothing(
+    build, tmp_path, monkeypatch, write
+):
+    monkeypatch.setattr("os.pwrite", write)
+    with pytest.raises(InputError, match=r"cache.*(disk is full|No space left on device)"):
+        build()
+    assert names_in(tmp_path / "cache") == []
 
 
 def test_cache_tells_its_size_first(build, capfd):
