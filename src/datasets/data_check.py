@@ -11,7 +11,7 @@ from typing import NamedTuple
 from src.datasets.annotations import DataFolder, Record, read_records
 from src.datasets.folds import load_folds, split_records
 from src.datasets.image_facts import ExaminedImage, examine_images
-from src.datasets.image_files import find_challenge_images
+from src.datasets.image_files import as_text, find_challenge_images
 from src.datasets.tables import AnnotationsError, read_table
 from src.errors import InputError
 from src.files import replaced_file
@@ -216,6 +216,4 @@ def _find_duplicates(
 
 
 def _finding(kind: str, image: ExaminedImage, detail: str) -> Finding:
-    texts = (image.path.stem, str(image.path), detail)
-    # A file's name may hold bytes that are no text; they are written as escapes.
-    return Finding(kind, *(text.encode("utf-8", "backslashreplace").decode() for text in texts))
+    return Finding(kind, *map(as_text, (image.path.stem, str(image.path), detail)))

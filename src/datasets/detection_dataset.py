@@ -15,9 +15,9 @@ from torch.utils.data import Dataset, Sampler
 
 from src.datasets.annotations import Record
 from src.datasets.augmentations import AUGMENTATION_LEVELS, augment_pixels, draw_crop
+from src.datasets.image_files import list_folder
 from src.datasets.image_sources import ImageSource
 from src.datasets.pixels import FloatImage, Pixels, as_float
-from src.datasets.tables import AnnotationsError
 from src.datasets.transforms import (
     BoxPoints,
     Crop,
@@ -233,7 +233,8 @@ def shrink_image(
         return warp_image(as_float(image), crop) if part is None else part.copy()
     # Every pixel counts: reduce the image as a whole, then cut out at the new scale.
     height, width = (
-        round(side * scale) for side, scale in zip(image.shape, crop.scale_xy[::-1], strict=True)
+        max(1, round(side * scale))
+        for side, scale in zip(image.shape, crop.scale_xy[::-1], strict=True)
     )
     smaller = cv2.resize(as_float(image), (width, height), interpolation=cv2.INTER_AREA)
     cut = Crop(size, (width / 2, height / 2), (1.0, 1.0))
@@ -244,13 +245,13 @@ def check_images_exist(records: Sequence[Record], images_dir: Path) -> None:
     """Look for every image before the work begins.
 
     Raises:
-        AnnotationsError: some are missing; the first is named and the rest counted.
+        InputError: some are missing; the first is named and the rest counted.
     """
-    present = {path.name for path in images_dir.iterdir()}
+    present = {path.name for path in list_folder(images_dir)}
     missing = [r.patient_id for r in records if f"{r.patient_id}.dcm" not in present]
     if missing:
         more = f" and {len(missing) - 1} more images" if len(missing) > 1 else ""
-        raise AnnotationsError(
+        raise InputError(
             f"{images_dir / missing[0]}.dcm: no such file;{more} of "
             f"{len(records)} labelled ones missing"
         )

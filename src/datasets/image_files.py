@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from src.datasets.codestreams import PNG_MAGIC, picture_size
-from src.datasets.dicom import MAX_PLANE_DIFFERENCE, read_pixels
+from src.datasets.dicom import MAX_PLANE_DIFFERENCE, cause_of, read_pixels
 from src.datasets.dicom_elements import MAX_BYTES
 from src.datasets.pixels import MAX_PIXELS, Pixels
 from src.datasets.processes import map_files
@@ -49,7 +49,8 @@ def find_image_files(place: Path) -> list[ImageFile]:
         InputError: there is nothing.
     """
     if place.is_file():
-        return [ImageFile(place.stem if place.suffix.lower() == ".dcm" else place.name, place)]
+        name = place.stem if place.suffix.lower() == ".dcm" else place.name
+        return [ImageFile(as_text(name), place)]
     if not place.is_dir():
         raise InputError(f"{place}: no such file or folder")
     paths = sorted(
@@ -64,7 +65,7 @@ def find_image_files(place: Path) -> list[ImageFile]:
         {path.stem for path in paths}
     ) == len(paths)
     return [
-        ImageFile(path.stem if by_stem else path.relative_to(place).as_posix(), path)
+        ImageFile(as_text(path.stem if by_stem else path.relative_to(place).as_posix()), path)
         for path in paths
     ]
 
@@ -75,10 +76,27 @@ def find_challenge_images(folder: Path) -> list[ImageFile]:
     Raises:
         InputError: there are none.
     """
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".dcm")
+    paths = sorted(path for path in list_folder(folder) if path.suffix.lower() == ".dcm")
     if not paths:
         raise InputError(f"{folder}: holds no .dcm files")
-    return [ImageFile(path.stem, path) for path in paths]
+    return [ImageFile(as_text(path.stem), path) for path in paths]
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """List what lies in a folder.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+def as_text(name: str) -> str:
+    """Write as escapes what is no text in the name of a file; it may hold any bytes."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def ids_are_patients(files: Sequence[ImageFile]) -> bool:
@@ -134,8 +152,7 @@ def _read_picture(path: Path) -> Pixels:
             raise ValueError(f"{size} pixels is not the size of a radiograph")
         picture = _decode_png(content) if content.startswith(PNG_MAGIC) else _decode_jpeg(content)
     except Exception as error:  # decoders raise their own kinds
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: the picture cannot be decoded: {cause}") from error
+        raise InputError(f"{path}: the picture cannot be decoded: {cause_of(error)}") from error
     full = np.iinfo(picture.dtype).max
     if picture.ndim == 3:
         planes = picture[..., :3]  # a fourth one is transparency

@@ -1,9 +1,12 @@
+import os
+
 import cv2
 import numpy as np
 import pytest
 
 from src.datasets.image_files import (
     ImageFile,
+    find_challenge_images,
     find_image_files,
     read_any_image,
     split_unreadable,
@@ -76,6 +79,13 @@ def test_dicom_files_go_by_their_stem_where_that_is_unique(tmp_path):
     assert [file.id for file in find_image_files(tmp_path)] == ["p1", "p2"]
     _made(tmp_path / "c/p1.dcm").touch()
     assert [f.id for f in find_image_files(tmp_path)] == ["a/p1.dcm", "b/p2.dcm", "c/p1.dcm"]
+
+
+@pytest.mark.parametrize("find", [find_image_files, find_challenge_images])
+def test_a_name_that_is_no_text_is_an_id_in_escapes(tmp_path, find):
+    name = os.fsdecode(b"p\xff.dcm")
+    (tmp_path / name).touch()
+    assert find(tmp_path) == [ImageFile(r"p\udcff", tmp_path / name)]
 
 
 def test_a_single_file_is_found(tmp_path):

@@ -16,6 +16,7 @@ from src.datasets.loaders import (
 )
 from src.datasets.tables import AnnotationsError
 from src.datasets.test_dataset import TestDataset
+from src.errors import InputError
 from tests.datasets.conftest import LANDSCAPE, LANDSCAPE_SIZE, N_TEST, N_TRAIN
 from tests.paths import ROOT
 
@@ -91,7 +92,7 @@ def test_load_labelled_images_refuses_a_missing_image(data_dir, tmp_path, part):
     shutil.copytree(data_dir, copy)
     patient = getattr(load_labelled_images(copy, 0), part)[-1].patient_id
     (copy / "stage_2_train_images" / f"{patient}.dcm").unlink()
-    with pytest.raises(AnnotationsError, match=rf"{patient}\.dcm: no such file"):
+    with pytest.raises(InputError, match=rf"{patient}\.dcm: no such file"):
         load_labelled_images(copy, 0)
 
 
