@@ -82,11 +82,8 @@ class SampleOptions:
     seed: int = 0
 
 
-class TrainingDataset(Dataset[Sample]):
-    """Augmented samples; the random numbers of one depend on (seed, epoch, index) alone.
-
-    Differs from the original, whose worker processes drew from copies of one random stream.
-    """
+class LabelledDataset(Dataset[Sample]):
+    """What training and validation samples are made of."""
 
     def __init__(
         self, records: Sequence[Record], source: ImageSource, options: SampleOptions
@@ -94,28 +91,35 @@ class TrainingDataset(Dataset[Sample]):
         self.records = records
         self.source = source
         self.options = options
-        self.level = AUGMENTATION_LEVELS[options.augmentation_level]
 
     def __len__(self) -> int:
         return len(self.records)
+
+
+class TrainingDataset(LabelledDataset):
+    """Augmented samples; the random numbers of one depend on (seed, epoch, index) alone.
+
+    Differs from the original, whose worker processes drew from copies of one random stream.
+    """
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """Make the sample of (epoch, index)."""
         epoch, index = key
         record, options = self.records[index], self.options
+        level = AUGMENTATION_LEVELS[options.augmentation_level]
         rng = np.random.default_rng((options.seed, epoch, index))
         pixels = self.source.read(record.patient_id)
-        if not self.level.eight_bit:
+        if not level.eight_bit:
             pixels = as_float(pixels)
         crop = draw_crop(
             (pixels.shape[0], pixels.shape[1]),
             options.img_size,
-            self.level,
+            level,
             rng,
             hflip=options.hflip,
             source_crop=options.source_crop,
         )
-        image = augment_pixels(warp_image(pixels, crop), self.level, rng)
+        image = augment_pixels(warp_image(pixels, crop), level, rng)
         boxes = warp_boxes(record.boxes_xywh, crop, options.box_points)
         boxes = drop_boxes_outside(boxes, options.img_size)
         if options.clip_boxes:
@@ -123,18 +127,8 @@ class TrainingDataset(Dataset[Sample]):
         return _make_sample(record, image, boxes, pixels.shape)
 
 
-class ValidationDataset(Dataset[Sample]):
+class ValidationDataset(LabelledDataset):
     """Whole images, unchanged but for their size."""
-
-    def __init__(
-        self, records: Sequence[Record], source: ImageSource, options: SampleOptions
-    ) -> None:
-        self.records = records
-        self.source = source
-        self.options = options
-
-    def __len__(self) -> int:
-        return len(self.records)
 
     def __getitem__(self, index: int) -> Sample:
         record, options = self.records[index], self.options
