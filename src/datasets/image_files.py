@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,19 +46,14 @@ def find_image_files(place: Path) -> list[ImageFile]:
     as long as no two files share it; everything else goes by its path below the folder.
 
     Raises:
-        InputError: there is nothing.
+        InputError: there is nothing, or a folder that cannot be read.
     """
     if place.is_file():
         name = place.stem if place.suffix.lower() == ".dcm" else place.name
         return [ImageFile(as_text(name), place)]
     if not place.is_dir():
         raise InputError(f"{place}: no such file or folder")
-    paths = sorted(
-        path
-        for path in place.rglob("*")
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(place).parts)
-    )
+    paths = sorted(path for path in _walk(place) if path.is_file())
     if not paths:
         raise InputError(f"{place}: holds no files")
     by_stem = all(path.suffix.lower() == ".dcm" for path in paths) and len(
@@ -68,6 +63,17 @@ def find_image_files(place: Path) -> list[ImageFile]:
         ImageFile(as_text(path.stem if by_stem else path.relative_to(place).as_posix()), path)
         for path in paths
     ]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield what lies in a folder and in those below, but for hidden ones."""
+    for path in list_folder(folder):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            yield from _walk(path)
+        else:
+            yield path
 
 
 def find_challenge_images(folder: Path) -> list[ImageFile]:

@@ -1,4 +1,6 @@
+import errno
 import os
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -98,6 +100,21 @@ def test_nothing_to_read_is_refused(tmp_path, make):
     make(tmp_path / "place")
     with pytest.raises(InputError, match="place: "):
         find_image_files(tmp_path / "place")
+
+
+def test_a_folder_below_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+    write_picture(tmp_path / "a.png")
+    (tmp_path / "b").mkdir()
+    iterate = Path.iterdir
+
+    def refuse(path):
+        if path.name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return iterate(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InputError, match="b: cannot be read: Permission denied"):
+        find_image_files(tmp_path)
 
 
 def test_unreadable_files_are_told_apart_with_their_cause(tmp_path):
