@@ -16,14 +16,12 @@ class FileState(NamedTuple):
 
     Attributes:
         size: bytes.
-        modified: nanoseconds; says nothing on another machine.
-        changed: nanoseconds, when bytes, name or rights changed last. Programs that copy or
-            restore files set `modified` back; nothing sets this one.
+        modified: nanoseconds. Archives keep it, so that data unpacked again counts as the same;
+            a file that was replaced with its size and its date kept goes unseen.
     """
 
     size: int
     modified: int
-    changed: int
 
 
 def image_states(patient_ids: Iterable[str], images_dir: Path) -> dict[str, FileState]:
@@ -39,7 +37,7 @@ def image_states(patient_ids: Iterable[str], images_dir: Path) -> dict[str, File
             status = path.stat()
         except OSError as error:
             raise AnnotationsError(f"{path}: cannot be read: {error.strerror}") from error
-        states[patient] = FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        states[patient] = FileState(status.st_size, status.st_mtime_ns)
     return states
 
 

@@ -148,7 +148,7 @@ def fold_seeds(folder: Path) -> Iterator[bytes]:
 
 
 CACHED = {
-    patient: CachedImage(PAGE * (i + 1), 3 + i, 20 - i, FileState(100, 10**18 + i, 10**18))
+    patient: CachedImage(PAGE * (i + 1), 3 + i, 20 - i, FileState(100, 10**18 + i))
     for i, patient in enumerate("abcd")
 }
 
