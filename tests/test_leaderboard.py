@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 
 from src import scores
-from src.datasets.annotations import (
-    CLASS_NAMES,
-    NO_CLASS,
-    OPACITY,
-    AnnotationsError,
-    Record,
-    read_label_files,
-)
+from src.datasets.annotations import CLASS_NAMES, NO_CLASS, OPACITY, Record, read_label_files
+from src.datasets.tables import AnnotationsError
 from src.leaderboard import score_boxes, score_submission
 from src.metric import IOU_THRESHOLDS, bootstrap_interval
 from src.structures import UNKNOWN_CATEGORY

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src.errors import InputError
+from src.datasets.tables import AnnotationsError, read_table, refuse_rows
 
 CLASS_NAMES = ("No Lung Opacity / Not Normal", "Normal", "Lung Opacity")  # the original's order
 OPACITY = CLASS_NAMES.index("Lung Opacity")
@@ -24,10 +24,6 @@ IMAGE_SIZE = 1024  # every image of the challenge has this many pixels along eac
 
 BOX_COLUMNS = ["x", "y", "width", "height"]
 LABEL_COLUMNS = ["patientId", *BOX_COLUMNS, "Target"]
-
-
-class AnnotationsError(InputError):
-    """A label file that is missing or wrong; the message names file, row and cause."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,13 +123,13 @@ def read_label_files(
     Raises:
         AnnotationsError: a column is missing, or a row is wrong; the first such row is named.
     """
-    labels = _read_csv(labels_path, LABEL_COLUMNS)
+    labels = read_table(labels_path, LABEL_COLUMNS)
     has_classes = "class" in labels and classes_path is None
     if needs_classes and classes_path is None and not has_classes:
         raise AnnotationsError(f"{labels_path}: has no column class, and no class file was given")
     labels = labels[[*LABEL_COLUMNS, "class"] if has_classes else LABEL_COLUMNS]
+    labels = labels.assign(**_check_boxes(labels_path, labels))
     labels = _drop_repeated(labels_path, labels)
-    boxes = _check_boxes(labels_path, labels)
 
     if classes_path is not None:
         classes = read_classes(classes_path)
@@ -142,6 +138,7 @@ def read_label_files(
     else:
         classes = dict.fromkeys(labels["patientId"], NO_CLASS)
     _check_agreement(labels_path, labels, classes)
+    boxes = labels[BOX_COLUMNS].to_numpy(dtype=np.float64)
     return _make_records(labels["patientId"].to_numpy(dtype=str), boxes, classes)
 
 
@@ -151,31 +148,7 @@ def read_classes(path: Path) -> dict[str, int]:
     Returns:
         patientId -> index into `CLASS_NAMES`, in the order of the file.
     """
-    return _check_classes(path, _read_csv(path, ["patientId", "class"]))
-
-
-def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
-    """Read a CSV as text; row i of the table is line i + 2 of the file."""
-    if not path.is_file():
-        raise AnnotationsError(f"{path}: no such file")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
-    except (ValueError, OSError, pd.errors.ParserError) as error:
-        raise AnnotationsError(f"{path}: not a readable CSV file: {error}") from error
-    if not isinstance(table.index, pd.RangeIndex):
-        raise AnnotationsError(f"{path}: line 2: more cells than the header has columns")
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise AnnotationsError(
-            f"{path}: has no column {', '.join(missing)}; needs {', '.join(columns)}"
-        )
-    if len(table) == 0:
-        raise AnnotationsError(f"{path}: has no rows")
-    table = table.fillna("")
-    _refuse(path, table, table["patientId"].str.strip() == "", "patientId is empty")
-    bad_name = table["patientId"].str.contains(r"[/\\\0]|^\.")
-    _refuse(path, table, bad_name, "patientId {patientId!r} cannot be the name of a file")
-    return table
+    return _check_classes(path, read_table(path, ["patientId", "class"]))
 
 
 def _drop_repeated(path: Path, labels: pd.DataFrame) -> pd.DataFrame:
@@ -185,35 +158,35 @@ def _drop_repeated(path: Path, labels: pd.DataFrame) -> pd.DataFrame:
     return labels[~repeated]
 
 
-def _check_boxes(path: Path, labels: pd.DataFrame) -> NDArray[np.float64]:
-    """Return (rows, 4) xywh, NaN in rows without a box, after checking every row."""
-    _refuse(path, labels, ~labels["Target"].isin(["0", "1"]), "Target {Target!r} is not 0 or 1")
+def _check_boxes(path: Path, labels: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return the four columns of xywh, NaN in rows without a box, after checking every row."""
+    refuse_rows(path, labels, ~labels["Target"].isin(["0", "1"]), "Target {Target!r} is not 0 or 1")
     has_box = labels["Target"] == "1"
-    values = pd.DataFrame(index=labels.index, columns=BOX_COLUMNS, dtype=float)
+    values: dict[str, pd.Series] = {}
     for column in BOX_COLUMNS:
         empty = labels[column].str.strip() == ""
         values[column] = pd.to_numeric(labels[column].where(~empty), errors="coerce")
         is_number = np.isfinite(values[column])
-        _refuse(path, labels, ~empty & ~is_number, f"{column} {{{column}!r}} is not a number")
-        _refuse(path, labels, has_box & empty, f"Target is 1 but {column} is empty")
-        _refuse(path, labels, ~has_box & ~empty, f"Target is 0 but {column} is {{{column}}}")
+        refuse_rows(path, labels, ~empty & ~is_number, f"{column} {{{column}!r}} is not a number")
+        refuse_rows(path, labels, has_box & empty, f"Target is 1 but {column} is empty")
+        refuse_rows(path, labels, ~has_box & ~empty, f"Target is 0 but {column} is {{{column}}}")
     for column in ("width", "height"):
         bad = has_box & ~(values[column] > 0)
-        _refuse(path, labels, bad, f"{column} {{{column}}} is not positive")
+        refuse_rows(path, labels, bad, f"{column} {{{column}}} is not positive")
     for start, length in (("x", "width"), ("y", "height")):
         outside = (values[start] < 0) | (values[start] + values[length] > IMAGE_SIZE)
         problem = f"box outside the image: {start} {{{start}}}, {length} {{{length}}}, "
-        _refuse(path, labels, has_box & outside, problem + f"of {IMAGE_SIZE}")
-    return values.to_numpy()
+        refuse_rows(path, labels, has_box & outside, problem + f"of {IMAGE_SIZE}")
+    return values
 
 
 def _check_classes(path: Path, table: pd.DataFrame) -> dict[str, int]:
     allowed = ", ".join(repr(name) for name in CLASS_NAMES)
     unknown = ~table["class"].isin(CLASS_NAMES)
-    _refuse(path, table, unknown, f"class {{class!r}} does not exist; one of {allowed}")
+    refuse_rows(path, table, unknown, f"class {{class!r}} does not exist; one of {allowed}")
     pairs = table.drop_duplicates(["patientId", "class"])
     contradiction = pairs.duplicated("patientId")
-    _refuse(path, pairs, contradiction, "patient {patientId} has a second class, {class!r}")
+    refuse_rows(path, pairs, contradiction, "patient {patientId} has a second class, {class!r}")
     names = pairs["class"].map(CLASS_NAMES.index)
     return dict(zip(pairs["patientId"], names, strict=True))
 
@@ -221,14 +194,14 @@ def _check_classes(path: Path, table: pd.DataFrame) -> dict[str, int]:
 def _check_agreement(path: Path, labels: pd.DataFrame, classes: dict[str, int]) -> None:
     """Every patient has a class; a box goes with the class of an opacity, and no box without."""
     category = labels["patientId"].map(classes)
-    _refuse(path, labels, category.isna(), "patient {patientId} has no class")
+    refuse_rows(path, labels, category.isna(), "patient {patientId} has no class")
     has_box = labels["Target"] == "1"
     expected = (category == OPACITY).where(category != NO_CLASS, has_box)
     name = CLASS_NAMES[OPACITY]
-    _refuse(path, labels, has_box & ~expected, f"Target is 1 but the class is not {name!r}")
-    _refuse(path, labels, ~has_box & expected, f"Target is 0 but the class is {name!r}")
+    refuse_rows(path, labels, has_box & ~expected, f"Target is 1 but the class is not {name!r}")
+    refuse_rows(path, labels, ~has_box & expected, f"Target is 0 but the class is {name!r}")
     contradicted = ~has_box & labels["patientId"].isin(labels["patientId"][has_box])
-    _refuse(path, labels, contradicted, "Target is 0 but patient {patientId} has a box")
+    refuse_rows(path, labels, contradicted, "Target is 0 but patient {patientId} has a box")
     unlabelled = set(classes) - set(labels["patientId"])
     if unlabelled:
         raise AnnotationsError(f"{path}: patient {min(unlabelled)} has a class but no row")
@@ -244,12 +217,3 @@ def _make_records(
         Record(str(patient), classes[str(patient)], group[~np.isnan(group).any(axis=1)])
         for patient, group in zip(unique, groups, strict=True)
     ]
-
-
-def _refuse(path: Path, table: pd.DataFrame, bad: pd.Series, problem: str) -> None:
-    """Raise for the first row where `bad`; `problem` may name columns in braces."""
-    if bad.any():
-        first = int(bad.to_numpy().argmax())
-        cells = {str(name): value for name, value in table.iloc[first].items()}
-        line = int(table.index[first]) + 2  # the index counts rows of the file, behind its header
-        raise AnnotationsError(f"{path}: line {line}: {problem.format_map(cells)}")

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import multiprocessing
 import os
 import shutil
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -30,11 +25,9 @@ from src.datasets.pixel_cache import (
     open_cache,
     write_index,
 )
+from src.datasets.processes import map_files
 from src.errors import InputError
-from src.files import OutputError, make_dir, replaced_file
-
-CHUNK = 32  # files that a process takes at a time
-MIN_FILES_FOR_PROCESSES = 256  # below, starting them takes longer than the work
+from src.files import LOCK_NAME, OutputError, make_dir, output_errors, replaced_file
 
 
 def open_or_build_cache(
@@ -59,6 +52,7 @@ def open_or_build_cache(
         if cache is None:
             _remove_leftovers(path)
             _build(path, states, files, n_workers)
+            states = image_states(patient_ids, files.images_dir)
             cache = open_cache(path, states, files)
     if cache is None:
         raise InputError(f"{files.images_dir}: images changed while they were read; try again")
@@ -71,20 +65,18 @@ def open_or_build_cache(
 def _build(path: Path, states: Mapping[str, FileState], files: DicomFolder, n_workers: int) -> None:
     """Decode all images into the file: first their sizes, then the pixels, then the index."""
     paths = [files.path(patient) for patient in states]
-    n_workers = n_workers if len(paths) >= MIN_FILES_FOR_PROCESSES else 0
-    with _map_in_processes(n_workers) as map_files:
-        sizes = tqdm(map_files(image_size, paths), "sizes", len(paths), unit="image")
-        planned, end = _plan(states, list(sizes))
-        _check_room(path, len(planned), end)
-        with replaced_file(path) as temporary:
-            write = partial(_write_pixels, temporary)
-            jobs = list(zip(paths, planned.values(), strict=True))
-            written = tqdm(map_files(write, jobs), "cache", len(jobs), unit="image")
-            images = {
-                patient: image if is_there else image._replace(offset=0)
-                for (patient, image), is_there in zip(planned.items(), written, strict=True)
-            }
-            write_index(temporary, end, images)
+    sizes = map_files(image_size, paths, n_workers=n_workers)
+    planned, end = _plan(states, list(tqdm(sizes, "sizes", len(paths), unit="image")))
+    _check_room(path, len(planned), end)
+    with replaced_file(path) as temporary:
+        write = partial(_write_pixels, temporary)
+        written = map_files(write, paths, list(planned.values()), n_workers=n_workers)
+        bar = tqdm(written, "cache", len(paths), unit="image")
+        images = {
+            patient: image if is_there else image._replace(offset=0)
+            for (patient, image), is_there in zip(planned.items(), bar, strict=True)
+        }
+        write_index(temporary, end, images)
 
 
 def _plan(
@@ -108,12 +100,11 @@ def _check_room(path: Path, n_images: int, n_bytes: int) -> None:
     _tell(f"{about}, {free / 1e9:.0f} GB free")
 
 
-def _write_pixels(cache: Path, job: tuple[Path, CachedImage]) -> bool:
+def _write_pixels(cache: Path, path: Path, image: CachedImage) -> bool:
     """Decode an image into its place; False if it is not plain 8-bit, or not of its header's size.
 
     What is not written stays a hole in the file, which takes no room.
     """
-    path, image = job
     pixels = read_pixels(path)
     if pixels.dtype != np.uint8 or pixels.shape != (image.height, image.width):
         return False
@@ -126,39 +117,20 @@ def _write_pixels(cache: Path, job: tuple[Path, CachedImage]) -> bool:
 
 
 @contextmanager
-def _map_in_processes(n_workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
-    """Yield a function like map() that works in several processes, or here if there are none."""
-    if n_workers < 2:
-        yield map
-        return
-    context = multiprocessing.get_context("spawn")  # forking a process with threads can hang
-    with ProcessPoolExecutor(n_workers, context, _watch_parent) as pool:
-        yield partial(pool.map, chunksize=CHUNK)
-
-
-def _watch_parent() -> None:
-    """Let a worker process end with the process that builds, and leave Ctrl-C to that one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-@contextmanager
 def _only_builder(folder: Path) -> Iterator[None]:
-    """Wait until no other process builds in `folder`; the lock falls with the process."""
-    handle = os.open(folder, os.O_RDONLY)
+    """Wait until no other process builds in `folder`; the lock falls with the process.
+
+    It is one of a file, open for writing: NFS tells other machines of no other kind.
+    """
+    with output_errors(folder):
+        handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _tell(f"{folder}: another process builds a cache here; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with output_errors(folder):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _tell(f"{folder}: another process builds a cache here; waiting for it")
+                fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
-
-from src.datasets.annotations import AnnotationsError, DataFolder, Record, read_records
+from src.datasets.annotations import DataFolder, Record, read_records
 from src.datasets.folds import load_folds, split_records
 from src.datasets.image_facts import ExaminedImage, examine_images
-from src.datasets.image_files import find_challenge_images
+from src.datasets.image_files import as_text, find_challenge_images
+from src.datasets.tables import AnnotationsError, read_table
 from src.errors import InputError
 from src.files import replaced_file
 
@@ -163,8 +162,8 @@ def _compare_sample(images: Sequence[ExaminedImage], path: Path) -> Iterator[Fin
     if not path.exists():
         return
     try:
-        patients = pd.read_csv(path, dtype=str, keep_default_na=False)["patientId"]
-    except (ValueError, KeyError, OSError) as error:
+        patients = read_table(path, ["patientId"])["patientId"]
+    except AnnotationsError as error:
         yield Finding("no test image", "", str(path), f"not a sample submission: {error}")
         return
     for patient in set(patients) - {image.path.stem for image in images}:
@@ -217,6 +216,4 @@ def _find_duplicates(
 
 
 def _finding(kind: str, image: ExaminedImage, detail: str) -> Finding:
-    texts = (image.path.stem, str(image.path), detail)
-    # A file's name may hold bytes that are no text; they are written as escapes.
-    return Finding(kind, *(text.encode("utf-8", "backslashreplace").decode() for text in texts))
+    return Finding(kind, *map(as_text, (image.path.stem, str(image.path), detail)))

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from src.datasets.annotations import AnnotationsError, Record
+from src.datasets.annotations import Record
 from src.datasets.augmentations import AUGMENTATION_LEVELS, augment_pixels, draw_crop
+from src.datasets.image_files import list_folder
 from src.datasets.image_sources import ImageSource
 from src.datasets.pixels import FloatImage, Pixels, as_float
 from src.datasets.transforms import (
@@ -81,11 +82,8 @@ class SampleOptions:
     seed: int = 0
 
 
-class TrainingDataset(Dataset[Sample]):
-    """Augmented samples; the random numbers of one depend on (seed, epoch, index) alone.
-
-    Differs from the original, whose worker processes drew from copies of one random stream.
-    """
+class LabelledDataset(Dataset[Sample]):
+    """What training and validation samples are made of."""
 
     def __init__(
         self, records: Sequence[Record], source: ImageSource, options: SampleOptions
@@ -93,28 +91,35 @@ class TrainingDataset(Dataset[Sample]):
         self.records = records
         self.source = source
         self.options = options
-        self.level = AUGMENTATION_LEVELS[options.augmentation_level]
 
     def __len__(self) -> int:
         return len(self.records)
+
+
+class TrainingDataset(LabelledDataset):
+    """Augmented samples; the random numbers of one depend on (seed, epoch, index) alone.
+
+    Differs from the original, whose worker processes drew from copies of one random stream.
+    """
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """Make the sample of (epoch, index)."""
         epoch, index = key
         record, options = self.records[index], self.options
+        level = AUGMENTATION_LEVELS[options.augmentation_level]
         rng = np.random.default_rng((options.seed, epoch, index))
         pixels = self.source.read(record.patient_id)
-        if not self.level.eight_bit:
+        if not level.eight_bit:
             pixels = as_float(pixels)
         crop = draw_crop(
             (pixels.shape[0], pixels.shape[1]),
             options.img_size,
-            self.level,
+            level,
             rng,
             hflip=options.hflip,
             source_crop=options.source_crop,
         )
-        image = augment_pixels(warp_image(pixels, crop), self.level, rng)
+        image = augment_pixels(warp_image(pixels, crop), level, rng)
         boxes = warp_boxes(record.boxes_xywh, crop, options.box_points)
         boxes = drop_boxes_outside(boxes, options.img_size)
         if options.clip_boxes:
@@ -122,18 +127,8 @@ class TrainingDataset(Dataset[Sample]):
         return _make_sample(record, image, boxes, pixels.shape)
 
 
-class ValidationDataset(Dataset[Sample]):
+class ValidationDataset(LabelledDataset):
     """Whole images, unchanged but for their size."""
-
-    def __init__(
-        self, records: Sequence[Record], source: ImageSource, options: SampleOptions
-    ) -> None:
-        self.records = records
-        self.source = source
-        self.options = options
-
-    def __len__(self) -> int:
-        return len(self.records)
 
     def __getitem__(self, index: int) -> Sample:
         record, options = self.records[index], self.options
@@ -232,7 +227,8 @@ def shrink_image(
         return warp_image(as_float(image), crop) if part is None else part.copy()
     # Every pixel counts: reduce the image as a whole, then cut out at the new scale.
     height, width = (
-        round(side * scale) for side, scale in zip(image.shape, crop.scale_xy[::-1], strict=True)
+        max(1, round(side * scale))
+        for side, scale in zip(image.shape, crop.scale_xy[::-1], strict=True)
     )
     smaller = cv2.resize(as_float(image), (width, height), interpolation=cv2.INTER_AREA)
     cut = Crop(size, (width / 2, height / 2), (1.0, 1.0))
@@ -243,13 +239,13 @@ def check_images_exist(records: Sequence[Record], images_dir: Path) -> None:
     """Look for every image before the work begins.
 
     Raises:
-        AnnotationsError: some are missing; the first is named and the rest counted.
+        InputError: some are missing; the first is named and the rest counted.
     """
-    present = {path.name for path in images_dir.iterdir()}
+    present = {path.name for path in list_folder(images_dir)}
     missing = [r.patient_id for r in records if f"{r.patient_id}.dcm" not in present]
     if missing:
         more = f" and {len(missing) - 1} more images" if len(missing) > 1 else ""
-        raise AnnotationsError(
+        raise InputError(
             f"{images_dir / missing[0]}.dcm: no such file;{more} of "
             f"{len(records)} labelled ones missing"
         )

@@ -125,7 +125,7 @@ def read_facts(path: Path) -> ImageFacts:
             pixel_digest=hashlib.blake2b(dataset.PixelData, digest_size=16).hexdigest(),
         )
     except Exception as error:
-        raise DicomError(f"{path}: broken header: {_cause(error)}") from error
+        raise DicomError(f"{path}: broken header: {cause_of(error)}") from error
 
 
 def _read_dataset(path: Path, *, stop_before_pixels: bool = False) -> Dataset:
@@ -136,7 +136,7 @@ def _read_dataset(path: Path, *, stop_before_pixels: bool = False) -> Dataset:
         with warnings.catch_warnings(record=True):  # what matters comes back as an error
             dataset = read_elements(content, with_pixels=not stop_before_pixels)
     except Exception as error:  # a broken file makes pydicom raise nearly anything
-        raise DicomError(f"{path}: not a readable DICOM file: {_cause(error)}") from error
+        raise DicomError(f"{path}: not a readable DICOM file: {cause_of(error)}") from error
     # Anything can be read as elements; what has no image size was never an image.
     if "Rows" not in dataset or "Columns" not in dataset:
         is_dicom = content[128:132] == b"DICM"
@@ -159,7 +159,7 @@ def _check_header(path: Path, dataset: Dataset, *, has_pixels: bool = True) -> N
         bits = int(dataset.BitsAllocated)
         lacks_pixels = has_pixels and not dataset.get("PixelData")
     except Exception as error:
-        raise DicomError(f"{path}: broken header: {_cause(error)}") from error
+        raise DicomError(f"{path}: broken header: {cause_of(error)}") from error
     if not 0 < rows * columns <= MAX_PIXELS or rows < 0:
         raise DicomError(f"{path}: {rows} x {columns} pixels is not the size of a radiograph")
     if frames != 1:
@@ -180,9 +180,13 @@ def _decode(path: Path, dataset: Dataset) -> NDArray[Any]:
             return np.asarray(simplejpeg.decode_jpeg(frame, colorspace="GRAY")[..., 0])
         if frame is not None:
             dataset.PixelData = encapsulate([frame])
+        else:  # old files may have their bits at the upper end, which pydicom would cut off
+            end = min((dataset.get("HighBit") or 0) + 1, dataset.BitsAllocated)
+            if end > dataset.get("BitsStored", end):
+                dataset.BitsStored = end
         stored = dataset.pixel_array
     except Exception as error:  # decoders raise their own kinds, pydicom many
-        raise DicomError(f"{path}: the pixels cannot be decoded: {_cause(error)}") from error
+        raise DicomError(f"{path}: the pixels cannot be decoded: {cause_of(error)}") from error
     if stored.shape[:2] != (dataset.Rows, dataset.Columns):
         raise DicomError(f"{path}: has the pixels of several frames; one image to a file is read")
     return stored
@@ -204,7 +208,7 @@ def _check_pixels(path: Path, dataset: Dataset) -> bytes | None:
         expected = dataset.Rows * dataset.Columns * samples * dataset.BitsAllocated // 8
         found = len(dataset.PixelData)
     except Exception as error:
-        raise DicomError(f"{path}: the pixels cannot be decoded: {_cause(error)}") from error
+        raise DicomError(f"{path}: the pixels cannot be decoded: {cause_of(error)}") from error
     if found < expected:
         raise DicomError(f"{path}: truncated: {expected} bytes of pixels declared, {found} there")
     return None
@@ -231,7 +235,7 @@ def _rescale(path: Path, dataset: Dataset) -> tuple[float, float]:
         slope = float(dataset.get("RescaleSlope", None) or 1)
         intercept = float(dataset.get("RescaleIntercept", None) or 0)
     except Exception as error:
-        raise DicomError(f"{path}: broken header: rescale: {_cause(error)}") from error
+        raise DicomError(f"{path}: broken header: rescale: {cause_of(error)}") from error
     if not (math.isfinite(slope) and math.isfinite(intercept)):
         raise DicomError(f"{path}: broken header: rescale slope {slope}, intercept {intercept}")
     return slope, intercept
@@ -252,6 +256,6 @@ def _scale(stored: NDArray[Any], slope: float, intercept: float) -> Pixels:
     return values.astype(np.float32)
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
     """Say in one line what a library objected to."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from src.datasets.annotations import AnnotationsError, Record
+from src.datasets.annotations import Record
+from src.datasets.tables import AnnotationsError
 
 
 class FileState(NamedTuple):
@@ -16,7 +16,8 @@ class FileState(NamedTuple):
 
     Attributes:
         size: bytes.
-        modified: nanoseconds; says nothing on another machine.
+        modified: nanoseconds. Archives keep it, so that data unpacked again counts as the same;
+            a file that was replaced with its size and its date kept goes unseen.
     """
 
     size: int
@@ -29,15 +30,15 @@ def image_states(patient_ids: Iterable[str], images_dir: Path) -> dict[str, File
     Raises:
         AnnotationsError: one is missing.
     """
-    present = {}
-    with os.scandir(images_dir) as entries:
-        for entry in entries:
-            status = entry.stat()
-            present[entry.name] = FileState(status.st_size, status.st_mtime_ns)
-    try:
-        return {patient: present[f"{patient}.dcm"] for patient in patient_ids}
-    except KeyError as missing:
-        raise AnnotationsError(f"{images_dir / missing.args[0]}: no such file") from None
+    states = {}
+    for patient in patient_ids:
+        path = images_dir / f"{patient}.dcm"
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise AnnotationsError(f"{path}: cannot be read: {error.strerror}") from error
+        states[patient] = FileState(status.st_size, status.st_mtime_ns)
+    return states
 
 
 def images_fingerprint(states: Mapping[str, FileState]) -> str:

@@ -14,17 +14,11 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 import csv
-import re
 
 import numpy as np
 
-from src.datasets.annotations import (
-    CLASS_NAMES,
-    AnnotationsError,
-    DataFolder,
-    Record,
-    read_classes,
-)
+from src.datasets.annotations import CLASS_NAMES, DataFolder, Record, read_classes
+from src.datasets.tables import AnnotationsError, read_table, refuse_rows
 from src.errors import CommandParser, report_errors
 from src.files import replaced_file
 
@@ -64,22 +58,12 @@ def read_folds(path: Path) -> dict[str, int]:
     Raises:
         AnnotationsError: the file is missing, a column is, or a fold is no whole number.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise AnnotationsError(f"{path}: cannot be read: {error}") from error
-    if not rows or not {"patientId", "fold"} <= set(rows[0][1]):
-        raise AnnotationsError(f"{path}: needs rows with the columns patientId and fold")
-    folds: dict[str, int] = {}
-    for line, row in rows:
-        patient, fold = row["patientId"], row["fold"]
-        if fold is None or not re.fullmatch("[0-9]{1,9}", fold):
-            raise AnnotationsError(f"{path}: line {line}: fold {fold!r:.40} is not a whole number")
-        if folds.setdefault(patient, int(fold)) != int(fold):
-            raise AnnotationsError(f"{path}: line {line}: patient {patient} is in two folds")
-    return folds
+    table = read_table(path, ["patientId", "fold"])
+    bad = ~table["fold"].str.fullmatch("[0-9]{1,9}")
+    refuse_rows(path, table, bad, "fold {fold!r:.40} is not a whole number")
+    folds = table.assign(fold=table["fold"].astype(int)).drop_duplicates(["patientId", "fold"])
+    refuse_rows(path, folds, folds.duplicated("patientId"), "patient {patientId} is in two folds")
+    return dict(zip(folds["patientId"], folds["fold"].tolist(), strict=True))
 
 
 def load_folds(folder: DataFolder) -> dict[str, int]:
@@ -113,7 +97,10 @@ def split_records(
 
 def write_folds(path: Path, classes: Mapping[str, int], folds: Mapping[str, int]) -> None:
     """Write patientId, class, fold, the columns of the published file."""
-    with replaced_file(path) as temporary, temporary.open("w", newline="") as file:
+    with (
+        replaced_file(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["patientId", "class", "fold"])
         writer.writerows((p, CLASS_NAMES[classes[p]], fold) for p, fold in folds.items())

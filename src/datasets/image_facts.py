@@ -6,10 +6,8 @@ the stored pixels are hashed: so a file is read whole, 3.5 GB for the challenge'
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +15,9 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from src.datasets.dicom import DicomError, ImageFacts, read_facts, read_image
+from src.datasets.processes import map_files
 
 MAX_WORKERS = 8
-CHUNK = 16  # files that a process reads at a time
 
 
 class ExaminedImage(NamedTuple):
@@ -41,10 +39,8 @@ def examine_images(
     """
     if n_workers is None:
         n_workers = min(os.cpu_count() or 1, MAX_WORKERS)
-    with tqdm(total=len(paths), desc="check", unit="file") as bar:
-        for image in _map(partial(_examine, full=full), paths, n_workers):
-            bar.update()
-            yield image
+    images = map_files(partial(_examine, full=full), paths, n_workers=n_workers)
+    yield from tqdm(images, "check", len(paths), unit="file")
 
 
 def _examine(path: Path, *, full: bool) -> ExaminedImage:
@@ -55,14 +51,3 @@ def _examine(path: Path, *, full: bool) -> ExaminedImage:
     except DicomError as error:
         return ExaminedImage(path, None, str(error).removeprefix(f"{path}: "))
     return ExaminedImage(path, facts, "")
-
-
-def _map(
-    examine: partial[ExaminedImage], paths: Sequence[Path], n_workers: int
-) -> Iterator[ExaminedImage]:
-    if min(n_workers, len(paths)) < 2:
-        yield from map(examine, paths)
-        return
-    context = multiprocessing.get_context("spawn")  # forking a process with threads can hang
-    with ProcessPoolExecutor(n_workers, mp_context=context) as pool:
-        yield from pool.map(examine, paths, chunksize=CHUNK)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +13,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from src.datasets.codestreams import PNG_MAGIC, picture_size
-from src.datasets.dicom import MAX_PLANE_DIFFERENCE, read_pixels
+from src.datasets.dicom import MAX_PLANE_DIFFERENCE, cause_of, read_pixels
 from src.datasets.dicom_elements import MAX_BYTES
 from src.datasets.pixels import MAX_PIXELS, Pixels
+from src.datasets.processes import map_files
 from src.errors import InputError
 from src.files import read_bytes
 
@@ -46,27 +46,34 @@ def find_image_files(place: Path) -> list[ImageFile]:
     as long as no two files share it; everything else goes by its path below the folder.
 
     Raises:
-        InputError: there is nothing.
+        InputError: there is nothing, or a folder that cannot be read.
     """
     if place.is_file():
-        return [ImageFile(place.stem if place.suffix.lower() == ".dcm" else place.name, place)]
+        name = place.stem if place.suffix.lower() == ".dcm" else place.name
+        return [ImageFile(as_text(name), place)]
     if not place.is_dir():
         raise InputError(f"{place}: no such file or folder")
-    paths = sorted(
-        path
-        for path in place.rglob("*")
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(place).parts)
-    )
+    paths = sorted(path for path in _walk(place) if path.is_file())
     if not paths:
         raise InputError(f"{place}: holds no files")
     by_stem = all(path.suffix.lower() == ".dcm" for path in paths) and len(
         {path.stem for path in paths}
     ) == len(paths)
     return [
-        ImageFile(path.stem if by_stem else path.relative_to(place).as_posix(), path)
+        ImageFile(as_text(path.stem if by_stem else path.relative_to(place).as_posix()), path)
         for path in paths
     ]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield what lies in a folder and in those below, but for hidden ones."""
+    for path in list_folder(folder):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            yield from _walk(path)
+        else:
+            yield path
 
 
 def find_challenge_images(folder: Path) -> list[ImageFile]:
@@ -75,10 +82,27 @@ def find_challenge_images(folder: Path) -> list[ImageFile]:
     Raises:
         InputError: there are none.
     """
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".dcm")
+    paths = sorted(path for path in list_folder(folder) if path.suffix.lower() == ".dcm")
     if not paths:
         raise InputError(f"{folder}: holds no .dcm files")
-    return [ImageFile(path.stem, path) for path in paths]
+    return [ImageFile(as_text(path.stem), path) for path in paths]
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """List what lies in a folder.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+def as_text(name: str) -> str:
+    """Write as escapes what is no text in the name of a file; it may hold any bytes."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def ids_are_patients(files: Sequence[ImageFile]) -> bool:
@@ -109,13 +133,12 @@ def split_unreadable(
 ) -> tuple[list[ImageFile], list[UnreadableFile]]:
     """Read every file once and tell those apart that give no radiograph."""
     readable, unreadable = [], []
-    with ProcessPoolExecutor(max(1, n_workers)) as pool:
-        causes = pool.map(_cause_of_failure, [file.path for file in files], chunksize=8)
-        for file, cause in zip(files, tqdm(causes, "check", len(files), unit="file"), strict=True):
-            if cause is None:
-                readable.append(file)
-            else:
-                unreadable.append(UnreadableFile(file.path, cause))
+    causes = map_files(_cause_of_failure, [file.path for file in files], n_workers=n_workers)
+    for file, cause in zip(files, tqdm(causes, "check", len(files), unit="file"), strict=True):
+        if cause is None:
+            readable.append(file)
+        else:
+            unreadable.append(UnreadableFile(file.path, cause))
     return readable, unreadable
 
 
@@ -135,8 +158,7 @@ def _read_picture(path: Path) -> Pixels:
             raise ValueError(f"{size} pixels is not the size of a radiograph")
         picture = _decode_png(content) if content.startswith(PNG_MAGIC) else _decode_jpeg(content)
     except Exception as error:  # decoders raise their own kinds
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: the picture cannot be decoded: {cause}") from error
+        raise InputError(f"{path}: the picture cannot be decoded: {cause_of(error)}") from error
     full = np.iinfo(picture.dtype).max
     if picture.ndim == 3:
         planes = picture[..., :3]  # a fourth one is transparency

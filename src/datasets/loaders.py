@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
-from collections.abc import Iterable, Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from src.datasets.detection_dataset import (
 )
 from src.datasets.folds import load_folds, split_records
 from src.datasets.image_sources import DicomFolder, ImageSource
+from src.errors import InputError
 from src.machine import keep_freed_memory
 from src.structures import Batch
 
@@ -151,17 +154,66 @@ def _loader(
         # On a CPU the network needs the cores: half of them prepare images, and mostly wait.
         n_workers = n_cores if on_cuda else n_cores // 2
         n_workers = min(max(1, n_workers // n_processes), MAX_WORKERS)
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
+    return _Loader(
+        _ErrorsAsSamples(dataset),
         batch_size=batch_size,
         sampler=sampler,
         num_workers=n_workers,
-        collate_fn=collate,
+        collate_fn=_collate,
         pin_memory=on_cuda,
         worker_init_fn=_prepare_worker,
         persistent_workers=n_workers > 0,
     )
-    return loader
+
+
+class _ErrorsAsSamples(Dataset[Any]):
+    """A data set that gives the error of a wrong file in place of its sample.
+
+    PyTorch would raise it with the worker's traceback as its message.
+    """
+
+    def __init__(self, dataset: Dataset[Sample]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample | InputError:
+        try:
+            return self.dataset[key]
+        except InputError as error:
+            return error
+
+
+def _collate(samples: Sequence[Sample | InputError]) -> Batch | InputError:
+    for sample in samples:
+        if isinstance(sample, InputError):
+            return sample
+    return collate(samples)  # type: ignore[arg-type]
+
+
+class _Loader(DataLoader[Any]):
+    """A loader that raises what came in place of a batch, and whose workers end with the program.
+
+    An error keeps the iterator and its workers alive, for its traceback refers to them. At the end
+    of the program multiprocessing asks them to go by SIGTERM, which they leave to the main process,
+    and would wait for ever.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        batches = super().__iter__()
+        if self.num_workers:
+            atexit.register(_shut_down, weakref.ref(batches))
+        for batch in batches:
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+
+def _shut_down(reference: weakref.ref[Any]) -> None:
+    batches = reference()
+    if batches is not None:
+        batches._shutdown_workers()
 
 
 def prepare_process() -> None:

@@ -24,6 +24,7 @@ from src.datasets.pixels import Pixels
 MAGIC = b"pixels 1"
 HEAD = struct.Struct("<8sQ")  # the magic word and the byte at which the index begins
 PAGE = 4096  # bytes; images begin at multiples of it
+MAX_INDEX = 2**28  # bytes; the challenge's has a hundredth of that
 
 
 class CachedImage(NamedTuple):
@@ -131,11 +132,18 @@ def _read_index(path: Path) -> dict[str, CachedImage]:
         if magic != MAGIC:
             raise ValueError("not a cache of pixels")
         file.seek(offset)
-        rows = json.loads(file.read())
+        rows = json.loads(file.read(MAX_INDEX))
     images = {
-        patient: CachedImage(start, height, width, FileState(size, modified))
-        for patient, (start, height, width, size, modified) in rows.items()
+        patient: CachedImage(start, height, width, FileState(*state))
+        for patient, (start, height, width, *state) in rows.items()
     }
-    if any(image.end > offset for image in images.values()):
+    if not all(_lies_before(image, offset) for image in images.values()):
         raise ValueError("an image lies outside")
     return images
+
+
+def _lies_before(image: CachedImage, end: int) -> bool:
+    """Say whether an image lies between the head and `end`, or is not there."""
+    if any(type(number) is not int for number in image[:3]) or min(image.height, image.width) < 1:
+        return False
+    return not image.offset or PAGE <= image.offset < image.end <= end

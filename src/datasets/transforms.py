@@ -148,5 +148,5 @@ def drop_boxes_outside(boxes_xyxy: FloatArray, size: int) -> FloatArray:
 
     Kept from the original: boxes that reach over the border stay as they are.
     """
-    inside = (boxes_xyxy[:, :2] < size).all(axis=1) & (boxes_xyxy[:, 2:] > 0).all(axis=1)
-    return boxes_xyxy[inside]
+    inside = (boxes_xyxy[:, :2] < size) & (boxes_xyxy[:, 2:] > 0)
+    return boxes_xyxy[inside.all(axis=1)]

@@ -76,7 +76,7 @@ class Subject:
         Raises:
             AnnotationsError: there are none.
         """
-        from src.datasets.annotations import AnnotationsError
+        from src.datasets.tables import AnnotationsError
 
         boxes = np.concatenate([record.boxes_xywh for record in self.records])
         if len(boxes) == 0:
@@ -100,7 +100,7 @@ class Subject:
         Raises:
             AnnotationsError: it is not there.
         """
-        from src.datasets.annotations import AnnotationsError
+        from src.datasets.tables import AnnotationsError
 
         path = self.folder.images_dir("train") / f"{record.patient_id}.dcm"
         if not path.is_file():
@@ -304,9 +304,9 @@ def draw_augmentation(subject: Subject) -> Figure:
 
 def draw_rotation_example(subject: Subject) -> Figure:
     """Show an image's largest box turned by some angles, with its hulls by thirds and corners."""
-    from src.datasets.annotations import AnnotationsError
     from src.datasets.dicom import read_image
     from src.datasets.pixels import as_float
+    from src.datasets.tables import AnnotationsError
     from src.datasets.transforms import Crop, warp_image
     from src.visualizations.figures import new_figure, show_image
 
@@ -423,7 +423,7 @@ def draw_figures(subject: Subject, names: Sequence[str] | None) -> dict[str, Fig
     Raises:
         InputError: a figure that was asked for cannot be drawn, or a file is broken.
     """
-    from src.datasets.annotations import AnnotationsError
+    from src.datasets.tables import AnnotationsError
 
     figures: dict[str, Figure] = {}
     for name in names or FIGURES:

@@ -6,12 +6,12 @@ import pytest
 from src.datasets.annotations import (
     CLASS_NAMES,
     OPACITY,
-    AnnotationsError,
     DataFolder,
     read_classes,
     read_label_files,
     read_records,
 )
+from src.datasets.tables import AnnotationsError
 from tests.paths import shared
 
 LABELS_HEADER = "patientId,x,y,width,height,Target"
@@ -117,6 +117,25 @@ def test_read_label_files_drops_repeated_rows_with_a_count(tmp_path):
     assert [len(record.boxes_xywh) for record in records] == [2, 0, 0]
 
 
+def test_read_label_files_drops_a_repeated_box_in_another_spelling(tmp_path):
+    paths = write_tables(tmp_path, ["a,10,20,30,40,1", "a,10.0,2e1,30,40,1"], [f"a,{OPACITY_NAME}"])
+    with pytest.warns(UserWarning, match="1 repeated rows dropped"):
+        (record,) = read_label_files(*paths)
+    assert record.boxes_xywh.tolist() == [[10, 20, 30, 40]]
+
+
+def test_read_label_files_gives_floats_for_whole_numbers(tmp_path):
+    paths = write_tables(tmp_path, ["a,10,20,30,40,1"], [f"a,{OPACITY_NAME}"])
+    assert read_label_files(*paths)[0].boxes_xywh.dtype == np.float64
+
+
+def test_read_label_files_passes_over_blank_lines_and_counts_them(tmp_path):
+    paths = write_tables(tmp_path, ["", *GOOD_LABELS, "", ""])
+    assert len(read_label_files(*paths)) == 3
+    paths = write_tables(tmp_path, ["", *GOOD_LABELS, "", "b,,,,,7"])
+    assert "line 8: Target '7'" in refusal(read_label_files, *paths)
+
+
 def test_read_label_files_takes_the_class_from_a_column(tmp_path):
     lines = [f"a,1,2,3,4,1,{OPACITY_NAME}", f"b,,,,,0,{NORMAL}"]
     records = read_label_files(write_lines(tmp_path / "m.csv", f"{LABELS_HEADER},class", lines))
@@ -178,7 +197,6 @@ def test_read_classes_keeps_the_order_of_the_file(tmp_path):
         ("b\\c,,,,,0", r"patientId 'b\\c' cannot be the name of a file"),
         (".b,,,,,0", "patientId '.b' cannot be the name of a file"),
         ("b\0,,,,,0", r"patientId 'b\x00' cannot be the name of a file"),
-        ("", "patientId is empty"),
         ("b,,", "Target '' is not 0 or 1"),
         ("a{x},ten,20,30,40,1", "x 'ten' is not a number"),
     ],
@@ -240,6 +258,14 @@ def test_read_label_files_refuses_labels_without_column(tmp_path, column):
     labels_path.write_text(labels_path.read_text().replace(column, "other", 1))
     message = refusal(read_label_files, labels_path, classes_path)
     assert f"{labels_path}: has no column {column}; needs {LABELS_HEADER[:9]}" in message
+
+
+def test_read_label_files_refuses_two_columns_of_one_name(tmp_path):
+    labels_path, classes_path = write_tables(tmp_path)
+    labels = [f"{line},1" for line in GOOD_LABELS]
+    write_lines(labels_path, f"{LABELS_HEADER},Target", labels)
+    message = refusal(read_label_files, labels_path, classes_path)
+    assert f"{labels_path}: has two columns Target" in message
 
 
 def test_read_label_files_refuses_classes_without_column(tmp_path):

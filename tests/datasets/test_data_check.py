@@ -10,7 +10,8 @@ import pytest
 from pydicom.uid import JPEGBaseline8Bit
 
 from src import train_runner
-from src.datasets.annotations import AnnotationsError, DataFolder
+from src.datasets import processes
+from src.datasets.annotations import DataFolder
 from src.datasets.data_check import (
     FATAL,
     KINDS,
@@ -20,6 +21,7 @@ from src.datasets.data_check import (
     write_findings,
 )
 from src.datasets.folds import load_folds
+from src.datasets.tables import AnnotationsError
 from tests.datasets.conftest import LANDSCAPE
 from tests.datasets.dicom_files import encode_jpeg, write_challenge_dicom, write_stream
 from tests.paths import shared
@@ -69,7 +71,8 @@ def test_a_sound_folder_shows_its_odd_image_alone(data):
     assert verdict([odd], 0) == (True, "a training of fold 0 would run")
 
 
-def test_several_processes_find_the_same(data):
+def test_several_processes_find_the_same(data, monkeypatch):
+    monkeypatch.setattr(processes, "MIN_FILES", 2)
     image(data, "p04").unlink()
     assert check_data_folder(data, 0, n_workers=2) == check_data_folder(data, 0, n_workers=0)
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.datasets.annotations import OPACITY, AnnotationsError, DataFolder, Record, read_records
+from src.datasets.annotations import OPACITY, DataFolder, Record, read_records
 from src.datasets.augmentations import AUGMENTATION_LEVELS, draw_crop
 from src.datasets.detection_dataset import (
     EpochSampler,
@@ -17,6 +17,7 @@ from src.datasets.dicom import read_image
 from src.datasets.image_sources import DicomFolder
 from src.datasets.pixels import as_float
 from src.datasets.transforms import warp_image
+from src.errors import InputError
 from tests.datasets.conftest import IMAGE_SIZE, LANDSCAPE, LANDSCAPE_SIZE, N_TRAIN
 from tests.datasets.dicom_files import write_dicom
 
@@ -272,6 +273,13 @@ def test_shrink_image_gives_a_square_of_float32(reduction):
     assert shrunk.max() <= 1
 
 
+@pytest.mark.parametrize("reduction", ["subsample", "area"])
+def test_shrink_image_takes_a_single_pixel(reduction):
+    for source_crop in (None, 1024):
+        image = np.full((1, 1), 7, np.uint8)
+        assert shrink_image(image, 64, reduction, source_crop=source_crop).shape == (64, 64)
+
+
 def test_shrink_image_averages_the_areas_of_a_landscape():
     image = np.random.default_rng(0).random((300, 500), dtype=np.float32)
     blocks = image.reshape(100, 3, 100, 5).mean(axis=(1, 3))
@@ -330,7 +338,7 @@ def make_records(*patients):
 
 def test_check_images_exist_names_the_first_and_counts_the_rest(tmp_path):
     (tmp_path / "b.dcm").touch()
-    with pytest.raises(AnnotationsError) as caught:
+    with pytest.raises(InputError) as caught:
         check_images_exist(make_records("b", "c", "a", "d"), tmp_path)
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'c.dcm'}: no such file")
@@ -339,10 +347,15 @@ def test_check_images_exist_names_the_first_and_counts_the_rest(tmp_path):
 
 def test_check_images_exist_names_a_single_one(tmp_path):
     (tmp_path / "a.dcm").touch()
-    with pytest.raises(AnnotationsError) as caught:
+    with pytest.raises(InputError) as caught:
         check_images_exist(make_records("a", "b"), tmp_path)
     assert str(tmp_path / "b.dcm") in str(caught.value)
     assert "more" not in str(caught.value)
+
+
+def test_check_images_exist_names_a_folder_that_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match=r"images: cannot be read: No such file"):
+        check_images_exist(make_records("a"), tmp_path / "images")
 
 
 def test_check_images_exist_is_content_with_more_files_than_records(tmp_path):

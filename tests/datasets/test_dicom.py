@@ -275,6 +275,15 @@ def test_read_image_ignores_bits_above_those_stored(tmp_path):
     np.testing.assert_allclose(image, stretch(pixels), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("signed", [False, True])
+def test_read_image_reads_bits_at_the_upper_end(tmp_path, signed):
+    low, high = (-(1 << 11), 1 << 11) if signed else (0, 1 << 12)
+    pixels = random_pixels(np.int16 if signed else np.uint16, low=low, high=high)
+    tags = {"BitsStored": 12, "HighBit": 15}
+    image = read_image(write_dicom(tmp_path / "a.dcm", pixels << 4, **tags))
+    np.testing.assert_allclose(image, stretch(pixels), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("slope", "intercept"),
     [(2.5, -1000), (1, 1024), (0.001, 0), ("1e308", "1e308"), ("1e-300", 1000)],

@@ -1,9 +1,14 @@
+import errno
+import os
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
 from src.datasets.image_files import (
     ImageFile,
+    find_challenge_images,
     find_image_files,
     read_any_image,
     split_unreadable,
@@ -78,6 +83,13 @@ def test_dicom_files_go_by_their_stem_where_that_is_unique(tmp_path):
     assert [f.id for f in find_image_files(tmp_path)] == ["a/p1.dcm", "b/p2.dcm", "c/p1.dcm"]
 
 
+@pytest.mark.parametrize("find", [find_image_files, find_challenge_images])
+def test_a_name_that_is_no_text_is_an_id_in_escapes(tmp_path, find):
+    name = os.fsdecode(b"p\xff.dcm")
+    (tmp_path / name).touch()
+    assert find(tmp_path) == [ImageFile(r"p\udcff", tmp_path / name)]
+
+
 def test_a_single_file_is_found(tmp_path):
     path = write_picture(tmp_path / "a.png")
     assert find_image_files(path) == [ImageFile("a.png", path)]
@@ -88,6 +100,21 @@ def test_nothing_to_read_is_refused(tmp_path, make):
     make(tmp_path / "place")
     with pytest.raises(InputError, match="place: "):
         find_image_files(tmp_path / "place")
+
+
+def test_a_folder_below_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+    write_picture(tmp_path / "a.png")
+    (tmp_path / "b").mkdir()
+    iterate = Path.iterdir
+
+    def refuse(path):
+        if path.name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return iterate(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InputError, match="b: cannot be read: Permission denied"):
+        find_image_files(tmp_path)
 
 
 def test_unreadable_files_are_told_apart_with_their_cause(tmp_path):

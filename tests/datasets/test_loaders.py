@@ -1,10 +1,12 @@
 import platform
 import shutil
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 
-from src.datasets.annotations import AnnotationsError
 from src.datasets.detection_dataset import SampleOptions
 from src.datasets.image_files import find_challenge_images
 from src.datasets.loaders import (
@@ -15,8 +17,11 @@ from src.datasets.loaders import (
     unlabelled_loader,
     validation_loader,
 )
+from src.datasets.tables import AnnotationsError
 from src.datasets.test_dataset import TestDataset
+from src.errors import InputError
 from tests.datasets.conftest import LANDSCAPE, LANDSCAPE_SIZE, N_TEST, N_TRAIN
+from tests.datasets.dicom_files import write_dicom
 from tests.paths import ROOT
 
 CPU = torch.device("cpu")
@@ -91,7 +96,7 @@ def test_load_labelled_images_refuses_a_missing_image(data_dir, tmp_path, part):
     shutil.copytree(data_dir, copy)
     patient = getattr(load_labelled_images(copy, 0), part)[-1].patient_id
     (copy / "stage_2_train_images" / f"{patient}.dcm").unlink()
-    with pytest.raises(AnnotationsError, match=rf"{patient}\.dcm: no such file"):
+    with pytest.raises(InputError, match=rf"{patient}\.dcm: no such file"):
         load_labelled_images(copy, 0)
 
 
@@ -170,6 +175,38 @@ def test_validation_loader_takes_landscapes(data_dir):
     sizes = dict(zip(batch.ids, batch.file_sizes, strict=True))
     assert sizes[LANDSCAPE] == LANDSCAPE_SIZE
     assert set(sizes.values()) == {LANDSCAPE_SIZE, (128, 128)}
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_a_broken_image_ends_a_command_in_one_line(tmp_path, n_workers):
+    path = write_dicom(tmp_path / "a.dcm", np.zeros((8, 8), np.uint8))
+    path.write_bytes(path.read_bytes()[:-40])
+    command = (
+        "import torch",
+        "from pathlib import Path",
+        "from src.datasets.detection_dataset import SampleOptions",
+        "from src.datasets.image_files import ImageFile",
+        "from src.datasets.loaders import unlabelled_loader",
+        "from src.datasets.test_dataset import TestDataset",
+        "from src.errors import report_errors",
+        "with report_errors():",
+        f"    files = [ImageFile('a', Path({str(path)!r}))]",
+        "    data = TestDataset(files, SampleOptions(img_size=8))",
+        f"    workers, cpu = {n_workers}, torch.device('cpu')",
+        "    for _ in unlabelled_loader(data, batch_size=1, n_workers=workers, device=cpu):",
+        "        pass",
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", "\n".join(command)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert outcome.returncode == 2
+    assert outcome.stderr.startswith(f"error: {path}: truncated")
+    assert len(outcome.stderr.splitlines()) == 1
+    assert "Traceback" not in outcome.stderr
 
 
 def test_unlabelled_loader_shows_every_image_in_order(data_dir):

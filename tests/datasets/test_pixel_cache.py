@@ -1,11 +1,10 @@
+import errno
 import os
 import pickle
 import shutil
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import namedtuple
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.datasets import cache_building
+from src.datasets import cache_building, processes
 from src.datasets.cache_building import open_or_build_cache
 from src.datasets.dicom import DicomError, read_pixels
 from src.datasets.image_sources import DicomFolder
 from src.datasets.pixel_cache import HEAD
 from src.errors import InputError
+from src.files import LOCK_NAME
 from tests.datasets.dicom_files import write_challenge_dicom, write_dicom
 from tests.paths import ROOT
 
@@ -74,7 +74,7 @@ def assert_holds_the_files(cache, files):
 
 
 def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != LOCK_NAME)
 
 
 # What it holds
@@ -107,7 +107,7 @@ def test_cache_gives_arrays_of_the_callers_own(build):
 
 
 def test_cache_is_built_by_processes_alike(build, files, monkeypatch):
-    monkeypatch.setattr(cache_building, "MIN_FILES_FOR_PROCESSES", 2)
+    monkeypatch.setattr(processes, "MIN_FILES", 2)
     cache = build(n_workers=2)
     assert cache.n_left_out == 1
     assert_holds_the_files(cache, files)
@@ -144,6 +144,15 @@ def test_cache_notices_an_image_of_the_same_size(build, files):
     assert_holds_the_files(build(), files)
 
 
+def test_cache_serves_images_that_were_unpacked_again(build, files, n_read, tmp_path):
+    build()
+    shutil.copytree(files.images_dir, tmp_path / "copy")  # keeps dates
+    shutil.rmtree(files.images_dir)
+    (tmp_path / "copy").rename(files.images_dir)
+    build()
+    assert len(n_read) == len(PATIENTS)
+
+
 def test_cache_notices_an_image_of_another_size(build, files):
     build()
     write_challenge_dicom(files.path("a"), random_pixels((90, 20)))
@@ -152,8 +161,9 @@ def test_cache_notices_an_image_of_another_size(build, files):
 
 @pytest.mark.parametrize(
     "damage",
-    ["empty", "cut", "text", "other magic", "index outside", "ends", "a list", "too deep"],
-)
+    ["empty", "cut", "text", "other magic", "index outside", "ends", "a list", "too deep",
+     "negative", "fraction", "turned", "in the head", "no state"],
+)  # fmt: skip
 def test_cache_that_is_broken_is_built_again(build, files, n_read, damage):
     path = build().path
     content = path.read_bytes()
@@ -168,6 +178,11 @@ def test_cache_that_is_broken_is_built_again(build, files, n_read, damage):
             "index outside": HEAD.pack(magic, 1 << 60) + content[HEAD.size :],
             "a list": content[:offset] + b"[1, 2]",
             "too deep": content[:offset] + b"[" * 100_000,
+            "negative": content[:offset] + index.replace(b"[4096, 64,", b"[-4096, 64,"),
+            "fraction": content[:offset] + index.replace(b"[4096, 64,", b"[4096, 64.0,"),
+            "turned": content[:offset] + index.replace(b"[4096, 64, 64,", b"[4096, -64, -64,"),
+            "in the head": content[:offset] + index.replace(b"[4096,", b"[8,"),
+            "no state": content[:offset] + b'{"a": [4096, 64, 64]}',
             "ends": HEAD.pack(magic, 4096) + bytes(4096 - HEAD.size) + index,
         }[damage]
     )
@@ -183,6 +198,45 @@ def test_cache_leaves_out_an_image_of_another_size_than_its_header_says(build, f
     cache = build()
     assert cache.n_left_out == len(PATIENTS)
     assert_holds_the_files(cache, files)
+
+
+def test_cache_of_images_that_change_meanwhile_is_refused(build, files, monkeypatch):
+    def change_and_read(path):
+        os.utime(files.path("a"), (1, 1))
+        return read_pixels(path)
+
+    monkeypatch.setattr(cache_building, "read_pixels", change_and_read)
+    with pytest.raises(InputError, match="images changed while they were read; try again"):
+        build()
+    monkeypatch.undo()
+    assert_holds_the_files(build(), files)
+
+
+def test_cache_names_a_folder_that_cannot_be_locked(build, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(InputError, match="cache: cannot be written: No locks available"):
+        build()
+
+
+def write_half(_, content, offset):
+    return len(content) // 2
+
+
+def write_nothing(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("write", [write_half, write_nothing])
+def test_cache_that_fills_the_disk_is_refused_and_leaves_nothing(
+    build, tmp_path, monkeypatch, write
+):
+    monkeypatch.setattr("os.pwrite", write)
+    with pytest.raises(InputError, match=r"cache.*(disk is full|No space left on device)"):
+        build()
+    assert names_in(tmp_path / "cache") == []
 
 
 def test_cache_tells_its_size_first(build, capfd):
@@ -203,7 +257,7 @@ def test_cache_refuses_a_disk_that_is_too_small(build, tmp_path, monkeypatch):
 def test_cache_names_a_broken_image_and_leaves_nothing(
     build, files, tmp_path, monkeypatch, n_workers
 ):
-    monkeypatch.setattr(cache_building, "MIN_FILES_FOR_PROCESSES", 2)
+    monkeypatch.setattr(processes, "MIN_FILES", 2)
     path = files.path("b")
     path.write_bytes(path.read_bytes()[:-70])
     with pytest.raises(DicomError, match=r"b\.dcm"):
@@ -283,40 +337,3 @@ def test_cache_survives_a_builder_that_is_killed(build, files, tmp_path):
     cache = build()
     assert_holds_the_files(cache, files)
     assert names_in(cache_dir) == [cache.path.name]
-
-
-def children_of(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def is_running(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_processes_of_a_builder_end_with_it():
-    work = "print('at work', flush=True) or __import__('time').sleep(9999)"
-    mapping = (
-        "from src.datasets.cache_building import _map_in_processes",
-        "with _map_in_processes(2) as map_files:",
-        f"    list(map_files(eval, [{work!r}]))",
-    )
-    with running(*mapping) as builder:
-        assert builder.stdout.readline() == "at work\n"
-        children = children_of(builder.pid)
-        assert any(map(is_running, children))
-    try:
-        wait_until(lambda: not any(map(is_running, children)))
-    finally:
-        for child in filter(is_running, children):
-            os.kill(child, signal.SIGKILL)

@@ -7,6 +7,7 @@ import zlib
 from random import Random
 
 N_DAMAGES = (1, 1, 1, 2, 4)  # of one file
+END = 300  # bytes
 INTEGERS = {"B": 1, "H": 2, "L": 4, "Q": 8}  # unsigned, and their bytes
 TOKENS = (
     *(b"", b"\0", b"\xff", b"\xef\xbb\xbf", b'"', b",", b";", b"\n", b"\r", b"\r\n", b" ", b"\t"),
@@ -36,6 +37,14 @@ def mutate_archive(content: bytes, other: bytes, random: Random) -> bytes:
             donor = archive.read(random.choice(names))
             damaged.writestr(name, mutate(member, donor, random) if name == victim else member)
     return buffer.getvalue()
+
+
+def mutate_end(content: bytes, other: bytes, random: Random) -> bytes:
+    """Damage the end of a file that has its index there; or else the file."""
+    if random.random() < 0.2:
+        return mutate(content, other, random)
+    place = max(0, len(content) - END)
+    return content[:place] + mutate(content[place:], other[-END:], random)
 
 
 def mutate_png(content: bytes, other: bytes, random: Random) -> bytes:

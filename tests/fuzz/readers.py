@@ -30,9 +30,13 @@ from scripts.rsna_release import Findings, read_annotations
 from src.checkpoints import Checkpoint, load_checkpoint
 from src.datasets.annotations import CLASS_NAMES, read_classes, read_label_files
 from src.datasets.dicom import image_size, read_facts, read_image
+from src.datasets.fingerprint import FileState
 from src.datasets.folds import read_folds
 from src.datasets.image_files import read_any_image
+from src.datasets.image_sources import DicomFolder
+from src.datasets.pixel_cache import PAGE, CachedImage, open_cache, write_index
 from src.datasets.pixels import as_float
+from src.errors import InputError
 from src.history import read_history
 from src.leaderboard import score_submission
 from src.predictions import load_predictions
@@ -43,7 +47,7 @@ from src.submission import check_submission, read_sample_ids
 from src.sweep import AXES, Sweep, load_sweep
 from src.visualizations.report_settings import summarise_experiment, write_settings
 from tests.datasets import dicom_files
-from tests.fuzz.mutations import mutate, mutate_archive, mutate_png
+from tests.fuzz.mutations import mutate, mutate_archive, mutate_end, mutate_png
 from tests.paths import SHARED
 from tests.test_predictions import random_predictions
 
@@ -141,6 +145,30 @@ def class_seeds(folder: Path) -> Iterator[bytes]:
 def fold_seeds(folder: Path) -> Iterator[bytes]:
     yield as_table("patientId,fold", [f"p{i},{i % 4}" for i in range(12)])
     yield as_table("patientId,class,fold", [f"p{i},Normal,{i % 4}" for i in range(12)])
+
+
+CACHED = {
+    patient: CachedImage(PAGE * (i + 1), 3 + i, 20 - i, FileState(100, 10**18 + i))
+    for i, patient in enumerate("abcd")
+}
+
+
+def cache_seeds(folder: Path) -> Iterator[bytes]:
+    path = folder / "seed.bin"
+    path.write_bytes(bytes(range(256)) * (PAGE // 256) * (1 + len(CACHED)))
+    write_index(path, path.stat().st_size, CACHED)
+    yield path.read_bytes()
+
+
+def use_cache(path: Path) -> None:
+    """Read all images; what is no cache, or not of these files, is built again."""
+    states = {patient: image.state for patient, image in CACHED.items()}
+    cache = open_cache(path, states, DicomFolder(path.parent))
+    if cache is None:
+        raise InputError(f"{path}: to be built again")
+    for patient, image in cache.images.items():
+        if image.offset:
+            check_pixels(as_float(cache.read(patient)))
 
 
 def submission_seeds(folder: Path) -> Iterator[bytes]:
@@ -280,6 +308,7 @@ READERS = {
     "labels": Reader(lambda p: read_label_files(p, needs_classes=False), label_seeds, "a.csv"),
     "classes": Reader(read_classes, class_seeds, "a.csv"),
     "folds": Reader(read_folds, fold_seeds, "a.csv"),
+    "pixel cache": Reader(use_cache, cache_seeds, "a.bin", mutate_end),
     "experiment": Reader(show_experiment, experiment_seeds, "experiment.json"),
     "history": Reader(lambda p: read_history(p, ["learning_rate"]), history_seeds, "a.csv"),
     "sample submission": Reader(read_sample_ids, submission_seeds, "a.csv"),
