@@ -4,6 +4,7 @@ import atexit
 import ctypes
 import os
 import signal
+from functools import cache
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # parameters of mallopt, malloc.h
 LARGEST_MMAP_THRESHOLD = 32 * 2**20  # bytes; glibc takes no more
@@ -15,14 +16,15 @@ def tune_process() -> None:
     """Do all of it, before torch is imported."""
     wait_passively()
     keep_freed_memory()
-    end_workers_at_exit()
 
 
+@cache
 def end_workers_at_exit() -> None:
-    """Let no worker process outlive this one's last line, or keep it from ending.
+    """Let no worker process keep this one from ending.
 
-    A data loader that an error left behind has workers that ignore SIGTERM; Python would send them
-    one, and then wait for ever.
+    An error keeps a data loader and its workers alive, for its traceback refers to them. At the
+    end Python asks them to go by SIGTERM, which they leave to the main process, and would wait for
+    ever.
     """
     from multiprocessing import active_children, util  # noqa: F401 - what is first comes last
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+from tests.conftest import HANGS_AFTER
 from tests.paths import ROOT
 
 LEAVES_A_WORKER = """
@@ -23,4 +24,6 @@ ready.wait()
 
 
 def test_a_worker_that_ignores_sigterm_does_not_keep_the_program_from_ending():
-    subprocess.run([sys.executable, "-c", LEAVES_A_WORKER], cwd=ROOT, check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", LEAVES_A_WORKER], cwd=ROOT, check=True, timeout=HANGS_AFTER
+    )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
-import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +27,7 @@ from src.datasets.detection_dataset import (
 from src.datasets.folds import load_folds, split_records
 from src.datasets.image_sources import DicomFolder, ImageSource
 from src.errors import InputError
-from src.machine import keep_freed_memory
+from src.machine import end_workers_at_exit, keep_freed_memory
 from src.structures import Batch
 
 N_DEBUG_TRAIN, N_DEBUG_VALID = 32, 16  # images
@@ -154,6 +152,8 @@ def _loader(
         # On a CPU the network needs the cores: half of them prepare images, and mostly wait.
         n_workers = n_cores if on_cuda else n_cores // 2
         n_workers = min(max(1, n_workers // n_processes), MAX_WORKERS)
+    if n_workers:
+        end_workers_at_exit()
     return _Loader(
         _ErrorsAsSamples(dataset),
         batch_size=batch_size,
@@ -193,27 +193,13 @@ def _collate(samples: Sequence[Sample | InputError]) -> Batch | InputError:
 
 
 class _Loader(DataLoader[Any]):
-    """A loader that raises what came in place of a batch, and whose workers end with the program.
-
-    An error keeps the iterator and its workers alive, for its traceback refers to them. At the end
-    of the program multiprocessing asks them to go by SIGTERM, which they leave to the main process,
-    and would wait for ever.
-    """
+    """A loader that raises the error that came in place of a batch."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        batches = super().__iter__()
-        if self.num_workers:
-            atexit.register(_shut_down, weakref.ref(batches))
-        for batch in batches:
+        for batch in super().__iter__():
             if isinstance(batch, InputError):
                 raise batch
             yield batch
-
-
-def _shut_down(reference: weakref.ref[Any]) -> None:
-    batches = reference()
-    if batches is not None:
-        batches._shutdown_workers()
 
 
 def prepare_process() -> None:

@@ -20,6 +20,7 @@ from src.datasets.loaders import (
 from src.datasets.tables import AnnotationsError
 from src.datasets.test_dataset import TestDataset
 from src.errors import InputError
+from tests.conftest import HANGS_AFTER
 from tests.datasets.conftest import LANDSCAPE, LANDSCAPE_SIZE, N_TEST, N_TRAIN
 from tests.datasets.dicom_files import write_dicom
 from tests.paths import ROOT
@@ -201,7 +202,7 @@ def test_a_broken_image_ends_a_command_in_one_line(tmp_path, n_workers):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGS_AFTER,
     )
     assert outcome.returncode == 2
     assert outcome.stderr.startswith(f"error: {path}: truncated")
