@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterable, Sequence
@@ -151,6 +153,7 @@ def _loader(
         # On a CPU the network needs the cores: half of them prepare images, and mostly wait.
         n_workers = n_cores if on_cuda else n_cores // 2
         n_workers = min(max(1, n_workers // n_processes), MAX_WORKERS)
+    atexit.register(_end_workers)
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_size=batch_size,
@@ -179,3 +182,14 @@ def _prepare_worker(_: int) -> None:
     prepare_process()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _end_workers() -> None:
+    """End, as the program ends, the workers that an error left behind.
+
+    Python's own hook would send SIGTERM, which they ignore, and wait for them without end.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler raises when a worker dies
+    for worker in multiprocessing.active_children():
+        if worker.daemon:
+            worker.kill()
