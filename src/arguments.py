@@ -29,18 +29,18 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
         help="experiment, a name in src/models.py; generate_predictions combines several into one "
         "ensemble")  # fmt: skip
     add("--run", default="", help="tag of the run; tells runs of one experiment apart")
-    add("--seed", type=_natural, default=1234, help="of order, augmentation, weights and dropout")
+    add("--seed", type=natural, default=1234, help="of order, augmentation, weights and dropout")
     add("--fold", type=_fold, default=0, help="validation fold, 0 to 3")
     add("--weights_dir", type=Path, help="take checkpoints from the run of that name in this "
         "folder instead of --output-dir")  # fmt: skip
-    add("--epoch", "--epochs", type=_natural, nargs="+", help="epochs to score, predict or show; "
+    add("--epoch", "--epochs", type=natural, nargs="+", help="epochs to score, predict or show; "
         "by default all for check_metric, the best (or last) for the others")  # fmt: skip
-    add("--from-epoch", type=_natural, default=0, help="train: go on from the weights of the epoch "
+    add("--from-epoch", type=natural, default=0, help="train: go on from the weights of the epoch "
         "before; others: first epoch")  # fmt: skip
-    add("--num-epochs", type=_positive, help="train epochs 0 to N - 1; others: epochs below N; by "
+    add("--num-epochs", type=positive, help="train epochs 0 to N - 1; others: epochs below N; by "
         "default the experiment's own")  # fmt: skip
-    add("--batch-size", type=_positive, help="by default the experiment's own")
-    add("--accumulate", type=_positive, help="batches to a training step; by default one")
+    add("--batch-size", type=positive, help="by default the experiment's own")
+    add("--accumulate", type=positive, help="batches to a training step; by default one")
     add("--learning-rate", type=_rate, help="by default the experiment's own")
     add("--debug", type=_yes_or_no, nargs="?", const=True, default=False,
         help="a few images only, in a run of their own")  # fmt: skip
@@ -53,14 +53,14 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
         "somewhat slower")  # fmt: skip
     add("--checkpoint-encoder", action="store_true", help="train: compute the encoder twice "
         "instead of keeping its activations, for small GPUs")  # fmt: skip
-    add("--num-workers", type=_natural, help="processes that prepare images; by default one for "
+    add("--num-workers", type=natural, help="processes that prepare images; by default one for "
         "each core, half of that where the network runs on the CPU, 8 at most")  # fmt: skip
     add("--cache", action="store_true", help="keep the labelled images, decoded, in one file under "
         "--output-dir that all runs share; its size is told first")  # fmt: skip
     add("--data-dir", type=Path, default=data_dir, help="the challenge's unpacked archive")
     add("--output-dir", type=Path, default=output_dir, help="the folder of all runs")
     add("--resume", action="store_true", help="go on with a training that was stopped")
-    add("--checkpoint-minutes", type=_minutes, default=10.0, help="train: at most so much is lost "
+    add("--checkpoint-minutes", type=minutes, default=10.0, help="train: at most so much is lost "
         "when the machine dies")  # fmt: skip
     add("--skip-non-finite", action="store_true", help="train: leave out steps whose loss or "
         "gradient is not finite, and count them")  # fmt: skip
@@ -89,7 +89,7 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
     add("--overlays", action="store_true", help="with --input or an ensemble: draw the boxes over "
         "the images")  # fmt: skip
     add_postprocess_flags(parser)
-    add("--num-images", type=_positive, default=24, help="test_model: how many pictures")
+    add("--num-images", type=positive, default=24, help="test_model: how many pictures")
     add("--list-models", action="store_true", help="print the experiments and stop")
     add("--overwrite", action="store_true", help="make predictions again that are there already")
     parser.set_defaults(expected_fingerprint=None)
@@ -128,11 +128,13 @@ def _refuse_ensemble(parser: argparse.ArgumentParser, arguments: argparse.Namesp
             parser.error(f"--action {arguments.action} takes no {flag}; generate_predictions does")
 
 
-def _natural(text: str) -> int:
+def natural(text: str) -> int:
+    """Read a flag's whole number, 0 or more."""
     return _at_least(_whole(text), 0)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Read a flag's whole number, 1 or more."""
     return _at_least(_whole(text), 1)
 
 
@@ -157,15 +159,16 @@ def _fold(text: str) -> int:
 
 
 def _rate(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not 0 < value < 10:
         raise argparse.ArgumentTypeError(f"{text} is not a learning rate; 1e-5 is the paper's")
     return value
 
 
-def _minutes(text: str) -> float:
-    value = float(text)
-    if not value >= 0:
+def minutes(text: str) -> float:
+    """Read a flag's finite number, 0 or more."""
+    value = _number(text)
+    if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is not a number of minutes")
     return value
 

@@ -52,13 +52,15 @@ def epochs_to_use(run: Run, arguments: argparse.Namespace) -> list[int]:
 
 
 def default_epoch(run: Run, weights_dir: Path | None = None) -> int:
-    """Choose the best epoch by check_metric or, where nothing was scored, the last one saved.
+    """Choose the best epoch by check_metric or, where none has a score, the last one saved.
 
     Raises:
         InputError: no checkpoints are there.
     """
     if run.scores_path.exists():
-        return int(load_sweep(run.scores_path).best()["epoch"])
+        best = load_sweep(run.scores_path).best()
+        if best["score"] > 0:
+            return int(best["epoch"])
     source = run if weights_dir is None else replace(run, output_dir=weights_dir)
     saved = source.epochs_with_checkpoint()
     if not saved:

@@ -119,7 +119,7 @@ def test_torchrun_predicts_what_one_process_predicts(phantoms, talkative, run_co
 def torchrun(run_command, *arguments, ok=True):
     return run_command(
         "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port(),
-        SCRIPT, *arguments, "--num-workers", "0", "--device", "cpu", ok=ok,
+        "--", SCRIPT, *arguments, "--num-workers", "0", "--device", "cpu", ok=ok,
     )  # fmt: skip
 
 

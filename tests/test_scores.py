@@ -290,7 +290,7 @@ def test_the_command_scores_runs_by_relative_path(tmp_path, run_command):
     assert sweep.epochs == (1,)
     assert sweep.nms == (0.05, 0.5)
     assert f"best score {sweep.best()['score']:.4f} " in outcome.out
-    assert "at epoch 1, " in outcome.out
+    assert "at --epoch 1 --gate " in outcome.out
     assert (tmp_path / "with space" / "demo_fold_0" / "sweep.csv").exists()
     assert outcome.err == ""
 

@@ -15,6 +15,7 @@ import torch
 
 from scripts.benchmarks.measuring import Row, describe_machine, report, time_in_turn
 from src.acceleration import Acceleration, choose_device, choose_precision
+from src.arguments import positive
 from src.errors import InputError
 from src.machine import keep_freed_memory, return_freed_memory
 from src.models import MODELS, ModelInfo, build_model
@@ -47,7 +48,7 @@ class Way:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="se_resnext50_512", help="experiment")
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--batch-size", type=positive, default=4)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--precision", choices=("bf16", "fp16"), default="bf16")
     parser.add_argument("--compile", action="store_true", help="time torch.compile as well")

@@ -220,8 +220,9 @@ def _parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = _parse_arguments()
     with report_errors():
-        from src.visualizations.figures import name_runs, save_figure
+        from src.visualizations.figures import check_picture_path, name_runs, save_figure
 
+        check_picture_path(arguments.out)
         runs = [
             load_detections(
                 run_dir,
