@@ -85,7 +85,7 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
         "alike")  # fmt: skip
     add("--combine", dest="size_rule", choices=SIZE_RULES, help="how an ensemble combines the "
         "sizes of boxes, instead of the preset's way")  # fmt: skip
-    add("--k", type=_number, help="sizes of an ensemble by percentiles: p20 + k (p20 - p80)")
+    add("--k", type=number, help="sizes of an ensemble by percentiles: p20 + k (p20 - p80)")
     add("--overlays", action="store_true", help="with --input or an ensemble: draw the boxes over "
         "the images")  # fmt: skip
     add_postprocess_flags(parser)
@@ -106,11 +106,11 @@ def add_postprocess_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--postprocess", choices=tuple(PRESETS), help="how boxes are chosen, see src/presets.py; "
         "by default plain for one network, second-place for an ensemble")  # fmt: skip
-    add("--threshold", type=_number, help="a box counts when its gate (score x 5) is greater; by "
+    add("--threshold", type=number, help="a box counts when its gate (score x 5) is greater; by "
         "default the best of check_metric, for second-place 0.3")  # fmt: skip
-    add("--nms", type=_share, help="IoU over which the weaker of two boxes goes")
+    add("--nms", type=share, help="IoU over which the weaker of two boxes goes")
     add("--gate", choices=GATES, help="what meets the threshold")
-    add("--shrink", type=_factor, help="factor on the sides of boxes")
+    add("--shrink", type=factor, help="factor on the sides of boxes")
 
 
 def postprocess_flags(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def _fold(text: str) -> int:
 
 
 def _rate(text: str) -> float:
-    value = _number(text)
+    value = number(text)
     if not 0 < value < 10:
         raise argparse.ArgumentTypeError(f"{text} is not a learning rate; 1e-5 is the paper's")
     return value
@@ -167,13 +167,14 @@ def _rate(text: str) -> float:
 
 def minutes(text: str) -> float:
     """Read a flag's finite number, 0 or more."""
-    value = _number(text)
+    value = number(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is not a number of minutes")
     return value
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
+    """Read a flag's finite number."""
     try:
         value = float(text)
     except ValueError:
@@ -184,21 +185,23 @@ def _number(text: str) -> float:
 
 
 def _weight(text: str) -> float:
-    value = _number(text)
+    value = number(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is less than 0")
     return value
 
 
-def _share(text: str) -> float:
-    value = _number(text)
+def share(text: str) -> float:
+    """Read a flag's number between 0 and 1."""
+    value = number(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
 
 
-def _factor(text: str) -> float:
-    value = _number(text)
+def factor(text: str) -> float:
+    """Read a flag's number above 0 and at most 1."""
+    value = number(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
     return value

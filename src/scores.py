@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from src.arguments import factor, number, share
 from src.errors import CommandParser, report_errors
 from src.metric import (
     Boxes,
@@ -172,9 +173,9 @@ def _parse_arguments() -> argparse.Namespace:
     add("--truth", type=Path, help="labels to score submissions against")
     add("--truth-classes", type=Path, help="classes of the same images, for a score of each")
     add("--epochs", type=int, nargs="+", help="default: all saved ones")
-    add("--thresholds", type=float, nargs="+", default=SCORE_THRESHOLDS, help="on score x 5")
-    add("--nms", type=float, nargs="+", default=NMS_GRID, help="IoU thresholds of the suppression")
-    add("--shrinks", type=float, nargs="+", default=SHRINK_GRID, help="factors on boxes' sides")
+    add("--thresholds", type=number, nargs="+", default=SCORE_THRESHOLDS, help="on score x 5")
+    add("--nms", type=share, nargs="+", default=NMS_GRID, help="IoU thresholds of the suppression")
+    add("--shrinks", type=factor, nargs="+", default=SHRINK_GRID, help="factors on boxes' sides")
     add("--gates", nargs="+", choices=GATES, default=GATES, help="what meets the threshold")
     return parser.parse_args()
 

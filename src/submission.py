@@ -18,7 +18,7 @@ import csv
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from src.arguments import add_postprocess_flags, postprocess_flags
+from src.arguments import add_postprocess_flags, positive, postprocess_flags
 from src.errors import CommandParser, report_errors
 from src.presets import Postprocess, choose_postprocess
 from src.submission_check import check_ids, check_submission, read_sample_ids
@@ -169,20 +169,13 @@ def _parse_arguments() -> argparse.Namespace:
     check.set_defaults(act=_check)
     check.add_argument("submission", type=Path, help="a CSV file")
     check.add_argument("--sample", type=Path, help="sample submission, for its patients")
-    check.add_argument("--image-size", type=_pixels, default=IMAGE_SIZE, help="of each side")
+    check.add_argument("--image-size", type=positive, default=IMAGE_SIZE, help="of each side")
 
     stats = actions.add_parser("stats", help="describe the boxes of a submission")
     stats.set_defaults(act=_stats)
     stats.add_argument("submission", type=Path, help="a CSV file")
     stats.add_argument("--data-dir", type=Path, help="show its training boxes beside")
     return parser.parse_args()
-
-
-def _pixels(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value
 
 
 def main() -> None:

@@ -43,15 +43,15 @@ MAY_IMPORT = {
     "sweep": FOR_ALL | {"array_files", "metric"},
     "run_predictions": FOR_ALL | {"predictions", "runs", "sweep"},
     "scores": FOR_ALL
-    | {"leaderboard", "metric", "predictions", "presets", "run_predictions", "runs", "selection"}
-    | {"sweep"},
+    | {"arguments", "leaderboard", "metric", "predictions", "presets", "run_predictions", "runs"}
+    | {"selection", "sweep"},
     "provenance": FOR_ALL | {"predictions", "presets"},
     "onnx_graph": FOR_ALL | {"retinanet"},
     "onnx_check": FOR_ALL | {"onnx_graph", "retinanet"},
     "export": FOR_ALL
     | {"checkpoints", "choices", "datasets", "inference", "models", "onnx_check", "onnx_graph"}
     | {"presets", "retinanet", "runs", "sweep", "training"},
-    "submission_format": {"errors"},
+    "submission_format": {"errors", "files"},
     "submission_check": {"submission_format"},
     "submission_stats": FOR_ALL | {"datasets", "submission_format"},
     "submission": FOR_ALL

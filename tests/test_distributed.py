@@ -127,8 +127,9 @@ def test_torchrun_trains_and_the_first_process_alone_writes_and_talks(
     phantoms, run_command, tmp_path
 ):
     folders = ("--data-dir", phantoms, "--output-dir", tmp_path)
-    outcome = torchrun(run_command, "--action", "train", *TRAINING, "--num-epochs", "1", *folders)
-    run = Run("demo", 0, "", tmp_path)
+    outcome = torchrun(run_command, "--action", "train", *TRAINING, "--num-epochs", "1", *folders,
+                       "--run", "two")  # fmt: skip
+    run = Run("demo", 0, "two", tmp_path)
     assert outcome.out.count("training images") == 1
     assert "2 processes" in outcome.out
     assert run.epochs_with_checkpoint() == [0]

@@ -296,7 +296,16 @@ def test_the_command_scores_runs_by_relative_path(tmp_path, run_command):
 
 
 @pytest.mark.parametrize(
-    "flags", [["--nms", "much"], ["--gates", "other"], ["--epochs", "7"], ["--unknown"]]
+    "flags",
+    [
+        ["--nms", "much"],
+        ["--nms", "5"],
+        ["--thresholds", "nan"],
+        ["--shrinks", "0"],
+        ["--gates", "other"],
+        ["--epochs", "7"],
+        ["--unknown"],
+    ],
 )
 def test_the_command_refuses_what_it_does_not_know(tmp_path, call_main, listing, flags):
     run_dir = save_run(tmp_path, 0)
