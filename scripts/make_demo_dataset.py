@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -240,7 +241,9 @@ def _write_dicom(path: Path, pixels: np.ndarray, tags: dict[str, str | list[floa
         dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
         dataset["PixelData"].VR = "OB"
         dataset["PixelData"].is_undefined_length = True
-        dataset.save_as(path, enforce_file_format=True)
+        content = BytesIO()  # pydicom would put its traceback into the message of a full disk
+        dataset.save_as(content, enforce_file_format=True)
+    path.write_bytes(content.getvalue())
 
 
 def _image_dir(out_dir: Path, split: str) -> Path:

@@ -73,7 +73,7 @@ def report_errors() -> Iterator[None]:
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         yield
-        sys.stdout.flush()
+        print(end="", flush=True)  # does nothing where standard output is closed
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)

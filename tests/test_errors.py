@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from src.errors import CommandParser
+from src.errors import CommandParser, report_errors
 from tests.paths import ROOT
 
 
@@ -30,3 +30,9 @@ with report_errors():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 128 + 13  # SIGPIPE
+
+
+def test_a_command_without_a_standard_output_works(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with report_errors():
+        print("to nobody")
