@@ -26,8 +26,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from src.arguments import natural
 from src.errors import CommandParser, InputError, report_errors
+from src.flag_values import natural
 
 if TYPE_CHECKING:  # `--help` waits for nothing
     from scripts.rsna_release import Release, Truth

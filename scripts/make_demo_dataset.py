@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":  # run by path: find `config` and `src` from the repository's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from src.arguments import natural
 from src.errors import CommandParser, InputError, report_errors
+from src.flag_values import natural
 
 if TYPE_CHECKING:
     import numpy as np

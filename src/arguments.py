@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 from typing import Any
 
 from src.errors import CommandParser
+from src.flag_values import (
+    factor,
+    fold,
+    natural,
+    not_negative,
+    number,
+    positive,
+    rate,
+    share,
+    yes_or_no,
+)
 from src.presets import GATES, PRESETS, SIZE_RULES
-from src.runs import N_FOLDS
 
 ACTIONS = ("train", "check_metric", "generate_predictions", "test_model", "check_data")
 
@@ -30,7 +39,7 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
         "ensemble")  # fmt: skip
     add("--run", default="", help="tag of the run; tells runs of one experiment apart")
     add("--seed", type=natural, default=1234, help="of order, augmentation, weights and dropout")
-    add("--fold", type=_fold, default=0, help="validation fold, 0 to 3")
+    add("--fold", type=fold, default=0, help="validation fold, 0 to 3")
     add("--weights_dir", type=Path, help="take checkpoints from the run of that name in this "
         "folder instead of --output-dir")  # fmt: skip
     add("--epoch", "--epochs", type=natural, nargs="+", help="epochs to score, predict or show; "
@@ -41,8 +50,8 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
         "default the experiment's own")  # fmt: skip
     add("--batch-size", type=positive, help="by default the experiment's own")
     add("--accumulate", type=positive, help="batches to a training step; by default one")
-    add("--learning-rate", type=_rate, help="by default the experiment's own")
-    add("--debug", type=_yes_or_no, nargs="?", const=True, default=False,
+    add("--learning-rate", type=rate, help="by default the experiment's own")
+    add("--debug", type=yes_or_no, nargs="?", const=True, default=False,
         help="a few images only, in a run of their own")  # fmt: skip
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     add("--precision", choices=("fp32", "bf16", "fp16"), help="of the arithmetic; by default bf16 "
@@ -60,8 +69,8 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
     add("--data-dir", type=Path, default=data_dir, help="the challenge's unpacked archive")
     add("--output-dir", type=Path, default=output_dir, help="the folder of all runs")
     add("--resume", action="store_true", help="go on with a training that was stopped")
-    add("--checkpoint-minutes", type=minutes, default=10.0, help="train: at most so much is lost "
-        "when the machine dies")  # fmt: skip
+    add("--checkpoint-minutes", type=not_negative, default=10.0, help="train: at most so much is "
+        "lost when the machine dies")  # fmt: skip
     add("--skip-non-finite", action="store_true", help="train: leave out steps whose loss or "
         "gradient is not finite, and count them")  # fmt: skip
     add("--from-experiment", type=Path, help="train: repeat the training that this experiment.json "
@@ -77,11 +86,11 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
     add("--full", action="store_true", help="check_data: decode every image, not its header alone")
     add("--skip-unreadable", action="store_true", help="with --input: leave out files that are no "
         "radiographs, and name them")  # fmt: skip
-    add("--folds", type=_fold, nargs="+", help="generate_predictions: combine these folds, and "
+    add("--folds", type=fold, nargs="+", help="generate_predictions: combine these folds, and "
         "all epochs of --epoch, into one ensemble")  # fmt: skip
     add("--tta", choices=("hflip",), help="generate_predictions: show the mirrored image as well")
-    add("--run-weights", type=_weight, nargs="+", help="a weight for each run of an ensemble: the "
-        "folds of the first model, then those of the next; by default all networks weigh "
+    add("--run-weights", type=not_negative, nargs="+", help="a weight for each run of an ensemble: "
+        "the folds of the first model, then those of the next; by default all networks weigh "
         "alike")  # fmt: skip
     add("--combine", dest="size_rule", choices=SIZE_RULES, help="how an ensemble combines the "
         "sizes of boxes, instead of the preset's way")  # fmt: skip
@@ -126,89 +135,3 @@ def _refuse_ensemble(parser: argparse.ArgumentParser, arguments: argparse.Namesp
     for flag in ("--folds", "--tta", "--run-weights"):
         if getattr(arguments, flag.removeprefix("--").replace("-", "_")) is not None:
             parser.error(f"--action {arguments.action} takes no {flag}; generate_predictions does")
-
-
-def natural(text: str) -> int:
-    """Read a flag's whole number, 0 or more."""
-    return _at_least(_whole(text), 0)
-
-
-def positive(text: str) -> int:
-    """Read a flag's whole number, 1 or more."""
-    return _at_least(_whole(text), 1)
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-
-
-def _at_least(value: int, least: int) -> int:
-    if value < least:
-        raise argparse.ArgumentTypeError(f"{value} is less than {least}")
-    return value
-
-
-def _fold(text: str) -> int:
-    fold = _whole(text)
-    if not 0 <= fold < N_FOLDS:
-        raise argparse.ArgumentTypeError(f"{fold}: there are folds 0 to {N_FOLDS - 1}")
-    return fold
-
-
-def _rate(text: str) -> float:
-    value = number(text)
-    if not 0 < value < 10:
-        raise argparse.ArgumentTypeError(f"{text} is not a learning rate; 1e-5 is the paper's")
-    return value
-
-
-def minutes(text: str) -> float:
-    """Read a flag's finite number, 0 or more."""
-    value = number(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of minutes")
-    return value
-
-
-def number(text: str) -> float:
-    """Read a flag's finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
-    return value
-
-
-def _weight(text: str) -> float:
-    value = number(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0")
-    return value
-
-
-def share(text: str) -> float:
-    """Read a flag's number between 0 and 1."""
-    value = number(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
-def factor(text: str) -> float:
-    """Read a flag's number above 0 and at most 1."""
-    value = number(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return value
-
-
-def _yes_or_no(text: str) -> bool:
-    values = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if text.lower() not in values:
-        raise argparse.ArgumentTypeError(f"{text!r} is not True or False")
-    return values[text.lower()]

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.arguments import factor, number, share
 from src.errors import CommandParser, report_errors
+from src.flag_values import factor, natural, number, share
 from src.metric import (
     Boxes,
     FloatArray,
@@ -172,7 +172,7 @@ def _parse_arguments() -> argparse.Namespace:
         "--truth submission files")  # fmt: skip
     add("--truth", type=Path, help="labels to score submissions against")
     add("--truth-classes", type=Path, help="classes of the same images, for a score of each")
-    add("--epochs", type=int, nargs="+", help="default: all saved ones")
+    add("--epochs", type=natural, nargs="+", help="default: all saved ones")
     add("--thresholds", type=number, nargs="+", default=SCORE_THRESHOLDS, help="on score x 5")
     add("--nms", type=share, nargs="+", default=NMS_GRID, help="IoU thresholds of the suppression")
     add("--shrinks", type=factor, nargs="+", default=SHRINK_GRID, help="factors on boxes' sides")

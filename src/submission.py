@@ -18,8 +18,9 @@ import csv
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from src.arguments import add_postprocess_flags, positive, postprocess_flags
+from src.arguments import add_postprocess_flags, postprocess_flags
 from src.errors import CommandParser, report_errors
+from src.flag_values import positive
 from src.presets import Postprocess, choose_postprocess
 from src.submission_check import check_ids, check_submission, read_sample_ids
 from src.submission_format import HEADER, IMAGE_SIZE, SubmissionError

@@ -38,12 +38,13 @@ MAY_IMPORT = {
     | {"history", "interruption", "learning", "models", "optimization", "predictions"}
     | {"retinanet", "runs"},
     "presets": {"errors"},
-    "arguments": FOR_ALL | {"presets", "runs"},
+    "flag_values": {"runs"},
+    "arguments": FOR_ALL | {"flag_values", "presets"},
     "selection": FOR_ALL | {"metric", "predictions", "presets"},
     "sweep": FOR_ALL | {"array_files", "metric"},
     "run_predictions": FOR_ALL | {"predictions", "runs", "sweep"},
     "scores": FOR_ALL
-    | {"arguments", "leaderboard", "metric", "predictions", "presets", "run_predictions", "runs"}
+    | {"flag_values", "leaderboard", "metric", "predictions", "presets", "run_predictions", "runs"}
     | {"selection", "sweep"},
     "provenance": FOR_ALL | {"predictions", "presets"},
     "onnx_graph": FOR_ALL | {"retinanet"},
@@ -55,8 +56,8 @@ MAY_IMPORT = {
     "submission_check": {"submission_format"},
     "submission_stats": FOR_ALL | {"datasets", "submission_format"},
     "submission": FOR_ALL
-    | {"arguments", "predictions", "presets", "provenance", "selection", "submission_check"}
-    | {"submission_format", "submission_stats"},
+    | {"arguments", "flag_values", "predictions", "presets", "provenance", "selection"}
+    | {"submission_check", "submission_format", "submission_stats"},
     "leaderboard": FOR_ALL | {"datasets", "metric", "submission_format"},
     "diagnostics": FOR_ALL
     | {"metric", "predictions", "presets", "run_predictions", "selection", "sweep"},

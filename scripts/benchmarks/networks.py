@@ -15,8 +15,8 @@ import torch
 
 from scripts.benchmarks.measuring import Row, describe_machine, report, time_in_turn
 from src.acceleration import Acceleration, choose_device, choose_precision
-from src.arguments import positive
 from src.errors import InputError
+from src.flag_values import positive
 from src.machine import keep_freed_memory, return_freed_memory
 from src.models import MODELS, ModelInfo, build_model
 from src.retinanet.model import RetinaNet
