@@ -19,10 +19,13 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv /opt/venv
 
-# PYTHON tells create_env.sh and the scripts to use this interpreter and to set nothing up.
+# PYTHON tells create_env.sh and the scripts to use this interpreter and to set nothing up. HOME
+# and USER serve a --user that the image does not know: caches need a place, torch.compile a name.
 ENV PYTHON=/opt/venv/bin/python \
     PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    HOME=/tmp \
+    USER=user \
     PNEUMONIA_DATA_DIR=/data \
     PNEUMONIA_OUTPUT_DIR=/output \
     PNEUMONIA_WEIGHTS_DIR=/weights

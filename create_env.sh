@@ -58,7 +58,9 @@ make_environment() {
     if command -v conda >/dev/null; then
         say "making a conda environment with Python 3.11 in $env_dir"
         rm -rf "$env_dir"
-        conda create --yes --quiet --prefix "$env_dir" python=3.11 pip ||
+        # conda-forge: a fresh Miniconda refuses its default channels until their terms are accepted.
+        conda create --yes --quiet --prefix "$env_dir" --override-channels --channel conda-forge \
+            python=3.11 pip ||
             fail "conda could not make the environment (its message is above); without internet" \
                 "this cannot work"
     else

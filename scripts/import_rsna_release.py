@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from src.errors import CommandParser, InputError, report_errors
+from src.flag_values import natural
 
 if TYPE_CHECKING:  # `--help` waits for nothing
     from scripts.rsna_release import Release, Truth
@@ -219,15 +220,8 @@ def _parse_arguments() -> argparse.Namespace:
     add("--kaggle-classes", type=Path, help=f"Kaggle's {TRAIN_CLASSES}, goes with it")
     add("--skip-faulty", action="store_true", help="leave out images with a fault")
     workers = min(4, os.cpu_count() or 1)
-    add("--num-workers", type=_natural, default=workers, help="processes; 0: this one")
+    add("--num-workers", type=natural, default=workers, help="processes; 0: this one")
     return parser.parse_args()
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
-    return value
 
 
 if __name__ == "__main__":

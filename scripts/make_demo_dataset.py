@@ -17,13 +17,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__":  # run by path: find `config` and `src` from the repository's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from src.errors import InputError
+from src.errors import CommandParser, InputError, report_errors
+from src.flag_values import natural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,22 +49,18 @@ class Case:
     boxes_xywh: list[Box]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     args = _parse_arguments(argv)
     out_dir = Path(args.out).expanduser().resolve()
     record = {"version": RECORD_VERSION, "seed": args.seed, TRAIN: args.n_train, TEST: args.n_test}
-    try:
+    with report_errors():
         if _is_complete(out_dir, record):
             print(f"{out_dir}: already made with these arguments, nothing to do")
-            return 0
+            return
         _check_free(out_dir)
         _make(out_dir, record, args.num_workers)
-    except (OSError, InputError) as error:
-        print(f"make_demo_dataset.py: {error}", file=sys.stderr)
-        return 2
-    _describe(out_dir, args.n_train, args.n_test)
-    return 0
+        _describe(out_dir, args.n_train, args.n_test)
 
 
 def pick_class(rng: np.random.Generator, index: int) -> str:
@@ -123,29 +121,17 @@ def write_case(image_dir: Path, seed: int, split: str, index: int) -> Case:
     return Case(patient_id, category, phantom.boxes_xywh)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Report a mistake in one line, without the usage before it."""
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
 def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(description=__doc__.splitlines()[0])
+    parser = CommandParser("Make a synthetic stand-in for the challenge's archive.")
     parser.add_argument("--out", required=True, help="folder to make; it must be new or empty")
-    parser.add_argument("--n-train", type=_count, default=240, help="training images (240)")
-    parser.add_argument("--n-test", type=_count, default=24, help="test images (24)")
-    parser.add_argument("--seed", type=_count, default=0, help="0 or more (0)")
-    workers = min(4, os.cpu_count() or 1)
+    parser.add_argument("--n-train", type=natural, default=240, help="training images")
+    parser.add_argument("--n-test", type=natural, default=24, help="test images")
+    parser.add_argument("--seed", type=natural, default=0, help="0 or more")
+    n_workers = min(4, os.cpu_count() or 1)
     parser.add_argument(
-        "--num-workers", type=_count, default=workers, help=f"processes; 0: this one ({workers})"
+        "--num-workers", type=natural, default=n_workers, help="processes; 0: this one"
     )
     return parser.parse_args(argv)
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)
 
 
 def _is_complete(out_dir: Path, record: dict[str, int]) -> bool:
@@ -164,17 +150,17 @@ def _check_free(out_dir: Path) -> None:
     """Refuse what could not be replaced in one step.
 
     Raises:
-        OSError: the folder holds something else, is no folder or is a mount point.
+        InputError: the folder holds something else, is no folder or is a mount point.
     """
     if out_dir.exists() and not out_dir.is_dir():
-        raise NotADirectoryError(f"{out_dir} is a file; --out takes a new folder")
+        raise InputError(f"{out_dir} is a file; --out takes a new folder")
     if out_dir.exists() and any(out_dir.iterdir()):
-        raise FileExistsError(
+        raise InputError(
             f"{out_dir} is not empty and no complete demo made with these arguments; "
             "remove it or give another --out"
         )
     if out_dir.is_mount():
-        raise OSError(f"{out_dir} is a mount point; give a folder inside it")
+        raise InputError(f"{out_dir} is a mount point; give a folder inside it")
 
 
 def _make(out_dir: Path, record: dict[str, int], n_workers: int) -> None:
@@ -255,7 +241,9 @@ def _write_dicom(path: Path, pixels: np.ndarray, tags: dict[str, str | list[floa
         dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
         dataset["PixelData"].VR = "OB"
         dataset["PixelData"].is_undefined_length = True
-        dataset.save_as(path, enforce_file_format=True)
+        content = BytesIO()  # pydicom would put its traceback into the message of a full disk
+        dataset.save_as(content, enforce_file_format=True)
+    path.write_bytes(content.getvalue())
 
 
 def _image_dir(out_dir: Path, split: str) -> Path:
@@ -305,4 +293,4 @@ def _describe(out_dir: Path, n_train: int, n_test: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

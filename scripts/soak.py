@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from src.errors import CommandParser, InputError, report_errors
+from src.flag_values import not_negative
 from src.machine import tune_process
 from src.runs import Run
 
@@ -131,7 +132,7 @@ class Soak:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; what was lost is an error."""
     parser = CommandParser("Mistreat trainings, and show that nothing is lost.")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of mistreatment, about")
+    parser.add_argument("--minutes", type=not_negative, default=10.0, help="of mistreatment, about")
     parser.add_argument("--seed", type=int, default=0, help="of what happens when")
     arguments = parser.parse_args(argv)
     tune_process()

@@ -47,14 +47,16 @@ def epochs_to_use(run: Run, arguments: argparse.Namespace) -> list[int]:
 
 
 def default_epoch(run: Run, weights_dir: Path | None = None) -> int:
-    """Choose the best epoch by check_metric or, where nothing was scored, the last one saved.
+    """Choose the best epoch by check_metric or, where none has a score, the last one saved.
 
     Raises:
         InputError: no checkpoints are there.
     """
     path = scores_path(run, weights_dir)
     if path.exists():
-        return int(load_sweep(path).best()["epoch"])
+        best = load_sweep(path).best()
+        if best["score"] > 0:
+            return int(best["epoch"])
     source = run.at(weights_dir)
     saved = source.epochs_with_checkpoint()
     if not saved:

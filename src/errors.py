@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import warnings
@@ -26,6 +27,24 @@ class Interrupted(Exception):  # noqa: N818 - the user's wish, no error
         self.signal_number = signal_number
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that say something; several words are quoted as on a command line."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.default == "":
+            return action.help
+        return super()._get_help_string(action)
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        default = action.default
+        if isinstance(default, list | tuple):
+            action.default = " ".join(map(str, default))
+        try:
+            return super()._expand_help(action)
+        finally:
+            action.default = default
+
+
 class CommandParser(argparse.ArgumentParser):
     """An argument parser that takes no abbreviations and reports a mistake in one line."""
 
@@ -37,7 +56,7 @@ class CommandParser(argparse.ArgumentParser):
             prog=prog,
             description=description,
             allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_HelpFormatter,
         )
 
     def error(self, message: str) -> NoReturn:
@@ -48,17 +67,23 @@ class CommandParser(argparse.ArgumentParser):
 def report_errors() -> Iterator[None]:
     """Turn an InputError into one line on standard error and exit code 2.
 
-    Everything else keeps its traceback. Warnings come out as single lines as well.
+    Everything else keeps its traceback. Warnings come out as single lines as well. A reader of
+    standard output that has left, as `| head` does, ends the program in silence.
     """
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         yield
+        print(end="", flush=True)  # does nothing where standard output is closed
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         sys.exit(SIGNAL_EXIT + stop.signal_number)
+    except BrokenPipeError:
+        # What is left in the buffer must go somewhere when Python flushes it at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(SIGNAL_EXIT + signal.SIGPIPE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(SIGNAL_EXIT + signal.SIGINT)

@@ -143,7 +143,10 @@ def _describe(sweep: Sweep, run_dirs: Sequence[Path]) -> Iterator[str]:
     settings = Postprocess(**{name: best[name] for name in AXES if name != "epoch"})
     low, high = bootstrap_interval(score_images(load_epoch(run_dirs, best["epoch"]), settings))
     yield f"best score {best['score']:.4f} (95 % of bootstrap draws {low:.4f} to {high:.4f})"
-    yield "  at " + ", ".join(f"{name} {best[name]}" for name in AXES)
+    if best["score"] == 0:
+        yield "  no setting hits a true box; a longer training might"
+        return
+    yield "  at " + " ".join(f"--{name} {best[name]}" for name in AXES)
     near = sweep.near_best()
     yield f"  within {NEAR_BEST} of it: " + "; ".join(
         f"{name} {', '.join(map(str, near[name]))}" for name in AXES if len(near[name]) > 1

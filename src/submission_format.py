@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.errors import InputError
+from src.files import read_bytes
 
 HEADER = ("patientId", "PredictionString")
 IMAGE_SIZE = 1024  # pixels along each side of every image of the challenge
@@ -24,6 +25,7 @@ ROUNDING = 0.1  # pixels that a right or lower edge may gain: x and width have o
 SLACK = 1e-6  # of floating-point sums
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MAX_BYTES = 2**28  # of a file; 3,000 images with a hundred boxes each take a thirtieth
 MAX_SHOWN = 40  # characters of a wrong cell in a message
 
 
@@ -86,12 +88,9 @@ def parse_submission(path: Path, *, image_size: int | None = None) -> Submission
         image_size: pixels; a box that leaves an image of this side is a fault. None asks nothing.
 
     Raises:
-        SubmissionError: there is no such file.
+        SubmissionError: there is no such file, or it is a device, or too large.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise SubmissionError(f"{path}: cannot be read: {error.strerror or error}") from error
+    content = read_bytes(path, MAX_BYTES, SubmissionError)
     submission = Submission()
     faults = submission.faults
     if content.startswith(BYTE_ORDER_MARK):

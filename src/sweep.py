@@ -146,7 +146,7 @@ def saved_threshold(path: Path, epoch: int, gate: str) -> float | None:
     """Return an epoch's best threshold by a scores file.
 
     Returns:
-        None where there is no such file, or none of this epoch and gate.
+        None where there is no such file, or none of this epoch and gate, or every score is 0.
 
     Raises:
         ScoresError: the file is something else.
@@ -157,4 +157,4 @@ def saved_threshold(path: Path, epoch: int, gate: str) -> float | None:
     if epoch not in sweep.epochs:
         return None
     best = sweep.best(epoch)
-    return float(best["threshold"]) if best["gate"] == gate else None
+    return float(best["threshold"]) if best["gate"] == gate and best["score"] > 0 else None

@@ -171,6 +171,8 @@ def check_metric(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> No
     best = sweep.best()
     print(
         f"best score {best['score']:.4f} at epoch {best['epoch']}, threshold {best['threshold']:g}"
+        if best["score"] > 0
+        else "no epoch hits a true box; a longer training might"
     )
     pictures = save_figure(plot_sweep(sweep, run.name), run.pics_dir / "scores.png")
     print(run.scores_path, run.scores_path.with_suffix(".csv"), *pictures, sep="\n")

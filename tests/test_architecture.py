@@ -56,7 +56,7 @@ MAY_IMPORT = {
     "export": FOR_ALL
     | {"checkpoints", "choices", "datasets", "experiments", "flag_values", "inference", "models"}
     | {"onnx_check", "onnx_graph", "presets", "retinanet", "runs", "sweep"},
-    "submission_format": {"errors"},
+    "submission_format": {"errors", "files"},
     "submission_check": {"submission_format"},
     "submission_stats": FOR_ALL | {"datasets", "submission_format"},
     "submission": FOR_ALL

@@ -136,9 +136,10 @@ def test_a_wrong_flag_is_refused(refused, data, output, flags, words):
     refused(train_runner.main, *arguments, folders=(data, output), words=words)
 
 
-def test_an_error_of_a_flag_speaks_of_the_flag_alone(call_main):
-    outcome = call_main(train_runner.main, "--seed", "1.5")
-    assert "_natural" not in outcome.err
+@pytest.mark.parametrize("flag", ["--seed", "--learning-rate", "--checkpoint-minutes"])
+def test_an_error_of_a_flag_speaks_of_the_flag_alone(call_main, flag):
+    outcome = call_main(train_runner.main, flag, "much")
+    assert outcome.err.startswith(f"error: argument {flag}: 'much' is not a ")
 
 
 @pytest.mark.parametrize("action", ["check_metric", "generate_predictions", "test_model"])
@@ -385,6 +386,13 @@ def test_a_plot_of_a_file_that_is_something_else_is_refused(refused, output, tmp
     out = ("--out", tmp_path / "plot.png")
     refused(plot_metrics.main, run_dir, *out, folders=(tmp_path,), words=["scores.npz"])
     refused(plot_val_loss.main, run_dir, *out, folders=(tmp_path,), words=["history.csv"])
+
+
+@pytest.mark.parametrize("name", ["", "plot.jpg"])
+def test_a_plot_under_a_name_that_is_no_pictures_is_refused(refused, output, tmp_path, name):
+    out = tmp_path / name
+    refused(plot_val_loss.main, output / "demo_fold_0", "--out", out, folders=(tmp_path,),
+            words=[f"{out}: not the name of a picture"])  # fmt: skip
 
 
 def test_folds_are_not_written_over(refused, data):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from src.arguments import parse_arguments
-from src.choices import choose_epochs, choose_members
+from src.choices import choose_epochs, choose_members, default_epoch
 from src.errors import InputError
 from src.files import write_json
 from src.models import MODELS
 from src.runs import Run
-from src.sweep import Sweep
+from src.sweep import Sweep, saved_threshold
 
 
 @pytest.fixture
@@ -91,3 +91,13 @@ def test_epochs_that_the_flags_name_are_taken(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["command", "--action", "check_metric", *flags])
         arguments = parse_arguments(data_dir=tmp_path, output_dir=tmp_path)
         assert choose_epochs(arguments, [0, 2, 5], run) == epochs
+
+
+@pytest.mark.parametrize(("score", "epoch", "threshold"), [(0.5, 0, 0.1), (0.0, 1, None)])
+def test_an_epoch_that_hits_nothing_is_not_the_best(tmp_path, score, epoch, threshold):
+    run = Run("demo", 0, "", tmp_path)
+    save_epochs(tmp_path, {0: [0, 1]})
+    scores = np.array([score, 0.0]).reshape(2, 1, 1, 1, 1)
+    Sweep((0, 1), ("score",), (1.0,), (0.05,), (0.1,), scores, {}).save(run.scores_path)
+    assert default_epoch(run) == epoch
+    assert saved_threshold(run.scores_path, 0, "score") == threshold

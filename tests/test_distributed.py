@@ -124,7 +124,7 @@ def test_torchrun_predicts_what_one_process_predicts(
 def torchrun(run_command, *arguments, ok=True):
     return run_command(
         "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port(),
-        SCRIPT, *arguments, "--num-workers", "0", "--device", "cpu", ok=ok,
+        "--", SCRIPT, *arguments, "--num-workers", "0", "--device", "cpu", ok=ok,
     )  # fmt: skip
 
 
@@ -132,8 +132,9 @@ def test_torchrun_trains_and_the_first_process_alone_writes_and_talks(
     phantoms, run_command, tmp_path
 ):
     folders = ("--data-dir", phantoms, "--output-dir", tmp_path)
-    outcome = torchrun(run_command, "--action", "train", *TRAINING, "--num-epochs", "1", *folders)
-    run = Run("demo", 0, "", tmp_path)
+    outcome = torchrun(run_command, "--action", "train", *TRAINING, "--num-epochs", "1", *folders,
+                       "--run", "two")  # fmt: skip
+    run = Run("demo", 0, "two", tmp_path)
     assert outcome.out.count("training images") == 1
     assert "2 processes" in outcome.out
     assert run.epochs_with_checkpoint() == [0]

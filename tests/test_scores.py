@@ -288,13 +288,22 @@ def test_the_command_scores_runs_by_relative_path(tmp_path, call_main, monkeypat
     assert sweep.epochs == (1,)
     assert sweep.nms == (0.05, 0.5)
     assert f"best score {sweep.best()['score']:.4f} " in outcome.out
-    assert "at epoch 1, " in outcome.out
+    assert "at --epoch 1 --gate " in outcome.out
     assert (tmp_path / "with space" / "demo_fold_0" / "sweep.csv").exists()
     assert outcome.err == ""
 
 
 @pytest.mark.parametrize(
-    "flags", [["--nms", "much"], ["--gates", "other"], ["--epochs", "7"], ["--unknown"]]
+    "flags",
+    [
+        ["--nms", "much"],
+        ["--nms", "5"],
+        ["--thresholds", "nan"],
+        ["--shrinks", "0"],
+        ["--gates", "other"],
+        ["--epochs", "7"],
+        ["--unknown"],
+    ],
 )
 def test_the_command_refuses_what_it_does_not_know(tmp_path, call_main, listing, flags):
     run_dir = save_run(tmp_path, 0)

@@ -20,6 +20,7 @@ from scripts.benchmarks.memory import gpu_peak, process_peak
 from scripts.benchmarks.profiling import write_profile
 from src.acceleration import Acceleration, choose_device, choose_precision, set_global_switches
 from src.errors import InputError
+from src.flag_values import positive
 from src.machine import keep_freed_memory, return_freed_memory
 from src.models import MODELS, ModelInfo, build_model
 from src.retinanet.model import RetinaNet
@@ -53,7 +54,7 @@ class Way:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="se_resnext50_512", help="experiment")
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--batch-size", type=positive, default=4)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--precision", choices=("bf16", "fp16"), default="bf16")
     parser.add_argument("--compile", action="store_true", help="time torch.compile as well")

@@ -14,7 +14,7 @@ from matplotlib.patches import Polygon, Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from src.files import replaced_file
+from src.files import OutputError, replaced_file
 
 # Okabe and Ito's palette without its yellow, which is too faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -150,15 +150,29 @@ def draw_heat_map(
     return image
 
 
+def check_picture_path(path: Path) -> None:
+    """Refuse what `save_figure` cannot write, before the figure is drawn.
+
+    Raises:
+        OutputError: the path is a folder or has another ending.
+    """
+    if path.is_dir() or path.suffix not in ("", ".png", ".pdf"):
+        raise OutputError(f"{path}: not the name of a picture, such as figure.png")
+
+
 def save_figure(figure: Figure, path: Path, *, dpi: int = DPI) -> list[Path]:
-    """Save as PNG and as PDF, whatever ending `path` has.
+    """Save as PNG and as PDF; `path` has one of these endings or none.
 
     Args:
         dpi: of the PNG, and of images in the PDF.
 
     Returns:
         Both paths.
+
+    Raises:
+        OutputError: the path is a folder or has another ending, or it cannot be written.
     """
+    check_picture_path(path)
     paths = [path.with_suffix(suffix) for suffix in (".png", ".pdf")]
     for target in paths:
         # A date in the PDF would make every run of a command write another file.

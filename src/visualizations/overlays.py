@@ -25,6 +25,7 @@ CAPTION_HEIGHT = 26
 SHEET_TILE = 384  # width of a picture on a contact sheet
 SHEET_COLUMNS = 4
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+FONT_SCALE = 0.5
 
 
 def draw_overlay(
@@ -56,10 +57,11 @@ def draw_overlay(
     for box, score in zip(boxes_xyxy * factor, scores, strict=True):
         x, y, x2, y2 = (round(float(value)) for value in box)
         cv2.rectangle(canvas, (x, y), (x2, y2), FOUND_COLOUR, 2, cv2.LINE_AA)
-        _label(canvas, f"{score:.2f}", (x + 3, max(y - 5, 14)), FOUND_COLOUR)
+        _tag(canvas, f"{score:.2f}", (x, y), FOUND_COLOUR)
     if caption:
         strip = np.zeros((CAPTION_HEIGHT, canvas.shape[1], 3), dtype=np.uint8)
-        _label(strip, caption, (6, CAPTION_HEIGHT - 8), TEXT_COLOUR)
+        at = (6, CAPTION_HEIGHT - 8)
+        cv2.putText(strip, caption, at, FONT, FONT_SCALE, TEXT_COLOUR, 1, cv2.LINE_AA)
         canvas = np.concatenate([canvas, strip])
     return canvas
 
@@ -114,11 +116,14 @@ def save_picture(path: Path, picture: NDArray[np.uint8]) -> None:
         temporary.write_bytes(encoded.tobytes())
 
 
-def _label(
-    canvas: NDArray[np.uint8], text: str, at: tuple[int, int], colour: tuple[int, ...]
+def _tag(
+    canvas: NDArray[np.uint8], text: str, corner: tuple[int, int], colour: tuple[int, ...]
 ) -> None:
-    cv2.putText(canvas, text, at, FONT, 0.45, (0, 0, 0), 3, cv2.LINE_AA)  # an outline for contrast
-    cv2.putText(canvas, text, at, FONT, 0.45, colour, 1, cv2.LINE_AA)
+    """Write on a coloured ground above the corner of a box, or into it at the image's edge."""
+    (width, height), _ = cv2.getTextSize(text, FONT, FONT_SCALE, 1)
+    x, bottom = corner[0], max(corner[1], height + 8)
+    cv2.rectangle(canvas, (x, bottom - height - 8), (x + width + 8, bottom), colour, cv2.FILLED)
+    cv2.putText(canvas, text, (x + 4, bottom - 4), FONT, FONT_SCALE, (0, 0, 0), 1, cv2.LINE_AA)
 
 
 def _dashed_rectangle(canvas: NDArray[np.uint8], box: NDArray[np.float32], dash: int = 8) -> None:

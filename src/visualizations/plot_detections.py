@@ -179,7 +179,7 @@ def _draw_areas(axes: Axes, matches: Matches) -> None:
 
 def _draw_places(true_axes: Axes, found_axes: Axes, matches: Matches) -> None:
     """Draw where true boxes lie and where found ones, on one scale of colours."""
-    from src.visualizations.eda import cover_shares
+    from src.visualizations.eda_labels import cover_shares
     from src.visualizations.figures import COLOUR_MAP
 
     tables = [
@@ -220,8 +220,9 @@ def _parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = _parse_arguments()
     with report_errors():
-        from src.visualizations.figures import name_runs, save_figure
+        from src.visualizations.figures import check_picture_path, name_runs, save_figure
 
+        check_picture_path(arguments.out)
         runs = [
             load_detections(
                 run_dir,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src.errors import CommandParser, report_errors
-from src.visualizations.eda import SHOWN_ORDER
+from src.visualizations.eda_labels import SHOWN_ORDER
 
 if TYPE_CHECKING:  # `--help` waits for nothing
     from matplotlib.axes import Axes

@@ -44,7 +44,8 @@ def plot_runs(names: Sequence[str], sweeps: Sequence[Sweep]) -> Figure:
     by_epoch.xaxis.get_major_locator().set_params(integer=True)
     clean(by_epoch, xlabel="epoch", ylabel="score", title="Best score of each epoch")
     by_threshold.set_xscale("log")
-    clean(by_threshold, xlabel="score threshold (x 5)", ylabel="score", title="At the best epoch")
+    by_threshold.xaxis.set_major_formatter("{x:g}")
+    clean(by_threshold, xlabel="threshold on score × 5", ylabel="score", title="At the best epoch")
     for axes in (by_epoch, by_threshold):
         axes.legend(frameon=False, fontsize="small")
     return figure

@@ -117,11 +117,11 @@ def choose(run_dir: Path, epoch: int | None) -> Choice:
     return Choice(chosen, Postprocess(**best), sweep, tuple(notes))
 
 
-def build_page(run_dir: Path, data_dir: Path, *, epoch: int | None, n_images: int) -> str:
+def build_page(run_dir: Path, data_dir: Path | None, *, epoch: int | None, n_images: int) -> str:
     """Write the page.
 
     Args:
-        data_dir: where the run's images lie.
+        data_dir: where the run's images lie; None takes the folder that it was trained on.
         epoch: whose predictions are shown; None takes the best.
         n_images: of each list of the gallery.
 
@@ -137,9 +137,11 @@ def build_page(run_dir: Path, data_dir: Path, *, epoch: int | None, n_images: in
     from src.visualizations.findings import find_boxes
 
     choice = choose(run_dir, epoch)
-    images_dir = DataFolder(data_dir).images_dir("train")
-    findings = find_boxes(load_epoch([run_dir], choice.epoch), choice.setting)
     experiment = read_description(run_dir / "experiment.json")
+    images_dir = Path(str(experiment.get("images", "")))
+    if data_dir is not None or not experiment.get("images"):
+        images_dir = DataFolder(data_dir or config.DATA_DIR).images_dir("train")
+    findings = find_boxes(load_epoch([run_dir], choice.epoch), choice.setting)
     wider_path = run_dir / "sweep.npz"
     return PAGE.format(
         title=escape(run_dir.resolve().name),
@@ -165,7 +167,8 @@ def main() -> None:
     parser = CommandParser("Write one self-contained HTML page about a run.")
     add = parser.add_argument
     add("run", type=Path, help="folder of a run, such as output/demo_fold_0")
-    add("--data-dir", type=Path, default=config.DATA_DIR, help="where the run's images lie")
+    add("--data-dir", type=Path, help="where the run's images lie; by default where they lay when "
+        "it was trained")  # fmt: skip
     add("--epoch", type=int, help="by default the best by scores.npz")
     add("--out", type=Path, help="by default report.html in the run's folder")
     add("--num-images", type=int, default=6, help="pictures in each list of the gallery")

@@ -247,3 +247,22 @@ def test_loaders_choose_workers_by_device(data_dir, monkeypatch, device, n_cores
     )
     assert loader.num_workers == expected
     assert loader.pin_memory == (device == "cuda")
+
+
+LEAVE_A_WORKER = """
+import sys, torch
+from pathlib import Path
+from src.datasets.detection_dataset import SampleOptions
+from src.datasets.image_files import find_challenge_images
+from src.datasets.loaders import unlabelled_loader
+from src.datasets.test_dataset import TestDataset
+dataset = TestDataset(find_challenge_images(Path(sys.argv[1])), SampleOptions(img_size=32))
+kept = iter(unlabelled_loader(dataset, batch_size=1, n_workers=1, device=torch.device("cpu")))
+next(kept)
+"""
+
+
+def test_a_program_ends_though_an_error_keeps_its_loader(data_dir):
+    command = [sys.executable, "-c", LEAVE_A_WORKER, str(data_dir / "stage_2_test_images")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -499,7 +499,8 @@ def test_create_env_prefers_conda(checkout: Checkout):
     assert result.returncode == 0, result.stdout
     prefix = f"{checkout.root}/.venv"
     assert checkout.calls == [
-        f"conda create --yes --quiet --prefix {prefix} python=3.11 pip",
+        f"conda create --yes --quiet --prefix {prefix} --override-channels --channel conda-forge "
+        "python=3.11 pip",
         f"-m pip install --requirement {checkout.root}/requirements.txt",
     ]
     assert f'conda activate "{prefix}"' in result.stdout

@@ -11,21 +11,17 @@ from src.datasets.augmentations import AUGMENTATION_LEVELS
 from src.datasets.detection_dataset import SampleOptions, TrainingDataset
 from src.datasets.dicom import read_image
 from src.datasets.image_sources import DicomFolder
-from src.visualizations.eda import (
-    FIGURES,
+from src.visualizations.eda import FIGURES, draw_figures, main
+from src.visualizations.eda_images import (
     GROWTH_ANGLES,
     HULL_LOOKS,
     N_DRAWS,
     SAMPLE_SIZE,
-    Subject,
-    count_boxes,
-    count_classes,
-    cover_shares,
     describe_level,
-    draw_figures,
     hull_growth,
-    main,
 )
+from src.visualizations.eda_labels import count_boxes, count_classes, cover_shares
+from src.visualizations.eda_subject import Subject
 from tests.paths import ROOT
 
 NOT_NORMAL, NORMAL, OPACITY = 0, 1, 2

@@ -381,3 +381,10 @@ def test_a_browser_shows_the_page_without_complaint(best, tmp_path, read_picture
     picture = read_picture(shot).astype(int)
     for colour in ((86, 180, 233), (230, 159, 0)):  # true and found boxes
         assert (np.abs(picture - colour).max(axis=-1) < 8).sum() > 500
+
+
+def test_the_images_lie_where_they_lay_at_the_training(call_main, example):
+    settings = SETTINGS | {"images": str(example.data_dir / "train")}
+    (example.run_dir / "experiment.json").write_text(json.dumps(settings))
+    outcome = call_main(main, example.run_dir)
+    assert (outcome.code, outcome.err) == (0, "")

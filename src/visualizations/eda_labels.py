@@ -1,0 +1,145 @@
+"""Figures of a data folder's labels: its classes, and how many boxes lie where and how large."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from src.visualizations.eda_subject import Subject
+
+if TYPE_CHECKING:  # `--help` waits for nothing
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
+
+    from src.datasets.annotations import Record
+    from src.datasets.transforms import FloatArray
+
+SHOWN_ORDER = (1, 0, 2)  # of CLASS_NAMES: normal, not normal, lung opacity, as in the paper
+SIZE_BIN = 32  # pixels of the file
+
+
+def count_classes(records: Sequence[Record]) -> list[int]:
+    """Return the number of images of each class, in the order of `CLASS_NAMES`."""
+    return np.bincount([record.category for record in records], minlength=3).tolist()
+
+
+def count_boxes(records: Sequence[Record]) -> list[int]:
+    """Return the number of images with 0, 1, 2, ... boxes, up to the most that one has."""
+    return np.bincount([len(record.boxes_xywh) for record in records]).tolist()
+
+
+def cover_shares(boxes_xywh: FloatArray, size: int) -> FloatArray:
+    """Return how large a share of the boxes covers each pixel.
+
+    Args:
+        boxes_xywh: (N, 4) pixels of a size x size image, rounded to whole ones; N is 1 or more.
+
+    Returns:
+        (size, size), in [0, 1].
+    """
+    x, y, width, height = np.rint(boxes_xywh).astype(np.int64).T
+    steps = np.zeros((size + 1, size + 1))
+    # A box is a step up at its corner and down behind its ends: all are summed up at once.
+    for rows, columns, step in ((y, x, 1), (y + height, x + width, 1),
+                                (y, x + width, -1), (y + height, x, -1)):  # fmt: skip
+        np.add.at(steps, (rows, columns), step)
+    return steps.cumsum(axis=0).cumsum(axis=1)[:size, :size] / len(boxes_xywh)
+
+
+def draw_class_counts(subject: Subject) -> Figure:
+    """Draw how many images there are of each class (paper, Fig. 2)."""
+    from src.datasets.annotations import CLASS_NAMES
+    from src.visualizations.figures import draw_counts, new_figure
+
+    counts = count_classes(subject.records)
+    figure = new_figure(6.0, 1.6)
+    axes = figure.subplots()
+    draw_counts(axes, [CLASS_NAMES[i] for i in SHOWN_ORDER], [counts[i] for i in SHOWN_ORDER])
+    axes.set_title(f"{sum(counts):,} images", loc="left", fontsize="medium")
+    return figure
+
+
+def draw_boxes_per_image(subject: Subject) -> Figure:
+    """Draw how many images have no box, one, two, ..."""
+    from src.visualizations.figures import draw_counts, new_figure
+
+    counts = count_boxes(subject.records)
+    names = [f"{n} box" if n == 1 else f"{n or 'no'} boxes" for n in range(len(counts))]
+    n_boxes = sum(n * count for n, count in enumerate(counts))
+    figure = new_figure(5.0, 0.7 + 0.3 * len(counts))
+    axes = figure.subplots()
+    draw_counts(axes, names, counts)
+    axes.set_title(f"{n_boxes:,} boxes on {sum(counts):,} images", loc="left", fontsize="medium")
+    return figure
+
+
+def draw_box_maps(subject: Subject) -> Figure:
+    """Draw where boxes lie and how large they are."""
+    from src.visualizations.figures import new_figure
+
+    boxes = subject.boxes_xywh()
+    figure = new_figure(7.2, 2.8)
+    place, size = figure.subplots(1, 2, gridspec_kw={"wspace": 0.1})
+    _draw_places(place, boxes)
+    _draw_sizes(size, boxes)
+    return figure
+
+
+def _draw_places(axes: Axes, boxes_xywh: FloatArray) -> None:
+    from src.datasets.annotations import IMAGE_SIZE
+    from src.visualizations.figures import COLOUR_MAP
+
+    percents = 100 * cover_shares(boxes_xywh, IMAGE_SIZE)
+    image = axes.imshow(percents, cmap=COLOUR_MAP, vmin=0, extent=(0, IMAGE_SIZE, IMAGE_SIZE, 0))
+    _label_pixels(axes, "x", "y", title=f"Place of {len(boxes_xywh):,} boxes")
+    _add_scale(axes, image, "boxes over the pixel (%)")
+
+
+def _draw_sizes(axes: Axes, boxes_xywh: FloatArray) -> None:
+    from matplotlib.colors import LogNorm
+
+    from src.datasets.annotations import IMAGE_SIZE
+    from src.visualizations.figures import COLOUR_MAP, MARK_COLOUR
+
+    edges = np.arange(0, IMAGE_SIZE + SIZE_BIN, SIZE_BIN)
+    width, height = boxes_xywh[:, 2:].T
+    counts, *_ = np.histogram2d(height, width, bins=[edges, edges])
+    scale = LogNorm(1, max(10.0, counts.max()))
+    image = axes.pcolormesh(
+        edges, edges, np.where(counts, counts, np.nan), cmap=COLOUR_MAP, norm=scale
+    )
+    axes.axline((0, 0), slope=1, color="0.5", linewidth=0.8, linestyle=":")
+    axes.annotate("square", (930, 940), ha="right", va="bottom", color="0.4", fontsize="small")
+    median = (float(np.median(width)), float(np.median(height)))
+    axes.plot(*median, marker="o", markersize=7, markerfacecolor="none", color=MARK_COLOUR)
+    axes.annotate(
+        f"median {median[0]:.0f} × {median[1]:.0f}",
+        median,
+        xytext=(0.97, 0.05),
+        textcoords="axes fraction",
+        ha="right",
+        color=MARK_COLOUR,
+        arrowprops={"arrowstyle": "-", "color": MARK_COLOUR, "shrinkB": 4},
+    )
+    axes.set(aspect="equal")
+    _label_pixels(axes, "width", "height", title="Size")
+    _add_scale(axes, image, f"boxes in {SIZE_BIN} × {SIZE_BIN} pixels")
+
+
+def _label_pixels(axes: Axes, x: str, y: str, *, title: str) -> None:
+    from src.datasets.annotations import IMAGE_SIZE
+
+    ticks = range(0, IMAGE_SIZE + 1, IMAGE_SIZE // 4)
+    axes.set(xlabel=f"{x} (pixels)", ylabel=f"{y} (pixels)", xticks=ticks, yticks=ticks)
+    axes.set_title(title, loc="left", fontsize="medium")
+
+
+def _add_scale(axes: Axes, image: ScalarMappable, label: str) -> None:
+    """Add a colour bar as high as the axes."""
+    from matplotlib.ticker import StrMethodFormatter
+
+    beside = axes.inset_axes((1.04, 0.0, 0.05, 1.0))
+    axes.figure.colorbar(image, cax=beside, label=label, format=StrMethodFormatter("{x:.0f}"))

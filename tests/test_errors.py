@@ -1,0 +1,38 @@
+import subprocess
+import sys
+
+from src.errors import CommandParser, report_errors
+from tests.paths import ROOT
+
+
+def test_help_shows_the_defaults_that_say_something(capsys):
+    parser = CommandParser()
+    parser.add_argument("--fold", default=0, help="first")
+    parser.add_argument("--sizes", default=(1, 2), help="second")
+    parser.add_argument("--out", help="third")
+    parser.add_argument("--all", action="store_true", help="fourth")
+    parser.print_help()
+    defaults = [line.partition("(")[2] for line in capsys.readouterr().out.splitlines()[-4:]]
+    assert defaults == ["default: 0)", "default: 1 2)", "", ""]
+
+
+def test_a_reader_that_leaves_ends_a_command_in_silence():
+    code = """
+from src.errors import report_errors
+with report_errors():
+    print("much" * 100_000)
+    print("more")
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + 13  # SIGPIPE
+
+
+def test_a_command_without_a_standard_output_works(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with report_errors():
+        print("to nobody")
