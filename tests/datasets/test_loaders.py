@@ -264,5 +264,5 @@ next(kept)
 
 def test_a_program_ends_though_an_error_keeps_its_loader(data_dir):
     command = [sys.executable, "-c", LEAVE_A_WORKER, str(data_dir / "stage_2_test_images")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANGS_AFTER)
     assert (result.returncode, result.stderr) == (0, "")
