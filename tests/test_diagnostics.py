@@ -168,7 +168,8 @@ def run_dir(tmp_path):
 def test_the_best_epoch_and_threshold_are_chosen(run_dir):
     sweep = sweep_run(run_dir, [0, 1], Grid(thresholds=(0.1, 2.0, 4.9)))
     assert choose_setting(run_dir) == (0, sweep.best()["threshold"])
-    assert choose_setting(run_dir, 1) == (1, sweep.best(1)["threshold"])
+    assert sweep.best(1)["score"] == 0
+    assert choose_setting(run_dir, 1) == (1, 0.3)
 
 
 def test_without_scores_the_last_epoch_and_the_default_threshold_are_chosen(run_dir):
