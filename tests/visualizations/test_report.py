@@ -17,7 +17,6 @@ from src.sweep import Grid
 from src.visualizations.report import build_page, choose, main
 from src.visualizations.report_settings import write_settings
 from tests.conftest import HANGS_AFTER
-from tests.paths import ROOT
 from tests.visualizations.test_findings import WHOLE, make_predictions
 
 EVIL = '<script>alert("1")&amp;<img src=x onerror=alert(2)>'
@@ -352,11 +351,6 @@ def test_bad_input_ends_with_one_line(example, call_main, listing, harm, flags, 
     for word in words:
         assert word in line
     assert listing(example.run_dir.parent) == before
-
-
-def test_help_needs_only_the_standard_library(run_command):
-    script = ROOT / "src" / "visualizations" / "report.py"
-    assert "--out" in run_command("-S", script, "--help").out
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
