@@ -79,17 +79,25 @@ class DataFolder:
     def folds_path(self) -> Path:
         return self.root / "folds.csv"
 
-    def images_dir(self, split: str) -> Path:
-        """Return the folder of the `train` or `test` images: Kaggle's name, or the short one.
+    def check(self) -> None:
+        """Make sure that the folder is there.
 
         Raises:
-            AnnotationsError: there is neither.
+            AnnotationsError: it is not; the message says how to get one.
         """
         if not self.root.is_dir():
             raise AnnotationsError(
                 f"{self.root}: no such data folder; scripts/dataset_download.sh fetches the "
                 f"challenge's, scripts/make_demo_dataset.py makes one to try"
             )
+
+    def images_dir(self, split: str) -> Path:
+        """Return the folder of the `train` or `test` images: Kaggle's name, or the short one.
+
+        Raises:
+            AnnotationsError: there is neither.
+        """
+        self.check()
         kaggle = self.root / f"stage_{self.stage}_{split}_images"
         for folder in (kaggle, self.root / split):
             if folder.is_dir():
@@ -103,6 +111,7 @@ def read_records(folder: DataFolder) -> list[Record]:
     Raises:
         AnnotationsError: a file is missing or a row is wrong.
     """
+    folder.check()
     return read_label_files(folder.labels_path, folder.classes_path)
 
 
