@@ -68,7 +68,7 @@ MAY_IMPORT = {
     | {"metric", "predictions", "presets", "run_predictions", "selection", "sweep"},
     "baseline": FOR_ALL | {"datasets", "flag_values", "metric"},
     "visualizations": FOR_ALL
-    | {"datasets", "diagnostics", "history", "metric", "predictions", "presets"}
+    | {"datasets", "diagnostics", "flag_values", "history", "metric", "predictions", "presets"}
     | {"run_predictions", "runs", "scores", "selection", "sweep"},
     "choices": FOR_ALL
     | {"acceleration", "arguments", "members", "models", "presets", "runs", "sweep"},

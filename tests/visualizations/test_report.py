@@ -337,7 +337,8 @@ def break_scores(example):
         (break_settings, [], ["experiment.json", "not the settings of a run"]),
         (break_scores, [], ["scores.npz"]),
         (None, ["--epoch", "5"], ["no predictions of epoch 5; it has [0, 1]"]),
-        (None, ["--num-images", "0"], ["--num-images 0"]),
+        (None, ["--num-images", "0"], ["--num-images: 0 is less than 1"]),
+        (None, ["--epoch", "-1"], ["--epoch: -1 is less than 0"]),
     ],
 )
 def test_bad_input_ends_with_one_line(example, call_main, listing, harm, flags, words):
