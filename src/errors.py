@@ -68,7 +68,8 @@ def report_errors() -> Iterator[None]:
     """Turn an InputError into one line on standard error and exit code 2.
 
     Everything else keeps its traceback. Warnings come out as single lines as well. A reader of
-    standard output that has left, as `| head` does, ends the program in silence.
+    standard output that has left, as `| head` does, ends the program in silence; one that takes no
+    more, as on a full disk, is the user's to mend.
     """
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
@@ -81,9 +82,21 @@ def report_errors() -> Iterator[None]:
         print(stop, file=sys.stderr)
         sys.exit(SIGNAL_EXIT + stop.signal_number)
     except BrokenPipeError:
-        # What is left in the buffer must go somewhere when Python flushes it at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(SIGNAL_EXIT + signal.SIGPIPE)
+    except OSError as error:
+        try:
+            print(flush=True)  # fails again if standard output is to blame
+        except OSError:
+            _drop_output()
+            print(f"error: standard output cannot be written: {error.strerror}", file=sys.stderr)
+            sys.exit(EXIT_USER_ERROR)
+        raise
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(SIGNAL_EXIT + signal.SIGINT)
+
+
+def _drop_output() -> None:
+    """Let what is left in the buffer go somewhere when Python flushes it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -112,12 +112,15 @@ def _check_images(place: Path | None, info: ModelInfo) -> tuple[int, Iterable[Te
 
     if place is None:
         return N_FOR_ALL_SIZES, synthetic_images((info.img_size, info.img_size))
-    from src.datasets.image_files import find_image_files
+    from src.datasets.image_files import find_image_files, split_unreadable
     from src.datasets.test_dataset import TestDataset
     from src.experiments import sample_options
     from src.structures import images_as_float
 
-    dataset = TestDataset(find_image_files(place), sample_options(info))
+    files, unreadable = split_unreadable(find_image_files(place), 1)
+    if unreadable:
+        raise InputError(f"--check-images: {unreadable[0].cause}")
+    dataset = TestDataset(files, sample_options(info))
     n_images = max(len(dataset), N_FOR_ALL_SIZES)
     return n_images, (images_as_float(dataset[i % len(dataset)].image) for i in range(n_images))
 

@@ -70,6 +70,8 @@ def replaced_file(path: Path) -> Iterator[Path]:
     """
     make_dir(path.parent)
     with output_errors(path):
+        if path.is_dir():  # the rename would find that out after the work
+            raise IsADirectoryError("a folder is in its place")
         ending = f".tmp{path.suffix}"
         _remove_abandoned(path, ending)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=ending, dir=path.parent)

@@ -14,7 +14,8 @@ from src.acceleration import Acceleration
 from src.checkpoints import Checkpoint, CheckpointError, load_checkpoint, load_weights
 from src.datasets.annotations import DataFolder
 from src.datasets.detection_dataset import Sample, ValidationDataset
-from src.datasets.image_files import ImageFile, find_challenge_images
+from src.datasets.dicom import DicomError
+from src.datasets.image_files import ImageFile, PictureError, find_challenge_images
 from src.datasets.loaders import load_labelled_images, unlabelled_loader
 from src.datasets.test_dataset import TestDataset
 from src.distributed import ALONE, Processes
@@ -110,7 +111,10 @@ class Inference:
     ) -> Predictions:
         """Predict image files, wherever they lie."""
         dataset = TestDataset(files, sample_options(members[0].info))
-        return self.predict(dataset, members, settings, hflip=hflip)
+        try:
+            return self.predict(dataset, members, settings, hflip=hflip)
+        except (DicomError, PictureError) as error:
+            raise InputError(f"{error}; --input with --skip-unreadable leaves it out") from error
 
     def predict_split(
         self,

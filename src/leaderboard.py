@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.datasets.annotations import CLASS_NAMES, NO_CLASS, Record, read_label_files
+from src.datasets.annotations import CLASS_NAMES, Record, read_label_files
 from src.metric import (
     IOU_THRESHOLDS,
     BoolArray,
@@ -19,6 +19,7 @@ from src.metric import (
     image_scores,
     precision_steps,
 )
+from src.structures import UNKNOWN_CATEGORY
 from src.submission_format import SubmissionError, SubmittedBox, read_submission
 
 
@@ -31,7 +32,7 @@ class LeaderboardResult:
 
     Attributes:
         ids: (I,) patientIds, sorted.
-        categories: (I,) indices into `CLASS_NAMES`; all `NO_CLASS` where the labels tell none.
+        categories: (I,) indices into `CLASS_NAMES`; `UNKNOWN_CATEGORY` where labels tell none.
         n_true, n_predicted: (I,) boxes of each image.
         precisions: (T, I) TP / (TP + FP + FN) at each of `IOU_THRESHOLDS`; NaN where an image does
             not count.
@@ -75,7 +76,7 @@ class LeaderboardResult:
 
     def groups(self) -> dict[str, BoolArray]:
         """Return the images (I,) of each class; without classes, those with and without boxes."""
-        if (self.categories == NO_CLASS).any():
+        if (self.categories == UNKNOWN_CATEGORY).any():
             return {"with true boxes": self.n_true > 0, "without true boxes": self.n_true == 0}
         return {name: self.categories == k for k, name in enumerate(CLASS_NAMES)}
 

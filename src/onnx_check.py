@@ -8,13 +8,14 @@ graph's own outputs, the suppression on the graph's own candidates.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,6 +26,9 @@ from src.onnx_graph import INPUT, with_steps
 from src.retinanet.padded import RESULTS, STEPS, PaddedDetector, PaddedOutputs
 from src.retinanet.postprocess import find_candidates, suppress
 from src.structures import Detections, RawOutputs
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 BATCH_SIZES = (1, 3)  # of the images in turn: a graph may be right for one size alone
 N_FOR_ALL_SIZES = sum(BATCH_SIZES)
@@ -106,6 +110,9 @@ def synthetic_images(image_size: tuple[int, int]) -> list[Tensor]:
 
 
 def _open(source: Path | bytes) -> onnxruntime.InferenceSession:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it reports its use when imported
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = LOG_ERRORS_ONLY

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+if TYPE_CHECKING:  # who looks at finished predictions needs no torch
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 UNKNOWN_CATEGORY = -1  # of an image without label
 WHITE = 255  # of images of 8 bits
@@ -37,6 +38,8 @@ class Target:
 
 
 def _target_of(boxes_xyxy: NDArray[np.float32], category: int) -> Target:
+    import torch
+
     return Target(torch.from_numpy(boxes_xyxy), category)
 
 
@@ -77,6 +80,8 @@ def images_as_float(images: Tensor) -> Tensor:
     The numbers are those of numpy's float32 division, on every device. The divisor is a tensor
     there, for CUDA multiplies by the reciprocal of a plain number, which is another number.
     """
+    import torch
+
     if images.dtype != torch.uint8:
         return images
     return images.float() / torch.full((1,), WHITE, dtype=torch.float32, device=images.device)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from src.array_files import read_arrays
 from src.errors import InputError
 from src.files import replaced_file
 from src.metric import FloatArray
 from src.presets import NMS_IOU
+
+if TYPE_CHECKING:  # `--help` waits for nothing
+    import pandas as pd
 
 # What a box's score, times 5, is compared with; the original release's grid.
 SCORE_THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.28, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0,
@@ -109,6 +111,8 @@ class Sweep:
 
     def table(self) -> pd.DataFrame:
         """Return one row for each combination, tidy."""
+        import pandas as pd
+
         grid = pd.MultiIndex.from_product(self.axes(), names=AXES).to_frame(index=False)
         return grid.assign(score=self.scores.ravel())
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.paths import ROOT
+from tests.test_scores import save_run
 
 FOR_ALL = {"errors", "files", "structures"}  # errors and files know nothing but themselves
 
@@ -67,7 +68,7 @@ MAY_IMPORT = {
     | {"metric", "predictions", "presets", "run_predictions", "selection", "sweep"},
     "baseline": FOR_ALL | {"datasets", "flag_values", "metric"},
     "visualizations": FOR_ALL
-    | {"datasets", "diagnostics", "history", "metric", "predictions", "presets"}
+    | {"datasets", "diagnostics", "flag_values", "history", "metric", "predictions", "presets"}
     | {"run_predictions", "runs", "scores", "selection", "sweep"},
     "choices": FOR_ALL
     | {"acceleration", "arguments", "members", "models", "presets", "runs", "sweep"},
@@ -87,6 +88,13 @@ MAY_IMPORT = {
     | {"training_options", "visualizations"},
 }
 VAGUE_NAMES = {"utils", "helpers", "misc", "common", "util", "helper", "tools"}
+
+# What `--help` does not wait for, and the commands whose own functions compute with numpy.
+HEAVY = {"torch", "pandas", "cv2", "matplotlib", "pydicom", "tqdm", "numpy"}
+COMPUTE_THEMSELVES = {
+    *("src/baseline.py", "src/datasets/folds.py", "src/scores.py", "src/visualizations/eda.py"),
+    *("src/visualizations/plot_detections.py", "src/visualizations/plot_global_head.py"),
+}
 
 WRITES = (
     *(".write_text", ".write_bytes", ".to_csv", ".savez", ".savez_compressed", ".savefig"),
@@ -198,11 +206,32 @@ def test_config_imports_only_the_standard_library():
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=name_of)
-def test_a_command_runs_as_a_module(path, run_command):
+def test_a_commands_help_comes_at_once(path, run_command):
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    outcome = run_command("-m", module, "--help", cwd=ROOT)
+    outcome = run_command("-X", "importtime", "-m", module, "--help", cwd=ROOT)
     assert outcome.out.startswith("usage: ")
-    assert outcome.err == ""
+    lines = outcome.err.splitlines()
+    assert all(line.startswith("import time:") for line in lines)
+    loaded = {line.split("|")[-1].strip() for line in lines}
+    assert loaded & HEAVY <= ({"numpy"} if name_of(path) in COMPUTE_THEMSELVES else set())
+
+
+def test_what_looks_at_saved_predictions_needs_no_torch(run_command, tmp_path):
+    run_dir = save_run(tmp_path, 0, 1)
+    predictions, boxes = run_dir / "predictions" / "000.npz", tmp_path / "boxes.csv"
+    commands = [
+        ["src/scores.py", run_dir, "--nms", "0.05", "--shrinks", "1"],
+        ["src/submission.py", "write", predictions, "--out", boxes, "--threshold", "0.3"],
+        *(
+            [f"src/visualizations/plot_{name}.py", run_dir, "--out", tmp_path / f"{name}.png"]
+            for name in ("sweep", "detections", "global_head")
+        ),
+    ]
+    code = "import runpy, sys; sys.modules['torch'] = None\n"
+    for command in commands:
+        code += f"sys.argv = {[str(word) for word in command]}\n"
+        code += f"runpy.run_path({command[0]!r}, run_name='__main__')\n"
+    run_command("-c", code, cwd=ROOT)
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=name_of)

@@ -10,7 +10,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from src import scores, train_runner
+from scripts import benchmark
+from src import baseline, scores, train_runner
 from src.datasets import folds
 from src.runs import Run
 from src.visualizations import plot_metrics, plot_val_loss
@@ -219,6 +220,12 @@ def test_wrong_labels_are_refused(refused, data, output, spoil, words):
     spoil(data)
     flags = ("--run", "new", "--data-dir", data, "--output-dir", output)
     refused(train_runner.main, *QUICK, *flags, folders=(data, output), words=words)
+
+
+@pytest.mark.parametrize(("main", "command"), [(baseline.main, []), (benchmark.main, ["metric"])])
+def test_a_command_says_how_to_get_a_data_folder(refused, main, command, tmp_path):
+    words = ["none: no such data folder", "scripts/dataset_download.sh"]
+    refused(main, *command, "--data-dir", tmp_path / "none", folders=(tmp_path,), words=words)
 
 
 def no_dicom(path):

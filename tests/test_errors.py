@@ -1,5 +1,8 @@
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from src.errors import CommandParser, report_errors
 from tests.paths import ROOT
@@ -30,6 +33,24 @@ with report_errors():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 128 + 13  # SIGPIPE
+
+
+@pytest.mark.parametrize("flags", [(), ("-u",)])
+def test_a_standard_output_that_takes_no_more_ends_with_one_line(flags):
+    code = "from src.errors import report_errors\nwith report_errors(): print('much' * 10_000)"
+    with Path("/dev/full").open("w") as full:
+        outcome = subprocess.run(
+            [sys.executable, *flags, "-c", code],
+            cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert outcome.returncode == 2
+    message = "error: standard output cannot be written: No space left on device\n"
+    assert outcome.stderr == message
+
+
+def test_an_error_of_the_system_elsewhere_keeps_its_traceback():
+    with pytest.raises(FileNotFoundError), report_errors():
+        Path("/no/such/file").read_bytes()
 
 
 def test_a_command_without_a_standard_output_works(monkeypatch):

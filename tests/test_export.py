@@ -1,8 +1,10 @@
 """A network as an ONNX file gives what it gives in PyTorch."""
 
 import json
+import os
 import shlex
 import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -295,6 +297,23 @@ def test_export_refuses_what_it_cannot_do_in_one_line(call_export, eager, argume
     assert line.startswith("error: ") and all(word in line for word in words)
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--out", "."], ["a folder is in its place"]),
+        (["--check-images", ROOT / "README.md"], ["README.md"]),
+    ],
+)
+def test_export_looks_at_its_files_before_it_makes_the_graph(
+    call_main, eager, monkeypatch, flags, words
+):
+    monkeypatch.setattr("src.onnx_graph.write_graph", None)
+    outcome = call_main(export.main, eager.dir, *flags)
+    assert outcome.code == 2
+    (line,) = messages(outcome)
+    assert all(word in line for word in words)
+
+
 def test_export_names_the_file_that_lists_missing_packages(call_main, monkeypatch):
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else True)
     outcome = call_main(export.main, "nowhere")
@@ -302,6 +321,14 @@ def test_export_names_the_file_that_lists_missing_packages(call_main, monkeypatc
     (line,) = messages(outcome)
     assert line.startswith("error: exporting needs onnxscript: pip install -r ")
     assert (ROOT / "requirements-export.txt").is_file() and "requirements-export.txt" in line
+
+
+def test_onnxruntime_is_told_to_report_nothing_before_it_is_imported(monkeypatch, tmp_path):
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError):
+        onnx_check.check_graph(tmp_path / "graph.onnx", None, (), 0)
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
 
 
 def test_the_most_boxes_are_all_candidates():

@@ -64,7 +64,7 @@ def test_replaced_file_has_the_usual_rights(tmp_path):
 
 def test_replaced_file_refuses_a_folder_in_its_place(tmp_path):
     (tmp_path / "file.txt" / "inner").mkdir(parents=True)
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="a folder is in its place"):  # before the work
         write_text(tmp_path / "file.txt", "")
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
 

@@ -82,7 +82,8 @@ def test_a_file_that_is_no_radiograph_is_named(predict, phantoms, tmp_path):
     (mixed / "x.dcm").write_bytes(dicom.read_bytes())
     outcome, out_dir = predict("--input", mixed, "--epoch", "1", ok=False)
     assert outcome.code == 2
-    assert "notes.txt" in outcome.err.splitlines()[-1]
+    last = outcome.err.splitlines()[-1]
+    assert "notes.txt" in last and "--skip-unreadable" in last
     assert not out_dir.exists()
 
     outcome, out_dir = predict("--input", mixed, "--epoch", "1", "--skip-unreadable")

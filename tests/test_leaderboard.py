@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src import scores
-from src.datasets.annotations import CLASS_NAMES, NO_CLASS, OPACITY, Record, read_label_files
+from src.datasets.annotations import CLASS_NAMES, OPACITY, Record, read_label_files
 from src.datasets.tables import AnnotationsError
 from src.leaderboard import score_boxes, score_submission
 from src.metric import IOU_THRESHOLDS, bootstrap_interval
@@ -148,7 +148,7 @@ def test_without_classes_the_images_are_grouped_by_their_boxes(score):
     result = score(PERFECT | {"b": ""}, classes=False)
     assert result.class_scores["with true boxes"] == 0.5
     assert math.isnan(result.class_scores["without true boxes"])
-    assert set(result.categories) == {NO_CLASS} == {UNKNOWN_CATEGORY}
+    assert set(result.categories) == {UNKNOWN_CATEGORY}
 
 
 def test_classes_can_stand_in_a_file_of_their_own(tmp_path, score):

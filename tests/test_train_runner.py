@@ -344,12 +344,3 @@ def test_list_models_names_every_experiment(call_main, monkeypatch):
     outcome = call_main(main, "--list-models")
     assert outcome.code == 0
     assert any(line.startswith("demo ") for line in outcome.out.splitlines())
-
-
-def test_help_needs_only_the_standard_library_so_it_answers_at_once(run_command):
-    outcome = run_command("-S", RUNNER, "--help")  # without site-packages
-    for flag in ("--action", "--model", "--run", "--seed", "--fold", "--weights_dir", "--epoch",
-                 "--from-epoch", "--num-epochs", "--batch-size", "--learning-rate", "--debug",
-                 "--device", "--num-workers", "--data-dir", "--output-dir",
-                 "--resume"):  # fmt: skip
-        assert flag in outcome.out

@@ -10,16 +10,19 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from src.datasets.tables import AnnotationsError, read_table, refuse_rows
+from src.structures import UNKNOWN_CATEGORY
+
+if TYPE_CHECKING:  # `--help` waits for nothing
+    import pandas as pd
 
 CLASS_NAMES = ("No Lung Opacity / Not Normal", "Normal", "Lung Opacity")  # the original's order
 OPACITY = CLASS_NAMES.index("Lung Opacity")
-NO_CLASS = -1  # the category where a label file tells boxes alone; structures.UNKNOWN_CATEGORY
 IMAGE_SIZE = 1024  # every image of the challenge has this many pixels along each side
 
 BOX_COLUMNS = ["x", "y", "width", "height"]
@@ -32,7 +35,7 @@ class Record:
 
     Attributes:
         patient_id: also the name of the image's file.
-        category: an index into `CLASS_NAMES`, or `NO_CLASS`.
+        category: an index into `CLASS_NAMES`, or `UNKNOWN_CATEGORY`.
         boxes_xywh: (M, 4) float64, pixels of the 1024 x 1024 file; M is 0 without an opacity.
     """
 
@@ -76,17 +79,25 @@ class DataFolder:
     def folds_path(self) -> Path:
         return self.root / "folds.csv"
 
-    def images_dir(self, split: str) -> Path:
-        """Return the folder of the `train` or `test` images: Kaggle's name, or the short one.
+    def check(self) -> None:
+        """Make sure that the folder is there.
 
         Raises:
-            AnnotationsError: there is neither.
+            AnnotationsError: it is not; the message says how to get one.
         """
         if not self.root.is_dir():
             raise AnnotationsError(
                 f"{self.root}: no such data folder; scripts/dataset_download.sh fetches the "
                 f"challenge's, scripts/make_demo_dataset.py makes one to try"
             )
+
+    def images_dir(self, split: str) -> Path:
+        """Return the folder of the `train` or `test` images: Kaggle's name, or the short one.
+
+        Raises:
+            AnnotationsError: there is neither.
+        """
+        self.check()
         kaggle = self.root / f"stage_{self.stage}_{split}_images"
         for folder in (kaggle, self.root / split):
             if folder.is_dir():
@@ -100,6 +111,7 @@ def read_records(folder: DataFolder) -> list[Record]:
     Raises:
         AnnotationsError: a file is missing or a row is wrong.
     """
+    folder.check()
     return read_label_files(folder.labels_path, folder.classes_path)
 
 
@@ -115,7 +127,7 @@ def read_label_files(
         labels_path: patientId, x, y, width, height, Target, one row for a box, the box's cells
             empty where Target is 0; may have a column class as well.
         classes_path: patientId, class; not needed where the labels have the column.
-        needs_classes: refuse labels whose classes stand nowhere; otherwise they are `NO_CLASS`.
+        needs_classes: refuse labels whose classes stand nowhere; else they are `UNKNOWN_CATEGORY`.
 
     Returns:
         A record for each patient, sorted by patientId.
@@ -136,7 +148,7 @@ def read_label_files(
     elif has_classes:
         classes = _check_classes(labels_path, labels[["patientId", "class"]])
     else:
-        classes = dict.fromkeys(labels["patientId"], NO_CLASS)
+        classes = dict.fromkeys(labels["patientId"], UNKNOWN_CATEGORY)
     _check_agreement(labels_path, labels, classes)
     boxes = labels[BOX_COLUMNS].to_numpy(dtype=np.float64)
     return _make_records(labels["patientId"].to_numpy(dtype=str), boxes, classes)
@@ -160,6 +172,8 @@ def _drop_repeated(path: Path, labels: pd.DataFrame) -> pd.DataFrame:
 
 def _check_boxes(path: Path, labels: pd.DataFrame) -> dict[str, pd.Series]:
     """Return the four columns of xywh, NaN in rows without a box, after checking every row."""
+    import pandas as pd
+
     refuse_rows(path, labels, ~labels["Target"].isin(["0", "1"]), "Target {Target!r} is not 0 or 1")
     has_box = labels["Target"] == "1"
     values: dict[str, pd.Series] = {}
@@ -196,7 +210,7 @@ def _check_agreement(path: Path, labels: pd.DataFrame, classes: dict[str, int]) 
     category = labels["patientId"].map(classes)
     refuse_rows(path, labels, category.isna(), "patient {patientId} has no class")
     has_box = labels["Target"] == "1"
-    expected = (category == OPACITY).where(category != NO_CLASS, has_box)
+    expected = (category == OPACITY).where(category != UNKNOWN_CATEGORY, has_box)
     name = CLASS_NAMES[OPACITY]
     refuse_rows(path, labels, has_box & ~expected, f"Target is 1 but the class is not {name!r}")
     refuse_rows(path, labels, ~has_box & expected, f"Target is 0 but the class is {name!r}")

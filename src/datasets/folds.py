@@ -116,6 +116,7 @@ def main() -> None:
         folder = DataFolder(arguments.data_dir)
         if folder.folds_path.exists():
             raise AnnotationsError(f"{folder.folds_path}: is there already; it stays as it is")
+        folder.check()
         classes = read_classes(folder.classes_path)
         folds = make_folds(classes)
         write_folds(folder.folds_path, classes, folds)

@@ -25,6 +25,10 @@ JPEG_MAGIC = b"\xff\xd8\xff"
 Picture = NDArray[np.uint8] | NDArray[np.uint16]
 
 
+class PictureError(InputError):
+    """A PNG or JPEG file that gives no radiograph, or a file that cannot be read."""
+
+
 class ImageFile(NamedTuple):
     """A file and the name that its boxes go by."""
 
@@ -120,9 +124,9 @@ def read_any_image(path: Path) -> Pixels:
         (H, W), as it is stored where that is plain 8-bit.
 
     Raises:
-        InputError: the file gives no radiograph; the message names it and the cause.
+        PictureError, DicomError: the file gives no radiograph; the message names it and the cause.
     """
-    magic = read_bytes(path, MAX_BYTES, InputError, n_bytes=len(PNG_MAGIC))
+    magic = read_bytes(path, MAX_BYTES, PictureError, n_bytes=len(PNG_MAGIC))
     if magic.startswith((PNG_MAGIC, JPEG_MAGIC)):
         return _read_picture(path)
     return read_pixels(path)
@@ -151,19 +155,19 @@ def _cause_of_failure(path: Path) -> str | None:
 
 
 def _read_picture(path: Path) -> Pixels:
-    content = read_bytes(path, MAX_BYTES, InputError)
+    content = read_bytes(path, MAX_BYTES, PictureError)
     try:
         size = picture_size(content)
         if not 0 < size.rows * size.columns <= MAX_PIXELS:
             raise ValueError(f"{size} pixels is not the size of a radiograph")
         picture = _decode_png(content) if content.startswith(PNG_MAGIC) else _decode_jpeg(content)
     except Exception as error:  # decoders raise their own kinds
-        raise InputError(f"{path}: the picture cannot be decoded: {cause_of(error)}") from error
+        raise PictureError(f"{path}: the picture cannot be decoded: {cause_of(error)}") from error
     full = np.iinfo(picture.dtype).max
     if picture.ndim == 3:
         planes = picture[..., :3]  # a fourth one is transparency
         if (planes.max(axis=2) - planes.min(axis=2)).max() > MAX_PLANE_DIFFERENCE * full / 255:
-            raise InputError(f"{path}: a colour picture; grey radiographs are read")
+            raise PictureError(f"{path}: a colour picture; grey radiographs are read")
         picture = picture[..., 1]
     if picture.dtype == np.uint8:
         return np.ascontiguousarray(picture, dtype=np.uint8)

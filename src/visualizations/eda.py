@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from src.errors import CommandParser, report_errors
+from src.flag_values import natural
 from src.visualizations.eda_images import (
     draw_augmentation,
     draw_examples,
@@ -70,7 +71,7 @@ def main() -> None:
                         help=f"some of {', '.join(FIGURES)}")  # fmt: skip
     parser.add_argument("--patient", help="the image to show; a random one without")
     parser.add_argument("--level", type=int, default=20, help="of augmentation")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice and augmentation")
+    parser.add_argument("--seed", type=natural, default=0, help="of the choice and augmentation")
     arguments = parser.parse_args()
     with report_errors():
         subject = read_subject(

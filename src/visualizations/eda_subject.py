@@ -75,7 +75,7 @@ def read_subject(data_dir: Path, *, level: int, seed: int, patient_id: str | Non
     """Read the labels of a data folder and check what is to be shown.
 
     Raises:
-        InputError: the labels are wrong, or there is no such level, seed or patient.
+        InputError: the labels are wrong, or there is no such level or patient.
     """
     from src.datasets.annotations import DataFolder, read_records
     from src.datasets.augmentations import AUGMENTATION_LEVELS
@@ -84,8 +84,6 @@ def read_subject(data_dir: Path, *, level: int, seed: int, patient_id: str | Non
         raise InputError(
             f"unknown level {level}; one of {', '.join(map(str, AUGMENTATION_LEVELS))}"
         )
-    if seed < 0:
-        raise InputError(f"--seed {seed}: must be 0 or more")
     folder = DataFolder(data_dir)
     records = read_records(folder)
     if patient_id not in {None, *(record.patient_id for record in records)}:

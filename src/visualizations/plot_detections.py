@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src.errors import CommandParser, InputError, report_errors
+from src.flag_values import natural, number, share
 
 if TYPE_CHECKING:  # `--help` waits for nothing
     from matplotlib.axes import Axes
@@ -208,10 +209,10 @@ def _parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("runs", type=Path, nargs="+", help="folders of runs with predictions")
     add("--figures", nargs="+", choices=FIGURES, default=list(FIGURES), help="which to draw")
-    add("--epoch", type=int, help="by default each run's best of check_metric, or its last")
-    add("--threshold", type=float, help="score x 5 over which a box counts; by default the best "
+    add("--epoch", type=natural, help="by default each run's best of check_metric, or its last")
+    add("--threshold", type=number, help="score x 5 over which a box counts; by default the best "
         "of check_metric, or 0.3")  # fmt: skip
-    add("--nms", type=float, default=0.05, help="IoU over which the weaker of two boxes goes")
+    add("--nms", type=share, default=0.05, help="IoU over which the weaker of two boxes goes")
     add("--out", type=Path, default=Path("detections.png"), help="_<figure> is added to the name; "
         "PNG, a PDF beside")  # fmt: skip
     return parser.parse_args()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src.errors import CommandParser, report_errors
+from src.flag_values import natural
 from src.visualizations.eda_labels import SHOWN_ORDER
 
 if TYPE_CHECKING:  # `--help` waits for nothing
@@ -101,7 +102,7 @@ def main() -> None:
     parser = CommandParser("Draw what the whole-image head of runs takes for what.")
     add = parser.add_argument
     add("runs", type=Path, nargs="+", help="folders of runs with predictions")
-    add("--epoch", type=int, help="by default each run's best of check_metric, or its last")
+    add("--epoch", type=natural, help="by default each run's best of check_metric, or its last")
     add("--out", type=Path, default=Path("global_head.png"), help="PNG; a PDF beside")
     arguments = parser.parse_args()
     with report_errors():

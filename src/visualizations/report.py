@@ -17,7 +17,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import config
-from src.errors import CommandParser, InputError, report_errors
+from src.errors import CommandParser, report_errors
+from src.flag_values import natural, positive
 
 if TYPE_CHECKING:
     from src.presets import Postprocess
@@ -169,13 +170,11 @@ def main() -> None:
     add("run", type=Path, help="folder of a run, such as output/demo_fold_0")
     add("--data-dir", type=Path, help="where the run's images lie; by default where they lay when "
         "it was trained")  # fmt: skip
-    add("--epoch", type=int, help="by default the best by scores.npz")
+    add("--epoch", type=natural, help="by default the best by scores.npz")
     add("--out", type=Path, help="by default report.html in the run's folder")
-    add("--num-images", type=int, default=6, help="pictures in each list of the gallery")
+    add("--num-images", type=positive, default=6, help="pictures in each list of the gallery")
     arguments = parser.parse_args()
     with report_errors():
-        if arguments.num_images < 1:
-            raise InputError(f"--num-images {arguments.num_images}: 1 is the least")
         from src.files import write_text
 
         page = build_page(

@@ -213,7 +213,10 @@ def test_folds_command_does_not_overwrite(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "cause"),
-    [(["--data-dir", "none"], "no such file"), (["--folder", "."], "unrecognized arguments")],
+    [
+        (["--data-dir", "none"], "none: no such data folder"),
+        (["--folder", "."], "unrecognized arguments"),
+    ],
 )
 def test_folds_command_reports_a_mistake_in_one_line(tmp_path, arguments, cause):
     result = run_folds(*arguments, cwd=tmp_path)

@@ -329,10 +329,10 @@ def test_only_the_figures_asked_for_are_written(labels_only, tmp_path, call_main
     ("arguments", "words"),
     [
         (["--level", "7"], "unknown level 7; one of 1, 10, 11, 15, 20, 21"),
-        (["--seed", "-1"], "--seed -1"),
+        (["--seed", "-1"], "--seed: -1 is less than 0"),
         (["--patient", "nobody"], "has no patient nobody"),
         (["--only", "class_count"], "invalid choice: 'class_count'"),
-        (["--data-dir", "/no/such/folder"], "/no/such/folder/stage_2_train_labels.csv"),
+        (["--data-dir", "/no/such/folder"], "/no/such/folder: no such data folder"),
     ],
 )
 def test_a_mistake_ends_with_one_line(arguments, words, phantoms, tmp_path, call_main):

@@ -147,6 +147,16 @@ def without_truth(predictions):
 
 
 @pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--epoch", "-1"), ("--threshold", "nan"), ("--nms", "-0.1"), ("--nms", "1.5")],
+)
+def test_a_flag_takes_no_value_without_sense(call_main, flag, value):
+    outcome = call_main(main, "a", flag, value)
+    assert outcome.code == 2
+    assert f"{flag}: " in outcome.err
+
+
+@pytest.mark.parametrize(
     ("change", "arguments", "words"),
     [
         (None, (), "no such folder"),

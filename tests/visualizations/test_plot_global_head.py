@@ -71,6 +71,7 @@ def test_the_command_writes_png_and_pdf(tmp_path, call_main):
 @pytest.mark.parametrize(
     ("categories", "arguments", "words"),
     [
+        (CATEGORIES, ("--epoch", "-1"), "--epoch: -1 is less than 0"),
         (CATEGORIES, ("--epoch", "7"), "no predictions of epoch 7; it has [0]"),
         (np.array([0, -1, 1, 2]), (), "holds no truth"),
     ],
