@@ -122,8 +122,8 @@ def time_epoch(training: Training, epoch: int) -> Iterator[Row]:
     """Train, validate, predict and score; yield a row for each."""
     from src.engine import predict, validate
     from src.learning import Progress, train_epoch
+    from src.members import prediction_header
     from src.scores import sweep_epoch
-    from src.training import prediction_header
 
     acceleration = training.options.acceleration
     header = prediction_header(training.run, training.info, epoch)
