@@ -73,7 +73,10 @@ class Training:
             self.learner.optimization.skip_epochs(options.from_epoch)
             self.history = self.files.earlier_history()
         if options.processes.is_first:
-            self.files.describe_training(images) if last is None else self.files.note_length()
+            if last is None:
+                self.files.describe_training(images)
+            else:
+                self.files.note_length(self.progress.epoch)
         self.saved_at = time.monotonic()
 
     @property
@@ -87,7 +90,7 @@ class Training:
         place += f", {processes.count} processes" if processes.count > 1 else ""
         start = f"epochs {self.progress.epoch} to {self.info.n_epochs - 1}"
         if self.progress.epoch >= self.info.n_epochs:
-            start = f"all {self.info.n_epochs} epochs are done"
+            start = f"all {self.progress.epoch} epochs are done"
         if self.progress.n_batches:
             start += f", after {self.progress.n_batches} of {self.sampler.n_batches} batches"
         return (

@@ -221,6 +221,9 @@ def test_a_plateau_training_can_be_made_longer(images, tmp_path):
     longer.finish()
     assert [row["epoch"] for row in rows_of(run.history_path)] == ["0", "1"]
     assert json.loads(run.experiment_path.read_text())["settings"]["n_epochs"] == 2
+    shorter = Training(run, info, images, options(resume=True))
+    assert "all 2 epochs are done" in shorter.describe()
+    assert json.loads(run.experiment_path.read_text())["settings"]["n_epochs"] == 2
 
 
 def test_resume_of_a_broken_checkpoint_is_refused(whole, images, tmp_path):
