@@ -78,6 +78,8 @@ class Training:
             else:
                 self.files.note_length(self.progress.epoch)
         self.saved_at = time.monotonic()
+        if last is None and run.last_checkpoint_path.exists():
+            self._save_state()  # what lies there is of the training that --from-epoch leaves
 
     @property
     def model(self) -> RetinaNet:

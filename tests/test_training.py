@@ -248,6 +248,15 @@ def test_from_epoch_starts_from_the_weights_of_the_epoch_before(images, tmp_path
     assert all(torch.equal(saved[name], t) for name, t in training.model.state_dict().items())
 
 
+def test_from_epoch_killed_at_once_goes_on_as_it_began(images, tmp_path, monkeypatch):
+    run = Run("demo", 0, "", tmp_path)
+    train_one_of_two(monkeypatch, run, SMALL, images)
+    began = from_epoch_1(run, SMALL, images).learner.optimization.state_dict()
+    resumed = Training(run, SMALL, images, options(resume=True))
+    assert resumed.progress.epoch == 1
+    assert resumed.learner.optimization.state_dict() == began  # without the averages of epoch 0
+
+
 def test_from_epoch_keeps_the_history_of_the_epochs_before(images, tmp_path, monkeypatch):
     run = Run("demo", 0, "", tmp_path)
     train_one_of_two(monkeypatch, run, SMALL, images)
