@@ -128,7 +128,8 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
     add("--overwrite", action="store_true", help="make predictions again that are there already")
     parser.set_defaults(expected_fingerprint=None)
     arguments = parser.parse_args()
-    _refuse_what_would_be_ignored(parser, arguments)
+    unset = argparse.Namespace(**dict.fromkeys(vars(arguments)))
+    _refuse_what_would_be_ignored(parser, arguments, parser.parse_args(namespace=unset))
     arguments.model = arguments.models[0]
     arguments.cache_dir = arguments.output_dir / "cache" if arguments.cache else None
     return arguments
@@ -154,11 +155,17 @@ def postprocess_flags(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _refuse_what_would_be_ignored(
-    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, given: argparse.Namespace
 ) -> None:
+    """Stop a command with a flag that its action, or another flag, leaves without a meaning.
+
+    Args:
+        given: the same flags without their defaults: None where the command line names none.
+    """
+
     def is_given(flag: str) -> bool:
         name = "models" if flag == "--model" else flag.removeprefix("--").replace("-", "_")
-        return bool(getattr(arguments, name) != parser.get_default(name))
+        return getattr(given, name) is not None
 
     action = arguments.action
     if len(arguments.models) > 1 and action != "generate_predictions":
