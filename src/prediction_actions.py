@@ -218,7 +218,7 @@ def _images_place(arguments: argparse.Namespace) -> Path:
     if arguments.input is not None:
         return arguments.input.resolve()
     split = "test" if arguments.split == "test" else "train"  # among which a fold's are
-    return DataFolder(arguments.data_dir).images_dir(split)
+    return DataFolder(arguments.data_dir).images_dir(split).resolve()
 
 
 def _files_to_predict(arguments: argparse.Namespace) -> list[ImageFile]:

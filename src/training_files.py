@@ -109,7 +109,7 @@ class TrainingFiles:
         details = {
             "device": str(options.acceleration.device),
             "processes": options.processes.count,
-            "images": str(images.images_dir),
+            "images": str(images.images_dir.resolve()),
             "n_train": len(images.train),
             "n_valid": len(images.valid),
             "weights_path": options.weights_path,

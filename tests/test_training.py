@@ -1,6 +1,7 @@
 import csv
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from src.models import MODELS
 from src.predictions import ARRAYS, load_predictions
 from src.runs import Run
 from src.training import Training
+from src.training_files import TrainingFiles
 from src.training_options import TrainingOptions
 
 ON_CPU = Acceleration(device=torch.device("cpu"))
@@ -86,6 +88,14 @@ def test_experiment_json_says_how_the_run_was_made(whole, images):
     assert (content["n_train"], content["n_valid"]) == (len(images.train), len(images.valid))
     assert content["versions"]["torch"] == torch.__version__.split("+")[0]
     assert content["images"] == str(images.images_dir)
+
+
+def test_experiment_json_says_where_the_images_lie_to_any_folder(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(images.images_dir.parent)
+    here = replace(images, images_dir=Path(images.images_dir.name))
+    run = Run("demo", 0, "", tmp_path)
+    TrainingFiles(run, SMALL, options()).describe_training(here)
+    assert json.loads(run.experiment_path.read_text())["images"] == str(images.images_dir)
 
 
 def test_history_has_a_row_of_losses_for_each_epoch(whole):
