@@ -1,4 +1,4 @@
-"""A whole training: epochs, validation, and every file that a run leaves behind."""
+"""A whole training: epochs and validation, from the beginning or from where one stopped."""
 
 from __future__ import annotations
 
