@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import signal
 import sys
 import warnings
@@ -81,9 +82,18 @@ def report_errors() -> Iterator[None]:
         print(stop, file=sys.stderr)
         sys.exit(SIGNAL_EXIT + stop.signal_number)
     except BrokenPipeError:
+        if not _reader_has_left():  # it is the pipe of a worker process that died
+            raise
         # What is left in the buffer must go somewhere when Python flushes it at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(SIGNAL_EXIT + signal.SIGPIPE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(SIGNAL_EXIT + signal.SIGINT)
+
+
+def _reader_has_left() -> bool:
+    """Say whether standard output is a pipe that nobody reads any more."""
+    outcome = select.poll()
+    outcome.register(sys.stdout, select.POLLOUT)
+    return any(event & select.POLLERR for _, event in outcome.poll(0))

@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from src.errors import CommandParser, report_errors
 from tests.paths import ROOT
 
@@ -30,6 +32,11 @@ with report_errors():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 128 + 13  # SIGPIPE
+
+
+def test_a_broken_pipe_of_another_process_keeps_its_traceback(capfd):
+    with pytest.raises(BrokenPipeError), report_errors():
+        raise BrokenPipeError
 
 
 def test_a_command_without_a_standard_output_works(monkeypatch):
