@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 from contextlib import redirect_stdout
+from dataclasses import replace
 from io import StringIO
 
 import numpy as np
@@ -139,8 +140,7 @@ def test_check_metric_prints_a_table_of_epochs_and_thresholds(scored, trained):
     assert sweep.epochs == (0, 1)
     for line, scores in zip(lines[2:4], sweep.scores.reshape(2, -1), strict=True):
         np.testing.assert_allclose([float(w) for w in line.split()[1:]], scores, atol=5.1e-4)
-    best = sweep.best()
-    assert f"best score {best['score']:.4f} at epoch {best['epoch']}" in scored
+    assert "no epoch hits a true box; a longer training might" in scored  # so short as it was
 
 
 def test_check_metric_saves_scores_table_and_pictures(scored, trained, read_picture):
@@ -289,15 +289,22 @@ def test_generate_predictions_uses_what_is_saved_unless_told(
 
 
 def test_generate_predictions_takes_the_best_epoch_and_threshold_of_check_metric(
-    copied, phantoms, scored, call_main
+    copied, phantoms, call_main
 ):
-    best = load_sweep(copied.scores_path).best()
-    outcome = call_main(
-        main, "--action", "generate_predictions", "--model", "demo",
-        "--data-dir", phantoms, "--output-dir", copied.output_dir,
-    )  # fmt: skip
-    assert f"epoch {best['epoch']}: 5 images" in outcome.out
-    assert f"at threshold {best['threshold']:g}" in outcome.out
+    found = load_predictions(copied.predictions_path(0))
+    perfect = replace(
+        found,
+        offsets=found.true_offsets,
+        boxes_xyxy=found.true_boxes_xyxy,
+        scores=np.full(len(found.true_boxes_xyxy), 0.03, np.float32),  # 0.15 on the gate
+    )
+    perfect.save(copied.predictions_path(0))
+    flags = ("--model", "demo", "--data-dir", phantoms, "--output-dir", copied.output_dir)
+    outcome = call_main(main, "--action", "check_metric", *flags)
+    assert "best score 1.0000 at epoch 0, threshold 0.05" in outcome.out
+    outcome = call_main(main, "--action", "generate_predictions", *flags)
+    assert "epoch 0: 5 images" in outcome.out
+    assert "at threshold 0.05\n" in outcome.out
 
 
 def test_test_model_draws_truth_and_predictions(trained, folders, call_main, read_picture):
