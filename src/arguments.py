@@ -105,9 +105,9 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
         help="generate_predictions: the validation fold or the test images")  # fmt: skip
     add("--input", type=Path, help="generate_predictions: a DICOM, PNG or JPEG file, or a folder "
         "of them, instead of a split")  # fmt: skip
-    add("--out", type=Path, help="with --input or an ensemble: the folder of the results; without "
-        "an ensemble by epoch; check_data: the CSV file, by default check_data.csv among the "
-        "runs")  # fmt: skip
+    add("--out", type=Path, help="with --input, or --split test and an ensemble: the folder of the "
+        "results; without an ensemble by epoch; check_data: the CSV file, by default "
+        "check_data.csv among the runs")  # fmt: skip
     add("--full", action="store_true", help="check_data: decode every image, not its header alone")
     add("--skip-unreadable", action="store_true", help="with --input: leave out files that are no "
         "radiographs, and name them")  # fmt: skip
@@ -120,15 +120,16 @@ def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
     add("--combine", choices=SIZE_RULES, help="how an ensemble combines the "
         "sizes of boxes, instead of the preset's way")  # fmt: skip
     add("--k", type=number, help="sizes of an ensemble by percentiles: p20 + k (p20 - p80)")
-    add("--overlays", action="store_true", help="with --input or an ensemble: draw the boxes over "
-        "the images")  # fmt: skip
+    add("--overlays", action="store_true", help="with --input, or --split test and an ensemble: "
+        "draw the boxes over the images")  # fmt: skip
     add_postprocess_flags(parser)
     add("--num-images", type=positive, default=24, help="test_model: how many pictures")
     add("--list-models", action="store_true", help="print the experiments and stop")
     add("--overwrite", action="store_true", help="make predictions again that are there already")
     parser.set_defaults(expected_fingerprint=None)
     arguments = parser.parse_args()
-    _refuse_what_would_be_ignored(parser, arguments)
+    unset = argparse.Namespace(**dict.fromkeys(vars(arguments)))
+    _refuse_what_would_be_ignored(parser, arguments, parser.parse_args(namespace=unset))
     arguments.model = arguments.models[0]
     arguments.cache_dir = arguments.output_dir / "cache" if arguments.cache else None
     return arguments
@@ -154,11 +155,17 @@ def postprocess_flags(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _refuse_what_would_be_ignored(
-    parser: argparse.ArgumentParser, arguments: argparse.Namespace
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, given: argparse.Namespace
 ) -> None:
+    """Stop a command with a flag that its action, or another flag, leaves without a meaning.
+
+    Args:
+        given: the same flags without their defaults: None where the command line names none.
+    """
+
     def is_given(flag: str) -> bool:
         name = "models" if flag == "--model" else flag.removeprefix("--").replace("-", "_")
-        return bool(getattr(arguments, name) != parser.get_default(name))
+        return getattr(given, name) is not None
 
     action = arguments.action
     if len(arguments.models) > 1 and action != "generate_predictions":

@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from src.acceleration import Acceleration
 from src.distributed import ALONE, Processes
-from src.errors import InputError
 from src.predictions import Predictions, join_predictions, take_images
 from src.retinanet.ensemble import Ensemble
 from src.retinanet.losses import detection_losses, match_anchors
@@ -211,14 +210,5 @@ def progress_bar(
     )
     try:
         yield bar
-    except InputError as error:
-        raise _without_worker_traceback(error) from error
     finally:
         bar.close()
-
-
-def _without_worker_traceback(error: InputError) -> InputError:
-    """Take a worker process's error out of the traceback that PyTorch wraps around its text."""
-    kind = type(error)
-    message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2]
-    return kind(message.strip())

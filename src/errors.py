@@ -81,20 +81,27 @@ def report_errors() -> Iterator[None]:
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         sys.exit(SIGNAL_EXIT + stop.signal_number)
-    except BrokenPipeError:
+    except OSError:
+        fault = _fault_of_output()
+        if fault is None:
+            raise
         _drop_output()
-        sys.exit(SIGNAL_EXIT + signal.SIGPIPE)
-    except OSError as error:
-        try:
-            print(flush=True)  # fails again if standard output is to blame
-        except OSError:
-            _drop_output()
-            print(f"error: standard output cannot be written: {error.strerror}", file=sys.stderr)
-            sys.exit(EXIT_USER_ERROR)
-        raise
+        if isinstance(fault, BrokenPipeError):  # its reader, such as `head`, has seen enough
+            sys.exit(SIGNAL_EXIT + signal.SIGPIPE)
+        print(f"error: standard output cannot be written: {fault.strerror}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(SIGNAL_EXIT + signal.SIGINT)
+
+
+def _fault_of_output() -> OSError | None:
+    """Return why standard output cannot be written; None where it can."""
+    try:
+        print(flush=True)
+    except OSError as fault:
+        return fault
+    return None
 
 
 def _drop_output() -> None:

@@ -219,7 +219,8 @@ def _skip_or_raise(
         bad = [name for name, weight in learner.model.named_parameters()
                if weight.grad is not None and not weight.grad.isfinite().all()]  # fmt: skip
         patients = ", ".join(patient for batch in group for patient in batch.ids)
-        found = [f"the gradient is not finite, such as of {bad[0]}; patients {patients}"]
+        what = f"is not finite, such as of {bad[0]}" if bad else "has a norm that overflows"
+        found = [f"the gradient {what}; patients {patients}"]
     step = progress.n_batches // learner.accumulate
     raise NonFiniteError(
         f"epoch {progress.epoch}, step {step}: {found[0]}; saved checkpoints are as they were; "

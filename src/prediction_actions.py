@@ -95,7 +95,7 @@ def predict_files(
     images = _images_place(arguments)
     plan = list(_plan(run, info, arguments))
     for step in plan:
-        _check_results(step.folder, step.owner, images, arguments)
+        _check_results(step, images, arguments)
         inference.find_weights(step.members)
     files = _files_to_predict(arguments)
     for step in plan:
@@ -170,20 +170,23 @@ def _plan(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> Iterator[
         yield _Step(f"epoch {epoch}", members, settings, run, folder / f"{epoch:03}")
 
 
-def _check_results(folder: Path, owner: Run, images: Path, arguments: argparse.Namespace) -> None:
+def _check_results(step: _Step, images: Path, arguments: argparse.Namespace) -> None:
     """Make sure before the work that a folder can be filled, without loss of others' results.
 
     Raises:
         InputError: the folder cannot be filled, or holds such results.
     """
-    check_place(folder)
+    check_place(step.folder)
     if arguments.overwrite:
         return
-    check_owner(owner, folder)
-    found_in = read_description(folder / "experiment.json").get("images", str(images))
-    if found_in != str(images):
-        raise InputError(f"{folder}: holds what was found in {found_in}; --overwrite replaces it, "
-                         f"--out takes another folder")  # fmt: skip
+    check_owner(step.owner, step.folder)
+    content = read_description(step.folder / "experiment.json")
+    for name, ours in (("images", str(images)), ("fold", common_fold(step.members))):
+        if content.get(name, ours) != ours:
+            raise InputError(
+                f"{step.folder}: holds what was found with {name} {content[name]}; --overwrite "
+                f"replaces it, --out takes another folder"
+            )
 
 
 def _write_experiment(
@@ -218,7 +221,7 @@ def _images_place(arguments: argparse.Namespace) -> Path:
     if arguments.input is not None:
         return arguments.input.resolve()
     split = "test" if arguments.split == "test" else "train"  # among which a fold's are
-    return DataFolder(arguments.data_dir).images_dir(split)
+    return DataFolder(arguments.data_dir).images_dir(split).resolve()
 
 
 def _files_to_predict(arguments: argparse.Namespace) -> list[ImageFile]:

@@ -1,4 +1,4 @@
-"""A whole training: epochs, validation, and every file that a run leaves behind."""
+"""A whole training: epochs and validation, from the beginning or from where one stopped."""
 
 from __future__ import annotations
 
@@ -73,8 +73,13 @@ class Training:
             self.learner.optimization.skip_epochs(options.from_epoch)
             self.history = self.files.earlier_history()
         if options.processes.is_first:
-            self.files.describe_training(images) if last is None else self.files.note_length()
+            if last is None:
+                self.files.describe_training(images)
+            else:
+                self.files.note_length(self.progress.epoch)
         self.saved_at = time.monotonic()
+        if last is None and run.last_checkpoint_path.exists():
+            self._save_state()  # what lies there is of the training that --from-epoch leaves
 
     @property
     def model(self) -> RetinaNet:
@@ -87,7 +92,7 @@ class Training:
         place += f", {processes.count} processes" if processes.count > 1 else ""
         start = f"epochs {self.progress.epoch} to {self.info.n_epochs - 1}"
         if self.progress.epoch >= self.info.n_epochs:
-            start = f"all {self.info.n_epochs} epochs are done"
+            start = f"all {self.progress.epoch} epochs are done"
         if self.progress.n_batches:
             start += f", after {self.progress.n_batches} of {self.sampler.n_batches} batches"
         return (

@@ -109,7 +109,7 @@ class TrainingFiles:
         details = {
             "device": str(options.acceleration.device),
             "processes": options.processes.count,
-            "images": str(images.images_dir),
+            "images": str(images.images_dir.resolve()),
             "n_train": len(images.train),
             "n_valid": len(images.valid),
             "weights_path": options.weights_path,
@@ -117,12 +117,16 @@ class TrainingFiles:
         }
         write_experiment(self.run, experiment, details)
 
-    def note_length(self) -> None:
-        """Tell experiment.json of the epochs, should the run go on to be a longer one."""
+    def note_length(self, n_done: int) -> None:
+        """Tell experiment.json of the epochs, should the run become longer or shorter than planned.
+
+        Args:
+            n_done: epochs that are done; the run has no fewer.
+        """
         content = read_description(self.run.experiment_path)
-        settings = content.get("settings", {})
-        if settings.get("n_epochs", self.info.n_epochs) != self.info.n_epochs:
-            settings["n_epochs"] = self.info.n_epochs
+        settings, n_epochs = content.get("settings", {}), max(self.info.n_epochs, n_done)
+        if settings.get("n_epochs", n_epochs) != n_epochs:
+            settings["n_epochs"] = n_epochs
             write_json(self.run.experiment_path, content)
 
     def write_epoch(

@@ -116,7 +116,7 @@ def drop_column(name):
             ["--epoch goes without --from-epoch"],
         ),
         (
-            ["--action", "generate_predictions", "--folds", "0", "--fold", "1"],
+            ["--action", "generate_predictions", "--folds", "1", "--fold", "0"],
             ["--folds goes without --fold"],
         ),
         (

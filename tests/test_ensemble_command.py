@@ -13,7 +13,7 @@ from src import scores, train_runner
 from src.datasets.loaders import load_labelled_images
 from src.models import MODELS
 from src.predictions import load_predictions
-from src.runs import Run, load_run
+from src.runs import Run, load_run, read_description
 from src.sweep import SCORE_THRESHOLDS, Sweep, load_sweep
 
 PREDICT = ("--action", "generate_predictions", "--num-workers", "0")
@@ -99,7 +99,8 @@ def test_results_of_others_are_not_written_over_unless_told(predict):
     own = json.loads(path.read_text())
     for change, words in (
         ({"model": "dem", "tag": "o"}, "belongs to --model dem --run o; take another"),
-        ({"images": "/elsewhere"}, "holds what was found in /elsewhere; --overwrite replaces it"),
+        ({"images": "/elsewhere"}, "holds what was found with images /elsewhere; --overwrite"),
+        ({"fold": 1}, "holds what was found with fold 1; --overwrite replaces it"),
     ):
         path.write_text(json.dumps(own | change))
         outcome = predict(*flags, ok=False)
@@ -156,6 +157,15 @@ def test_the_ensembles_of_all_folds_are_scored_as_one(predict_fold, call_main):
         (1,),
         {"model": "demo", "fold": None, "tag": "ensemble"},
     )
+
+
+def test_an_ensemble_says_where_the_images_lie_to_any_folder(predict_fold, phantoms, monkeypatch):
+    monkeypatch.chdir(phantoms.parent)
+    output_dir = predict_fold(
+        "--model", "demo", "--tta", "hflip", "--epoch", "1", "--data-dir", phantoms.name
+    )
+    content = read_description(Run("demo", 0, "ensemble", output_dir).experiment_path)
+    assert content["images"] == str(phantoms / "stage_2_train_images")
 
 
 def test_predictions_of_another_ensemble_are_not_taken_for_its_own(predict_fold):

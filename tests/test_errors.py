@@ -53,6 +53,11 @@ def test_an_error_of_the_system_elsewhere_keeps_its_traceback():
         Path("/no/such/file").read_bytes()
 
 
+def test_a_broken_pipe_of_another_process_keeps_its_traceback(capfd):
+    with pytest.raises(BrokenPipeError), report_errors():
+        raise BrokenPipeError
+
+
 def test_a_command_without_a_standard_output_works(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     with report_errors():

@@ -78,7 +78,6 @@ def test_a_path_below_a_file_is_refused(tmp_path):
     assert (tmp_path / "file").read_text() == "old"
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
 def test_a_place_is_checked_before_the_work_and_left_as_it_is(tmp_path):
     check_place(tmp_path / "new" / "folder")
     (tmp_path / "file").write_text("")
@@ -88,6 +87,7 @@ def test_a_place_is_checked_before_the_work_and_left_as_it_is(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
 def test_a_file_system_that_takes_no_files_is_refused():
     with pytest.raises(OutputError, match="/proc/new"):
         write_text(Path("/proc/new/file.txt"), "")

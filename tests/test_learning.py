@@ -194,6 +194,14 @@ def test_half_precision_trains_like_fp32(precision):
     assert {parameter.dtype for parameter in models[1].parameters()} == {torch.float32}
 
 
+def test_a_gradient_whose_norm_alone_overflows_is_named():
+    model = tiny_model()
+    weight = model.pyramid.output[0].weight
+    weight.register_hook(lambda gradient: torch.full_like(gradient, 1e30))
+    with pytest.raises(NonFiniteError, match="the gradient has a norm that overflows; patients"):
+        train_epoch(make_learner(model), make_batches([2]), Progress(epoch=0))
+
+
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler")  # no step is ever done
 def test_fp16_does_not_look_for_a_smaller_scale_forever():
     model, (batch,) = tiny_model(), make_batches([2])

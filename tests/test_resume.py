@@ -170,7 +170,7 @@ def test_an_experiment_that_cannot_be_repeated_is_refused(
     assert outcome.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("flags", [("--batch-size", "2"), ("--fold", "1"), ("--model", "demo")])
+@pytest.mark.parametrize("flags", [("--batch-size", "2"), ("--fold", "0"), ("--model", "demo")])
 def test_from_experiment_takes_no_other_settings(phantoms, whole, call_main, flags):
     outcome = call_main(main, "--from-experiment", whole.experiment_path, *flags)
     assert outcome.code == 2

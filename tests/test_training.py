@@ -1,6 +1,7 @@
 import csv
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from src.models import MODELS
 from src.predictions import ARRAYS, load_predictions
 from src.runs import Run
 from src.training import Training
+from src.training_files import TrainingFiles
 from src.training_options import TrainingOptions
 
 ON_CPU = Acceleration(device=torch.device("cpu"))
@@ -86,6 +88,14 @@ def test_experiment_json_says_how_the_run_was_made(whole, images):
     assert (content["n_train"], content["n_valid"]) == (len(images.train), len(images.valid))
     assert content["versions"]["torch"] == torch.__version__.split("+")[0]
     assert content["images"] == str(images.images_dir)
+
+
+def test_experiment_json_says_where_the_images_lie_to_any_folder(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(images.images_dir.parent)
+    here = replace(images, images_dir=Path(images.images_dir.name))
+    run = Run("demo", 0, "", tmp_path)
+    TrainingFiles(run, SMALL, options()).describe_training(here)
+    assert json.loads(run.experiment_path.read_text())["images"] == str(images.images_dir)
 
 
 def test_history_has_a_row_of_losses_for_each_epoch(whole):
@@ -221,6 +231,9 @@ def test_a_plateau_training_can_be_made_longer(images, tmp_path):
     longer.finish()
     assert [row["epoch"] for row in rows_of(run.history_path)] == ["0", "1"]
     assert json.loads(run.experiment_path.read_text())["settings"]["n_epochs"] == 2
+    shorter = Training(run, info, images, options(resume=True))
+    assert "all 2 epochs are done" in shorter.describe()
+    assert json.loads(run.experiment_path.read_text())["settings"]["n_epochs"] == 2
 
 
 def test_resume_of_a_broken_checkpoint_is_refused(whole, images, tmp_path):
@@ -243,6 +256,15 @@ def test_from_epoch_starts_from_the_weights_of_the_epoch_before(images, tmp_path
     saved = load_checkpoint(run.checkpoint_path(0), "demo").model
     assert training.progress.epoch == 1
     assert all(torch.equal(saved[name], t) for name, t in training.model.state_dict().items())
+
+
+def test_from_epoch_killed_at_once_goes_on_as_it_began(images, tmp_path, monkeypatch):
+    run = Run("demo", 0, "", tmp_path)
+    train_one_of_two(monkeypatch, run, SMALL, images)
+    began = from_epoch_1(run, SMALL, images).learner.optimization.state_dict()
+    resumed = Training(run, SMALL, images, options(resume=True))
+    assert resumed.progress.epoch == 1
+    assert resumed.learner.optimization.state_dict() == began  # without the averages of epoch 0
 
 
 def test_from_epoch_keeps_the_history_of_the_epochs_before(images, tmp_path, monkeypatch):

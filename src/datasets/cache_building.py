@@ -123,7 +123,7 @@ def _only_builder(folder: Path) -> Iterator[None]:
     It is one of a file, open for writing: NFS tells other machines of no other kind.
     """
     with output_errors(folder):
-        handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT)
+        handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         with output_errors(folder):
             try:
