@@ -101,7 +101,7 @@ def list_models() -> None:
 
 def train(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     """Train an experiment on three folds, validate on the fourth after every epoch."""
-    if run.tag.endswith(ENSEMBLE_TAG):
+    if f"_{run.tag}".endswith(f"_{ENSEMBLE_TAG}"):
         raise InputError(f"--run {run.tag}: that end is kept for ensembles; take another")
     from src.distributed import joined_processes
 

@@ -124,8 +124,8 @@ class TrainingFiles:
             n_done: epochs that are done; the run has no fewer.
         """
         content = read_description(self.run.experiment_path)
-        settings, n_epochs = content.get("settings", {}), max(self.info.n_epochs, n_done)
-        if settings.get("n_epochs", n_epochs) != n_epochs:
+        settings, n_epochs = content.get("settings"), max(self.info.n_epochs, n_done)
+        if isinstance(settings, dict) and settings.get("n_epochs", n_epochs) != n_epochs:
             settings["n_epochs"] = n_epochs
             write_json(self.run.experiment_path, content)
 
