@@ -113,12 +113,15 @@ class Soak:
         self.counts["full disk"] += 1
 
     def _check_files(self, run: Run) -> None:
-        """Read everything that has a final name; half a file would raise."""
+        """Read everything that has a final name; half a file would raise.
+
+        A hidden name is no final one: a killed writer leaves its temporary file behind.
+        """
         from src.checkpoints import load_checkpoint
         from src.history import read_history
         from src.predictions import load_predictions
 
-        for path in sorted(run.dir.rglob("*.pt")) if run.dir.exists() else ():
+        for path in sorted(run.dir.rglob("[!.]*.pt")) if run.dir.exists() else ():
             load_checkpoint(path, MODEL, resume=path == run.last_checkpoint_path)
             self.n_checked_files += 1
         for epoch in run.epochs_with_predictions():
