@@ -78,7 +78,9 @@ class Soak:
             self.n_finished += 1
 
     def _start(self, run: Run, *, quota: bool = False) -> subprocess.Popen[str]:
-        flags = ("--run", run.tag, "--resume", "--checkpoint-minutes", "0.01")
+        flags: tuple[str, ...] = ("--run", run.tag, "--resume", "--checkpoint-minutes", "0.01")
+        if quota:  # shared memory counts as files, and batches of other processes need it
+            flags += ("--num-workers", "0")
         return start_training(self.folder, flags, quota=quota)
 
     def _kill(self, run: Run, number: signal.Signals) -> None:

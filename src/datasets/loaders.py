@@ -11,7 +11,7 @@ from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from src.datasets.annotations import DataFolder, Record, read_records
 from src.datasets.cache_building import open_or_build_cache
@@ -189,7 +189,16 @@ def _collate(samples: Sequence[Sample | InputError]) -> Batch | InputError:
     for sample in samples:
         if isinstance(sample, InputError):
             return sample
-    return collate(samples)  # type: ignore[arg-type]
+    batch = collate(samples)  # type: ignore[arg-type]
+    if get_worker_info() is not None:
+        try:
+            batch.images.share_memory_()  # PyTorch would do it where an error is lost, and wait
+        except RuntimeError as error:
+            return InputError(
+                f"shared memory (/dev/shm) cannot hold a batch: {error}; give it more, as docker "
+                f"run --shm-size=8g does, or take a smaller --batch-size or --num-workers 0"
+            )
+    return batch
 
 
 class _Loader(DataLoader[Any]):

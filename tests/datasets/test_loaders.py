@@ -266,3 +266,26 @@ def test_a_program_ends_though_an_error_keeps_its_loader(data_dir):
     command = [sys.executable, "-c", LEAVE_A_WORKER, str(data_dir / "stage_2_test_images")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANGS_AFTER)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+LIMIT_SHARED_MEMORY = """
+import resource, sys, torch
+from pathlib import Path
+from src.datasets.detection_dataset import SampleOptions
+from src.datasets.image_files import find_challenge_images
+from src.datasets.loaders import unlabelled_loader
+from src.datasets.test_dataset import TestDataset
+from src.errors import report_errors
+dataset = TestDataset(find_challenge_images(Path(sys.argv[1])), SampleOptions(img_size=32))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # bytes; /dev/shm is made of files
+with report_errors():
+    next(iter(unlabelled_loader(dataset, batch_size=1, n_workers=1, device=torch.device("cpu"))))
+"""
+
+
+def test_a_batch_that_shared_memory_cannot_hold_ends_in_one_line(data_dir):
+    command = [sys.executable, "-c", LIMIT_SHARED_MEMORY, str(data_dir / "stage_2_test_images")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANGS_AFTER)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: shared memory (/dev/shm) cannot hold a batch: ")
+    assert result.stderr.endswith(" or --num-workers 0\n")
