@@ -32,7 +32,7 @@ RUNNER = ROOT / "src" / "train_runner.py"
 MODEL, N_EPOCHS, N_IMAGES = "demo", 2, 32
 QUOTA = 300_000  # bytes of a file; a checkpoint is larger
 EXIT_INPUT_ERROR = 2
-FIRST_HARM_SECONDS, LAST_HARM_SECONDS = 2.0, 12.0  # after the start of a training
+FIRST_HARM_SECONDS, LAST_HARM_SECONDS = 2.0, 7.0  # after the start of a training
 
 
 @dataclass
