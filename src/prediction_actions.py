@@ -30,7 +30,7 @@ from src.distributed import ALONE, Processes
 from src.errors import InputError
 from src.experiments import sample_options, write_description
 from src.files import check_place
-from src.inference import Inference
+from src.inference import Inference, describe_members
 from src.members import Member, common_fold, last_epoch, run_of
 from src.models import ModelInfo
 from src.predictions import Predictions
@@ -181,12 +181,16 @@ def _check_results(step: _Step, images: Path, arguments: argparse.Namespace) -> 
         return
     check_owner(step.owner, step.folder)
     content = read_description(step.folder / "experiment.json")
+    replace = "--overwrite replaces it, --out takes another folder"
     for name, ours in (("images", str(images)), ("fold", common_fold(step.members))):
         if content.get(name, ours) != ours:
             raise InputError(
-                f"{step.folder}: holds what was found with {name} {content[name]}; --overwrite "
-                f"replaces it, --out takes another folder"
+                f"{step.folder}: holds what was found with {name} {content[name]}; {replace}"
             )
+    header = describe_members(step.members, step.settings, hflip=arguments.tta == "hflip")
+    networks = describe_networks(header)
+    if any(content.get(name, ours) != ours for name, ours in networks.items()):
+        raise InputError(f"{step.folder}: holds what other networks found; {replace}")
 
 
 def _write_experiment(

@@ -57,6 +57,11 @@ class TrainingFiles:
         if resume and path.exists():
             last = load_checkpoint(path, self.run.model, resume=True)
             self._check_settings(last)
+            if last.epoch + 1 < from_epoch:
+                raise InputError(
+                    f"{path}: stands in epoch {last.epoch + 1}; --resume goes on from there "
+                    f"without --from-epoch {from_epoch}, which begins anew without --resume"
+                )
             return last
         # The last file of an epoch is the state: killed before its first, a training begins again.
         if resume and any(epoch > from_epoch for epoch in saved):

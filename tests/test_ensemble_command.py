@@ -101,6 +101,7 @@ def test_results_of_others_are_not_written_over_unless_told(predict):
         ({"model": "dem", "tag": "o"}, "belongs to --model dem --run o; take another"),
         ({"images": "/elsewhere"}, "holds what was found with images /elsewhere; --overwrite"),
         ({"fold": 1}, "holds what was found with fold 1; --overwrite replaces it"),
+        ({"members": []}, "holds what other networks found; --overwrite replaces"),
     ):
         path.write_text(json.dumps(own | change))
         outcome = predict(*flags, ok=False)

@@ -348,3 +348,11 @@ def test_a_training_does_not_begin_again_over_one_that_stopped_in_its_first_epoc
     with pytest.raises(InputError, match="stopped in its first epoch; --resume goes on with it"):
         Training(run, SMALL, images, options())
     assert listing(run.dir) == before
+
+
+def test_resume_before_the_first_epoch_that_is_wanted_is_refused(whole, images, tmp_path):
+    run = Run("demo", 0, "", tmp_path)
+    state = load_checkpoint(whole.last_checkpoint_path, "demo", resume=True)
+    replace(state, epoch=-1).save(run.last_checkpoint_path)
+    with pytest.raises(InputError, match=r"stands in epoch 0; .* without --from-epoch 1"):
+        Training(run, SMALL, images, options(resume=True, from_epoch=1))
