@@ -15,8 +15,8 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 import importlib
 
-from src.errors import CommandParser, report_errors
-from src.machine import wait_passively
+from src.system.command_line import CommandParser, report_errors
+from src.system.processes import wait_passively
 
 PARTS = {
     "data": "a training sample, from file and cache, and images a second of the loader",

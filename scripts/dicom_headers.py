@@ -9,8 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.errors import InputError
-from src.files import read_bytes
+from src.system.errors import InputError
+from src.system.files import read_bytes
 
 HEADER_TAGS = ["SOPInstanceUID", "PatientID", "Rows", "Columns"]
 CHUNK = 32  # files that a process reads at a time
@@ -57,7 +57,7 @@ def read_headers(paths: Sequence[Path], n_workers: int) -> Iterator[Header | str
 
 def read_header(path: Path) -> Header | str:
     """Read one header, or say what is wrong with the file."""
-    from src.datasets.dicom_elements import MAX_BYTES, read_elements
+    from src.radiographs.dicom_elements import MAX_BYTES, read_elements
 
     try:
         with warnings.catch_warnings(record=True):  # odd values of other tags do not matter here

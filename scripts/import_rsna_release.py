@@ -7,7 +7,7 @@ RSNA publishes images and annotations without Kaggle; facts of its form: `script
 The images are linked under the names that the challenge gave them, not copied. All that are
 labelled become the training set. With Kaggle's stage 2 labels and classes, which the release does
 not hold, those patients are the training set and the others the test set, with their truth: the
-leaderboard can then be scored (`src/leaderboard.py`).
+leaderboard can then be scored (`src/challenge/leaderboard.py`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from src.errors import CommandParser, InputError, report_errors
-from src.flag_values import natural
+from src.system.command_line import CommandParser, natural, report_errors
+from src.system.errors import InputError
 
 if TYPE_CHECKING:  # `--help` waits for nothing
     from scripts.rsna_release import Release, Truth
@@ -100,7 +100,7 @@ def _read_kaggle_tables(labels_path: Path | None, classes_path: Path | None) -> 
 
 def _build(out_dir: Path, release: Release, kaggle: KaggleTables | None) -> None:
     """Make everything beside the folder, then give it its name."""
-    from src.files import new_folder
+    from src.system.files import new_folder
 
     with new_folder(out_dir) as folder:
         if kaggle is None:
@@ -171,7 +171,7 @@ def _compare_truths(release: Release, kaggle: KaggleTables) -> None:
 def _agrees(truth: Truth, record: Record) -> bool:
     import numpy as np
 
-    from src.datasets.annotations import CLASS_NAMES
+    from src.structures import CLASS_NAMES
 
     if CLASS_NAMES[record.category] != truth.class_name:
         return False

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":  # run by path: find `config` and `src` from the repository's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from src.errors import CommandParser, InputError, report_errors
-from src.flag_values import natural
+from src.system.command_line import CommandParser, natural, report_errors
+from src.system.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -165,7 +165,7 @@ def _check_free(out_dir: Path) -> None:
 
 def _make(out_dir: Path, record: dict[str, int], n_workers: int) -> None:
     """Write everything beside the folder, then give it its name."""
-    from src.files import new_folder
+    from src.system.files import new_folder
 
     with new_folder(out_dir) as folder:
         cases = {

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from scripts.dicom_headers import Header, find_images, read_headers
-from src.datasets.annotations import BOX_COLUMNS, CLASS_NAMES, IMAGE_SIZE, OPACITY
-from src.errors import InputError
+from src.datasets.annotations import BOX_COLUMNS, IMAGE_SIZE
+from src.structures import CLASS_NAMES, OPACITY
+from src.system.errors import InputError
 
 ADJUDICATED_GROUP = "Calculated"  # other groups would hold what single readers drew
 

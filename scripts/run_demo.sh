@@ -43,7 +43,7 @@ src visualizations/plot_detections.py "$run" --out "$run/pics/detections.png"
 src visualizations/report.py "$run" --data-dir "$data" --out "$run/report.html"
 
 step "the detector against the best constant boxes, challenge's score on the validation fold"
-src baseline.py --data-dir "$data" --fold 0
+"$python" "$root/scripts/baseline.py" --data-dir "$data" --fold 0
 "$python" - "$run/scores.csv" <<'PYTHON'
 import csv
 import sys

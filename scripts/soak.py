@@ -22,10 +22,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from src.errors import CommandParser, InputError, report_errors
-from src.flag_values import not_negative
-from src.machine import tune_process
-from src.runs import Run
+from src.experiments.runs import Run
+from src.system.command_line import CommandParser, not_negative, report_errors
+from src.system.errors import InputError
+from src.system.processes import tune_process
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNNER = ROOT / "src" / "train_runner.py"
@@ -119,9 +119,9 @@ class Soak:
 
         A hidden name is no final one: a killed writer leaves its temporary file behind.
         """
-        from src.checkpoints import load_checkpoint
-        from src.history import read_history
-        from src.predictions import load_predictions
+        from src.experiments.checkpoints import load_checkpoint
+        from src.experiments.history import read_history
+        from src.prediction.predictions import load_predictions
 
         for path in sorted(run.dir.rglob("[!.]*.pt")) if run.dir.exists() else ():
             load_checkpoint(path, MODEL, resume=path == run.last_checkpoint_path)
@@ -205,8 +205,8 @@ def _expect_same(run: Run, reference: Run) -> None:
     import numpy as np
     import torch
 
-    from src.checkpoints import load_checkpoint
-    from src.predictions import ARRAYS, load_predictions
+    from src.experiments.checkpoints import load_checkpoint
+    from src.prediction.predictions import ARRAYS, load_predictions
 
     for epoch in range(N_EPOCHS):
         ours, expected = (

@@ -27,16 +27,23 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import config
-from src.errors import CommandParser, InputError, report_errors
-from src.flag_values import natural, not_negative, positive, share
-from src.presets import DEFAULT_THRESHOLD, NMS_IOU
+from src.prediction.presets import DEFAULT_THRESHOLD, NMS_IOU
+from src.system.command_line import (
+    CommandParser,
+    natural,
+    not_negative,
+    positive,
+    report_errors,
+    share,
+)
+from src.system.errors import InputError
 
 if TYPE_CHECKING:  # what takes seconds to import is not needed for `--help`
     from torch import Tensor
 
-    from src.models import ModelInfo
-    from src.retinanet.padded import PaddedDetector
-    from src.runs import Run
+    from src.experiments.runs import Run
+    from src.experiments.table import ModelInfo
+    from src.onnx_export.padded import PaddedDetector
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 TOLERANCE = 1e-4  # float32 through a hundred layers is off by some 1e-6
@@ -63,12 +70,12 @@ def main() -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """Write the graph if it passes the check."""
-    from src.choices import default_epoch
-    from src.files import replaced_file
-    from src.models import get_model_info
-    from src.onnx_check import check_graph
-    from src.onnx_graph import write_graph
-    from src.runs import load_run
+    from src.actions.resolve import default_epoch
+    from src.experiments.runs import load_run
+    from src.experiments.table import get_model_info
+    from src.onnx_export.check import check_graph
+    from src.onnx_export.graph import write_graph
+    from src.system.files import replaced_file
 
     run = load_run(arguments.run)
     info = get_model_info(run.model)
@@ -89,9 +96,9 @@ def _load_detector(
 ) -> PaddedDetector:
     import torch
 
-    from src.checkpoints import load_checkpoint
-    from src.inference import checkpoint_path, load_network
-    from src.retinanet.padded import PaddedDetector
+    from src.experiments.checkpoints import load_checkpoint
+    from src.experiments.networks import checkpoint_path, load_network
+    from src.onnx_export.padded import PaddedDetector
 
     path = checkpoint_path(run, epoch, None)
     network = load_network(info, load_checkpoint(path, run.model), path)
@@ -108,13 +115,13 @@ def _load_detector(
 
 def _check_images(place: Path | None, info: ModelInfo) -> tuple[int, Iterable[Tensor]]:
     """Prepare images to look at, and say how many; few files come several times."""
-    from src.onnx_check import N_FOR_ALL_SIZES, synthetic_images
+    from src.onnx_export.check import N_FOR_ALL_SIZES, synthetic_images
 
     if place is None:
         return N_FOR_ALL_SIZES, synthetic_images((info.img_size, info.img_size))
-    from src.datasets.image_files import find_image_files, split_unreadable
     from src.datasets.test_dataset import TestDataset
-    from src.experiments import sample_options
+    from src.experiments.experiment_file import sample_options
+    from src.radiographs.image_files import find_image_files, split_unreadable
     from src.structures import images_as_float
 
     files, unreadable = split_unreadable(find_image_files(place), 1)
@@ -127,9 +134,9 @@ def _check_images(place: Path | None, info: ModelInfo) -> tuple[int, Iterable[Te
 
 def _describe(run: Run, info: ModelInfo, epoch: int, detector: PaddedDetector) -> dict[str, str]:
     """Say what a user of the file has to know: texts as they are, everything else as JSON."""
-    from src.datasets.annotations import CLASS_NAMES
-    from src.retinanet.postprocess import MAX_CANDIDATES, MIN_SCORE, MIN_SHARE_OF_TOP
-    from src.sweep import saved_threshold
+    from src.retinanet.candidates import MAX_CANDIDATES, MIN_SCORE, MIN_SHARE_OF_TOP
+    from src.scoring.sweep import saved_threshold
+    from src.structures import CLASS_NAMES
 
     threshold = saved_threshold(run.scores_path, epoch, "score")
     facts = {

@@ -14,127 +14,31 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from src.errors import CommandParser, report_errors
-from src.flag_values import factor, natural, number, share
+from src.experiments.runs import Run
 from src.metric import (
-    Boxes,
-    FloatArray,
     bootstrap_interval,
-    dataset_scores,
-    image_scores,
-    precision_steps,
 )
-from src.predictions import Predictions
-from src.presets import GATES, Postprocess
-from src.run_predictions import common_epochs, load_epoch
-from src.runs import N_FOLDS, Run
-from src.selection import gate_scores, shrink_boxes, suppress_at, to_xywh
-from src.sweep import (
+from src.prediction.predictions import load_epoch
+from src.prediction.presets import GATES, Postprocess
+from src.scoring.sweep import (
     AXES,
     NEAR_BEST,
     NMS_GRID,
-    PAPER_GRID,
     SCORE_THRESHOLDS,
     SHRINK_GRID,
     Grid,
-    ScoresError,
     Sweep,
+    score_images,
+    sweep_pooled,
+    sweep_run,
 )
-
-IDENTITY = ("model", "fold", "tag")  # of a run, in the headers of its files
-
-
-def sweep_epoch(predictions: Predictions, grid: Grid = PAPER_GRID) -> FloatArray:
-    """Score one set of predictions, with truth, at every combination.
-
-    Returns:
-        (gates, shrinks, nms, thresholds) scores.
-
-    Raises:
-        ScoresError: the truth is not known.
-    """
-    if not predictions.has_truth:
-        raise ScoresError("these predictions hold no true boxes: there is nothing to score against")
-    true = Boxes(to_xywh(predictions.true_boxes_xyxy), predictions.true_offsets)
-    shape = len(grid.gates), len(grid.shrinks), len(grid.nms), len(grid.thresholds)
-    result = np.full(shape, np.nan)
-    for n, kept in enumerate(suppress_at(predictions, grid.nms)):
-        found, rows = _select(predictions, kept)
-        for s, shrink in enumerate(grid.shrinks):
-            boxes = found._replace(xywh=shrink_boxes(found.xywh, shrink))
-            steps = precision_steps(boxes, true)
-            for g, gate in enumerate(grid.gates):
-                values = gate_scores(predictions, gate)[rows]
-                result[g, s, n] = dataset_scores(
-                    boxes, steps, true.counts(), values, grid.thresholds
-                )
-    return result
-
-
-def sweep_run(run_dir: Path, epochs: Sequence[int] | None = None, grid: Grid = PAPER_GRID) -> Sweep:
-    """Score the saved epochs of a run; None takes all of them.
-
-    Raises:
-        ScoresError: there are no predictions, or not those of a named epoch.
-    """
-    return sweep_pooled([run_dir], epochs, grid)
-
-
-def sweep_pooled(
-    run_dirs: Sequence[Path], epochs: Sequence[int] | None = None, grid: Grid = PAPER_GRID
-) -> Sweep:
-    """Score the images of several runs, such as the four folds of a model, as one data set.
-
-    Args:
-        run_dirs: the runs' folders.
-        epochs: which; None takes all that every run has.
-
-    Raises:
-        ScoresError: a run has no predictions, or not those of a named epoch, or the runs have no
-            epoch in common.
-        PredictionsError: the runs share images, or differ in the network's input.
-    """
-    chosen = tuple(common_epochs(run_dirs) if epochs is None else sorted(set(epochs)))
-    per_epoch: list[FloatArray] = []
-    header: dict[str, Any] = {}
-    for epoch in chosen:
-        predictions = load_epoch(run_dirs, epoch)
-        its = {key: predictions.header.get(key) for key in IDENTITY}
-        if per_epoch and its != header:
-            raise ScoresError(
-                f"{run_dirs[0]}: epoch {epoch} is of another run than epoch {chosen[0]}: {its}"
-            )
-        header = its
-        per_epoch.append(sweep_epoch(predictions, grid))
-    scores = np.stack(per_epoch)
-    return Sweep(chosen, grid.gates, grid.shrinks, grid.nms, grid.thresholds, scores, header)
-
-
-def score_images(predictions: Predictions, settings: Postprocess) -> FloatArray:
-    """Score every image at one setting.
-
-    Returns:
-        (I,) mean precision over the IoU thresholds, NaN where the image does not count.
-    """
-    found, rows = _select(predictions, suppress_at(predictions, [settings.nms])[0])
-    found = found._replace(xywh=shrink_boxes(found.xywh, settings.shrink))
-    true = Boxes(to_xywh(predictions.true_boxes_xyxy), predictions.true_offsets)
-    steps = precision_steps(found, true)
-    values = gate_scores(predictions, settings.gate)[rows]
-    return image_scores(found, steps, true.counts(), values, settings.threshold)
-
-
-def _select(predictions: Predictions, kept: NDArray[np.bool_]) -> tuple[Boxes, NDArray[np.int64]]:
-    """Return the kept candidates as boxes, and their rows."""
-    rows = np.flatnonzero(kept)
-    offsets = np.concatenate([[0], np.cumsum(kept)])[predictions.offsets]
-    return Boxes(to_xywh(predictions.boxes_xyxy[rows]), offsets), rows
+from src.structures import N_FOLDS
+from src.system.command_line import CommandParser, factor, natural, number, report_errors, share
 
 
 def _describe(sweep: Sweep, run_dirs: Sequence[Path]) -> Iterator[str]:
@@ -208,7 +112,7 @@ def main() -> None:
 
 
 def _score_submissions(arguments: argparse.Namespace) -> None:
-    from src.leaderboard import score_submission
+    from src.challenge.leaderboard import score_submission
 
     for path in arguments.runs:
         result = score_submission(path, arguments.truth, arguments.truth_classes)

@@ -11,7 +11,10 @@ if TYPE_CHECKING:  # who looks at finished predictions needs no torch
     from numpy.typing import NDArray
     from torch import Tensor
 
+CLASS_NAMES = ("No Lung Opacity / Not Normal", "Normal", "Lung Opacity")  # the original's order
+NOT_NORMAL, NORMAL, OPACITY = range(len(CLASS_NAMES))
 UNKNOWN_CATEGORY = -1  # of an image without label
+N_FOLDS = 4  # paper, section 5
 WHITE = 255  # of images of 8 bits
 GLOBAL_LOSS_WEIGHT = 0.1  # of the whole-image classification; the original release
 

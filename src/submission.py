@@ -14,94 +14,23 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import csv
-from collections.abc import Iterable, Mapping
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.arguments import add_postprocess_flags, postprocess_flags
-from src.errors import CommandParser, report_errors
-from src.flag_values import positive
-from src.presets import Postprocess, choose_postprocess
-from src.submission_check import check_ids, check_submission, read_sample_ids
-from src.submission_format import HEADER, IMAGE_SIZE, SubmissionError
+from src.actions.flags import add_postprocess_flags, postprocess_flags
+from src.challenge.submission_check import check_submission
+from src.challenge.submission_file import IMAGE_SIZE, SubmissionError
+from src.prediction.outputs import save_submission
+from src.prediction.presets import Postprocess, choose_postprocess
+from src.system.command_line import CommandParser, positive, report_errors
 
 if TYPE_CHECKING:  # `--help` waits for nothing
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from src.predictions import Predictions
-
-
-def prediction_strings(predictions: Predictions, settings: Postprocess) -> dict[str, str]:
-    """Write out the boxes of every image that count: `confidence x y width height` repeated.
-
-    Returns:
-        patientId -> string, empty for an image without boxes; pixels of the image's file.
-    """
-    from src.selection import select_boxes
-
-    return {
-        str(predictions.ids[image]): _format(predictions.in_file_pixels(image, boxes), scores)
-        for image, boxes, scores in select_boxes(predictions, settings)
-    }
-
-
-def write_submission(path: Path, strings: Mapping[str, str], order: Iterable[str]) -> None:
-    """Write a submission, whole or not at all.
-
-    Args:
-        strings: patientId -> PredictionString.
-        order: the patients, as the rows shall follow.
-    """
-    from src.files import replaced_file
-
-    with replaced_file(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
-        writer.writerows((patient, strings[patient]) for patient in order)
-
-
-def save_submission(
-    path: Path,
-    predictions: Predictions,
-    predictions_path: Path,
-    settings: Postprocess,
-    *,
-    sample_path: Path | None = None,
-) -> int:
-    """Write the submission of some predictions, and beside it (.json) where it comes from.
-
-    Args:
-        predictions_path: their file.
-        sample_path: a sample submission, for the order of the rows.
-
-    Returns:
-        How many images have boxes.
-
-    Raises:
-        SubmissionError: the sample is wrong, or names other patients.
-    """
-    from src.provenance import write_provenance
-
-    strings = prediction_strings(predictions, settings)
-    order = list(strings)
-    if sample_path is not None:
-        order = read_sample_ids(sample_path)
-        check_ids(list(strings), order, sample_path)
-    write_submission(path, strings, order)
-    write_provenance(path, predictions, predictions_path, settings)
-    return sum(map(bool, strings.values()))
-
-
-def _format(boxes_xyxy: NDArray[np.float64], scores: NDArray[np.float32]) -> str:
-    return " ".join(
-        f"{score:.4f} {x:.1f} {y:.1f} {x2 - x:.1f} {y2 - y:.1f}"
-        for (x, y, x2, y2), score in zip(boxes_xyxy, scores, strict=True)
-    )
+    from src.prediction.predictions import Predictions
 
 
 def _write(arguments: argparse.Namespace) -> None:
-    from src.predictions import load_predictions
+    from src.prediction.predictions import load_predictions
 
     path = arguments.predictions
     if arguments.out.suffix == ".json":  # the name of what is written beside
@@ -116,7 +45,7 @@ def _write(arguments: argparse.Namespace) -> None:
 
 def _settings(arguments: argparse.Namespace, predictions: Predictions) -> Postprocess:
     """Join the flags with how the sizes were combined when the images were predicted."""
-    from src.provenance import stored_sizes
+    from src.prediction.provenance import stored_sizes
 
     settings = choose_postprocess(
         arguments.postprocess,
@@ -146,7 +75,11 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _stats(arguments: argparse.Namespace) -> None:
-    from src.submission_stats import format_columns, submission_statistics, training_statistics
+    from src.challenge.submission_stats import (
+        format_columns,
+        submission_statistics,
+        training_statistics,
+    )
 
     columns = {arguments.submission.name: submission_statistics(arguments.submission)}
     if arguments.data_dir is not None:

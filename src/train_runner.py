@@ -18,15 +18,16 @@ import argparse
 from typing import TYPE_CHECKING
 
 import config
-from src.arguments import parse_arguments
-from src.errors import InputError, report_errors
-from src.machine import tune_process
-from src.models import ModelInfo, get_model_info
-from src.runs import DEBUG_TAG, ENSEMBLE_TAG, Run, check_owner, check_tag
+from src.actions.flags import parse_arguments
+from src.experiments.runs import DEBUG_TAG, ENSEMBLE_TAG, Run, check_owner, check_tag
+from src.experiments.table import ModelInfo, get_model_info
+from src.system.command_line import report_errors
+from src.system.errors import InputError
+from src.system.processes import tune_process
 
 if TYPE_CHECKING:  # what an action needs is imported when it runs: `--help` waits for nothing
-    from src.distributed import Processes
-    from src.training import Training
+    from src.system.distributed import Processes
+    from src.training.loop import Training
 
 
 def main() -> None:
@@ -62,7 +63,7 @@ def _experiment_settings(arguments: argparse.Namespace) -> ModelInfo:
     }
     if arguments.from_experiment is None:
         return get_model_info(arguments.model, **changes)
-    from src.experiments import read_experiment
+    from src.experiments.experiment_file import read_experiment
 
     experiment = read_experiment(arguments.from_experiment)
     arguments.model, arguments.fold = experiment.model, experiment.fold
@@ -73,7 +74,8 @@ def _experiment_settings(arguments: argparse.Namespace) -> ModelInfo:
 
 def list_models() -> None:
     """Print the experiments with their effective settings."""
-    from src.models import MODELS, count_parameters
+    from src.experiments.networks import count_parameters
+    from src.experiments.table import MODELS
 
     row = "{:42} {:30} {:>5} {:>5} {:>5} {:>9} {:>10}  {}"
     print(row.format("model", "encoder", "input", "batch", "augm.", "dropout", "parameters", ""))
@@ -103,7 +105,7 @@ def train(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     """Train an experiment on three folds, validate on the fourth after every epoch."""
     if f"_{run.tag}".endswith(f"_{ENSEMBLE_TAG}"):
         raise InputError(f"--run {run.tag}: that end is kept for ensembles; take another")
-    from src.distributed import joined_processes
+    from src.system.distributed import joined_processes
 
     with joined_processes(arguments.device) as processes:
         training = _make_training(run, info, arguments, processes)
@@ -117,12 +119,12 @@ def train(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
 def _make_training(
     run: Run, info: ModelInfo, arguments: argparse.Namespace, processes: Processes
 ) -> Training:
-    from src.choices import choose_acceleration
+    from src.actions.resolve import choose_acceleration
     from src.datasets.loaders import load_labelled_images
-    from src.inference import checkpoint_path
+    from src.experiments.networks import checkpoint_path
     from src.retinanet.encoders.weights import find_weights
-    from src.training import Training
-    from src.training_options import TrainingOptions
+    from src.training.loop import Training
+    from src.training.options import TrainingOptions
 
     acceleration = choose_acceleration(arguments)
     images = load_labelled_images(
@@ -155,9 +157,8 @@ def _make_training(
 
 def check_metric(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     """Score the saved predictions at the paper's thresholds; save and show the table."""
-    from src.choices import choose_epochs, choose_settings
-    from src.scores import sweep_run
-    from src.sweep import Grid
+    from src.actions.resolve import choose_epochs, choose_settings
+    from src.scoring.sweep import Grid, sweep_run
     from src.visualizations.figures import save_figure
     from src.visualizations.plot_sweep import plot_sweep
 
@@ -180,9 +181,9 @@ def check_metric(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> No
 
 def generate_predictions(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     """Predict the validation fold, the test images or other files; write .npz and CSV."""
-    from src.choices import asks_for_ensemble
-    from src.distributed import joined_processes
-    from src.prediction_actions import predict_files, predict_split
+    from src.actions.generate_predictions import predict_files, predict_split
+    from src.actions.resolve import asks_for_ensemble
+    from src.system.distributed import joined_processes
 
     alone_or_valid = arguments.split == "valid" or not asks_for_ensemble(arguments)
     predict = predict_split if arguments.input is None and alone_or_valid else predict_files
@@ -192,15 +193,15 @@ def generate_predictions(run: Run, info: ModelInfo, arguments: argparse.Namespac
 
 def test_model(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     """Draw true and found boxes over validation images."""
-    from src.prediction_actions import draw_validation
+    from src.actions.generate_predictions import draw_validation
 
     draw_validation(run, info, arguments)
 
 
 def check_data(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
     """Look through the data folder; end with an error where a training of the fold would fail."""
-    from src.datasets.annotations import DataFolder
     from src.datasets.data_check import check_data_folder, describe, verdict, write_findings
+    from src.datasets.data_folder import DataFolder
 
     findings = check_data_folder(
         DataFolder(arguments.data_dir),

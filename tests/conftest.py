@@ -15,7 +15,7 @@ import pytest
 
 from scripts import make_demo_dataset
 from src import train_runner
-from src.runs import Run
+from src.experiments.runs import Run
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else onnxruntime reports its use when it is imported
 HANGS_AFTER = 1800  # seconds without an end; a machine with much else to do needs many
@@ -117,7 +117,7 @@ def talkative(trained, tmp_path_factory):
     """
     import torch  # heavy, and most tests go without
 
-    from src.checkpoints import load_checkpoint
+    from src.experiments.checkpoints import load_checkpoint
 
     output_dir = tmp_path_factory.mktemp("talkative")
     random = torch.Generator().manual_seed(0)

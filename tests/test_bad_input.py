@@ -10,14 +10,14 @@ import numpy as np
 import pydicom
 import pytest
 
-from scripts import benchmark
-from src import baseline, scores, train_runner
+from scripts import baseline, benchmark
+from src import scores, train_runner
 from src.datasets import folds
-from src.runs import Run
+from src.experiments.runs import Run
 from src.visualizations import plot_metrics, plot_val_loss
 from tests.conftest import TRAINING
 from tests.paths import ROOT
-from tests.test_predictions import Exploit
+from tests.prediction.test_predictions import Exploit
 
 LABELS = "stage_2_train_labels.csv"
 CLASSES = "stage_2_detailed_class_info.csv"

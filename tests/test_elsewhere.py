@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from src.acceleration import Acceleration
-from src.engine import predict, validate
-from src.learning import Progress, train_epoch
+from src.prediction.inference import predict
+from src.retinanet.acceleration import Acceleration
 from src.retinanet.ensemble import Ensemble
+from src.training.epoch import Progress, train_epoch, validate
 from tests.elsewhere import DEVICE, PretendedDevice
 from tests.retinanet.test_model import tiny_model
-from tests.test_engine import HEADER, make_batches, model_that_finds
-from tests.test_learning import make_learner
+from tests.training.test_engine import HEADER, make_batches, model_that_finds
+from tests.training.test_learning import make_learner
 
 THERE = Acceleration(device=DEVICE)
 

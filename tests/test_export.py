@@ -13,24 +13,24 @@ import torch
 from torch import nn
 
 from src import export
-from src.checkpoints import load_checkpoint
-from src.datasets.annotations import CLASS_NAMES
 from src.datasets.detection_dataset import SampleOptions
-from src.datasets.image_files import find_image_files
 from src.datasets.test_dataset import TestDataset
-from src.errors import InputError
-from src.models import build_model, get_model_info
+from src.experiments.checkpoints import load_checkpoint
+from src.experiments.networks import build_model
+from src.experiments.table import get_model_info
+from src.onnx_export.padded import RESULTS, PaddedDetector
+from src.radiographs.image_files import find_image_files
 from src.retinanet.anchors import make_anchors
-from src.retinanet.padded import RESULTS, PaddedDetector
-from src.retinanet.postprocess import MAX_CANDIDATES, find_candidates, suppress
-from src.structures import Detections, RawOutputs
+from src.retinanet.candidates import MAX_CANDIDATES, find_candidates, suppress
+from src.structures import CLASS_NAMES, Detections, RawOutputs
+from src.system.errors import InputError
 from tests.paths import ROOT, shared
 from tests.test_readme import EXPORT, README
 
 REASON = "needs pip install -r requirements-export.txt"
 onnx, onnxruntime, _ = (pytest.importorskip(name, reason=REASON) for name in export.PACKAGES)
-onnx_check = pytest.importorskip("src.onnx_check")
-onnx_graph = pytest.importorskip("src.onnx_graph")
+onnx_check = pytest.importorskip("src.onnx_export.check")
+onnx_graph = pytest.importorskip("src.onnx_export.graph")
 
 SIZE = (128, 128)
 ANCHORS = make_anchors(SIZE, (3,))
@@ -145,7 +145,7 @@ def call_export(call_main, exported, monkeypatch):
             onnx.helper.set_model_props(graph, metadata)
             onnx.save(graph, path)
 
-        monkeypatch.setattr("src.onnx_graph.write_graph", copy_graph)
+        monkeypatch.setattr("src.onnx_export.graph.write_graph", copy_graph)
         return call_main(export.main, *arguments)
 
     return call
@@ -307,7 +307,7 @@ def test_export_refuses_what_it_cannot_do_in_one_line(call_export, eager, argume
 def test_export_looks_at_its_files_before_it_makes_the_graph(
     call_main, eager, monkeypatch, flags, words
 ):
-    monkeypatch.setattr("src.onnx_graph.write_graph", None)
+    monkeypatch.setattr("src.onnx_export.graph.write_graph", None)
     outcome = call_main(export.main, eager.dir, *flags)
     assert outcome.code == 2
     (line,) = messages(outcome)

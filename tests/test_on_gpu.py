@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from src.acceleration import Acceleration
-from src.engine import predict
-from src.models import MODELS, build_model
-from src.runs import Run
+from src.experiments.networks import build_model
+from src.experiments.runs import Run
+from src.experiments.table import MODELS
+from src.prediction.inference import predict
+from src.retinanet.acceleration import Acceleration
 from tests.conftest import TRAINING
 from tests.paths import ROOT
 from tests.retinanet.test_model import tiny_model
-from tests.test_engine import HEADER, ON_CPU, info, make_batches, model_that_finds
-from tests.test_learning import train
+from tests.training.test_engine import HEADER, ON_CPU, info, make_batches, model_that_finds
+from tests.training.test_learning import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 GPU = torch.device("cuda")

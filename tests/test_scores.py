@@ -8,14 +8,24 @@ import pandas as pd
 import pytest
 
 from src.datasets.annotations import IMAGE_SIZE, read_label_files
-from src.predictions import Predictions
-from src.presets import GATES
-from src.scores import main, sweep_epoch, sweep_run
-from src.selection import gate_scores, shrink_boxes, suppress_at
-from src.sweep import AXES, SCORE_THRESHOLDS, Grid, ScoresError, Sweep, load_sweep, saved_threshold
+from src.prediction.postprocess import gate_scores, shrink_boxes, suppress_at
+from src.prediction.predictions import Predictions
+from src.prediction.presets import GATES
+from src.scores import main
+from src.scoring.sweep import (
+    AXES,
+    SCORE_THRESHOLDS,
+    Grid,
+    ScoresError,
+    Sweep,
+    load_sweep,
+    saved_threshold,
+    sweep_epoch,
+    sweep_run,
+)
 from tests import oracles
 from tests.paths import shared
-from tests.test_predictions import Exploit, offsets_of, random_predictions
+from tests.prediction.test_predictions import Exploit, offsets_of, random_predictions
 
 THRESHOLDS = (0.0, 0.3, 1.0, 2.0, 4.0, 6.0)
 

@@ -6,22 +6,16 @@ import numpy as np
 import pytest
 
 from src import submission
-from src.predictions import Predictions
-from src.presets import Postprocess
-from src.selection import shrink_boxes
-from src.submission import (
-    SubmissionError,
-    check_ids,
-    check_submission,
-    prediction_strings,
-    read_sample_ids,
-    write_submission,
-)
-from src.submission_format import parse_submission, read_submission
+from src.challenge.submission_check import check_ids, check_submission, read_sample_ids
+from src.challenge.submission_file import SubmissionError, parse_submission, read_submission
+from src.prediction.outputs import prediction_strings, write_submission
+from src.prediction.postprocess import shrink_boxes
+from src.prediction.predictions import Predictions
+from src.prediction.presets import Postprocess
 from tests import oracles
 from tests.datasets.test_annotations import GOOD_CLASSES, GOOD_LABELS, write_tables
 from tests.paths import shared
-from tests.test_predictions import offsets_of, random_predictions
+from tests.prediction.test_predictions import offsets_of, random_predictions
 
 BOXES = [[16, 32, 48, 96], [16, 40, 48, 96], [100, 0, 160.06, 192]]  # the second overlaps the first
 

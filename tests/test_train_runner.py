@@ -12,13 +12,13 @@ from io import StringIO
 import numpy as np
 import pytest
 
-import src.training
-from src.datasets.image_sources import DicomFolder
+import src.training.loop
+from src.datasets.data_folder import DicomFolder
 from src.datasets.pixel_cache import PixelCache
-from src.models import MODELS
-from src.predictions import load_predictions
-from src.runs import Run, load_run
-from src.sweep import SCORE_THRESHOLDS, load_sweep
+from src.experiments.runs import Run, load_run
+from src.experiments.table import MODELS
+from src.prediction.predictions import load_predictions
+from src.scoring.sweep import SCORE_THRESHOLDS, load_sweep
 from src.train_runner import main
 from src.visualizations import plot_metrics, plot_val_loss
 from tests.conftest import TRAINING, run_main
@@ -97,7 +97,7 @@ def test_an_interrupted_training_goes_on_by_resume(
     phantoms, trained, tmp_path, call_main, monkeypatch
 ):
     arguments = (*TRAINING, "--data-dir", phantoms, "--output-dir", tmp_path, "--num-workers", "0")
-    train_epoch = src.training.train_epoch
+    train_epoch = src.training.loop.train_epoch
 
     def interrupted(learner, batches, progress, **options):
         if progress.epoch == 1:
@@ -105,7 +105,7 @@ def test_an_interrupted_training_goes_on_by_resume(
         train_epoch(learner, batches, progress, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(src.training, "train_epoch", interrupted)
+        patch.setattr(src.training.loop, "train_epoch", interrupted)
         outcome = call_main(main, *arguments)
     assert outcome.code == 128 + signal.SIGTERM
     assert outcome.err.splitlines()[-1] == (
@@ -223,9 +223,11 @@ def test_predictions_out_of_the_cache_are_those_from_the_files(copied, phantoms,
 
 def test_train_reads_out_of_the_cache_if_asked(phantoms, tmp_path, call_main, monkeypatch):
     sources = []
-    monkeypatch.setattr(src.training.Training, "__init__", lambda *given: sources.append(given[3]))
-    monkeypatch.setattr(src.training.Training, "describe", lambda _: "")
-    monkeypatch.setattr(src.training.Training, "finish", lambda _: None)
+    monkeypatch.setattr(
+        src.training.loop.Training, "__init__", lambda *given: sources.append(given[3])
+    )
+    monkeypatch.setattr(src.training.loop.Training, "describe", lambda _: "")
+    monkeypatch.setattr(src.training.loop.Training, "finish", lambda _: None)
     flags = (*TRAINING, "--data-dir", phantoms, "--output-dir", tmp_path)
     assert call_main(main, *flags, "--cache").code == call_main(main, *flags).code == 0
     assert [type(images.source) for images in sources] == [PixelCache, DicomFolder]
@@ -292,7 +294,7 @@ def test_generate_predictions_uses_what_is_saved_unless_told(
     copied, phantoms, call_main, monkeypatch
 ):
     before = copied.predictions_path(1).stat().st_mtime_ns
-    monkeypatch.setattr("src.engine.predict", None)  # nothing can be predicted
+    monkeypatch.setattr("src.training.epoch.predict", None)  # nothing can be predicted
     outcome = call_main(
         main, "--action", "generate_predictions", "--model", "demo", "--epoch", "1",
         "--data-dir", phantoms, "--output-dir", copied.output_dir,
@@ -341,7 +343,7 @@ def test_plots_of_a_run_are_drawn_by_their_commands(
 
 def test_list_models_names_every_experiment(call_main, monkeypatch):
     # One is enough: building every network is slow.
-    monkeypatch.setattr("src.models.MODELS", {"demo": MODELS["demo"]})
+    monkeypatch.setattr("src.experiments.table.MODELS", {"demo": MODELS["demo"]})
     outcome = call_main(main, "--list-models")
     assert outcome.code == 0
     assert any(line.startswith("demo ") for line in outcome.out.splitlines())

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 
-from src.files import OutputError
+from src.system.files import OutputError
 from tests.conftest import HANGS_AFTER
 from tests.paths import ROOT
 from tests.writers import LEFT_OVER, REPLACING, WRITERS, content_of, write_where_it_fails
@@ -151,11 +151,11 @@ def test_training_says_in_one_line_that_its_log_cannot_be_written(tmp_path, monk
     import torch
     from torch.utils import tensorboard
 
-    from src.acceleration import Acceleration
-    from src.models import MODELS
-    from src.runs import Run
-    from src.training_files import TrainingFiles
-    from src.training_options import TrainingOptions
+    from src.experiments.runs import Run
+    from src.experiments.table import MODELS
+    from src.retinanet.acceleration import Acceleration
+    from src.training.options import TrainingOptions
+    from src.training.run_files import TrainingFiles
 
     monkeypatch.setattr(tensorboard, "SummaryWriter", fail_with(errno.ENOSPC))
     options = TrainingOptions(acceleration=Acceleration(device=torch.device("cpu")), seed=0)

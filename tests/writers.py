@@ -16,19 +16,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.checkpoints import Checkpoint
 from src.datasets.data_check import Finding, write_findings
 from src.datasets.folds import write_folds
-from src.errors import InputError
-from src.files import make_dir, new_folder, write_json, write_text
-from src.history import write_history
-from src.presets import PRESETS
-from src.results import write_boxes
-from src.submission import write_submission
-from src.sweep import Sweep
+from src.experiments.checkpoints import Checkpoint
+from src.experiments.history import write_history
+from src.prediction.outputs import write_boxes, write_submission
+from src.prediction.presets import PRESETS
+from src.scoring.sweep import Sweep
+from src.system.errors import InputError
+from src.system.files import make_dir, new_folder, write_json, write_text
 from src.visualizations.figures import save_figure
 from src.visualizations.overlays import save_picture
-from tests.test_predictions import random_predictions
+from tests.prediction.test_predictions import random_predictions
 
 N_ROWS = 3000  # makes every file larger than `LEFT_OVER`
 LEFT_OVER = 8192  # bytes

@@ -23,8 +23,8 @@ from src.datasets.augmentations import (
 )
 from src.datasets.detection_dataset import Sample, SampleOptions, TrainingDataset
 from src.datasets.loaders import LabelledImages
-from src.datasets.pixels import Pixels
 from src.datasets.transforms import warp_image
+from src.radiographs.pixels import Pixels
 from src.structures import Target
 from tests import plain_ways
 

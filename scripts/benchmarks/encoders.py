@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from scripts.benchmarks.arithmetic import count_flops
 from scripts.benchmarks.measuring import Row, describe_machine, report, time_in_turn
-from src.errors import InputError
-from src.models import MODELS, build_model, count_parameters
+from src.experiments.networks import build_model, count_parameters
+from src.experiments.table import MODELS
+from src.system.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,10 +69,10 @@ def measure(name: str, arguments: argparse.Namespace) -> Row:
     import torch
 
     from scripts.benchmarks.memory import process_peak
-    from src.acceleration import choose_device
-    from src.optimization import make_optimizer
+    from src.retinanet.acceleration import choose_device
     from src.retinanet.losses import detection_losses
     from src.structures import Target
+    from src.training.optimizer import make_optimizer
 
     torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)

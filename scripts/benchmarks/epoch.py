@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import config
 from scripts.benchmarks.measuring import Row, describe_machine, report
-from src.models import get_model_info
+from src.experiments.table import get_model_info
 
 if TYPE_CHECKING:  # torch takes seconds to import and `--help` needs none of it
     from collections.abc import Iterable
 
     from src.datasets.loaders import LabelledImages
     from src.structures import Batch
-    from src.training import Training
+    from src.training.loop import Training
 
 T = TypeVar("T")
 VALIDATION_SHARE = 3  # training images to one for validation: four folds
@@ -73,16 +73,16 @@ def run(arguments: argparse.Namespace) -> None:
     """Go through the epochs with images from DICOM files, then with images from the cache."""
     import torch
 
-    from src.acceleration import (
+    from src.datasets.loaders import load_labelled_images
+    from src.experiments.runs import Run
+    from src.retinanet.acceleration import (
         Acceleration,
         choose_device,
         choose_precision,
         set_global_switches,
     )
-    from src.datasets.loaders import load_labelled_images
-    from src.runs import Run
-    from src.training import Training
-    from src.training_options import TrainingOptions
+    from src.training.loop import Training
+    from src.training.options import TrainingOptions
 
     info = get_model_info(arguments.model, batch_size=arguments.batch_size)
     device = choose_device(arguments.device)
@@ -120,10 +120,10 @@ def repeat(images: LabelledImages, n_train: int) -> LabelledImages:
 
 def time_epoch(training: Training, epoch: int) -> Iterator[Row]:
     """Train, validate, predict and score; yield a row for each."""
-    from src.engine import predict, validate
-    from src.learning import Progress, train_epoch
-    from src.members import prediction_header
-    from src.scores import sweep_epoch
+    from src.prediction.inference import predict
+    from src.prediction.provenance import prediction_header
+    from src.scoring.sweep import sweep_epoch
+    from src.training.epoch import Progress, train_epoch, validate
 
     acceleration = training.options.acceleration
     header = prediction_header(training.run, training.info, epoch)

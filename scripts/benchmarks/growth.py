@@ -15,17 +15,17 @@ from scripts.benchmarks.infer import make_inference
 from scripts.benchmarks.measuring import Row, describe_machine, report_tables, time_in_turn
 from scripts.benchmarks.networks import EMPTY_SHARE, Way, make_batch
 from scripts.benchmarks.train import make_step
-from src.acceleration import (
+from src.experiments.table import get_model_info
+from src.prediction.postprocess import suppress_at
+from src.prediction.predictions import Predictions
+from src.prediction.presets import NMS_IOU
+from src.retinanet.acceleration import (
     Acceleration,
     choose_device,
     choose_precision,
     set_global_switches,
 )
-from src.models import get_model_info
-from src.predictions import Predictions
-from src.presets import NMS_IOU
-from src.scores import sweep_epoch
-from src.selection import suppress_at
+from src.scoring.sweep import sweep_epoch
 
 SIZE = 512  # of invented predictions, pixels
 FEW_BOXES = 8  # candidates of an image, where the images grow in number

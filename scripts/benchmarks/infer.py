@@ -13,8 +13,8 @@ import torch
 
 from scripts.benchmarks import networks, peers
 from scripts.benchmarks.networks import Way
-from src.models import ModelInfo
-from src.retinanet.postprocess import MIN_SCORE, find_candidates
+from src.experiments.table import ModelInfo
+from src.retinanet.candidates import MIN_SCORE, find_candidates
 from src.structures import Batch, Detections
 
 add_arguments = networks.add_arguments

@@ -8,7 +8,7 @@ from pathlib import Path
 import config
 from scripts.benchmarks.arithmetic import box_head_flops
 from scripts.benchmarks.measuring import Row, describe_machine, report
-from src.models import MODELS
+from src.experiments.table import MODELS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,8 @@ def run(arguments: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from src.datasets.annotations import DataFolder, read_records
+    from src.datasets.annotations import read_records
+    from src.datasets.data_folder import DataFolder
     from src.retinanet.anchors import count_anchors, make_anchors
     from src.retinanet.losses import match_anchors
 

@@ -85,7 +85,7 @@ def report_tables(
     tables: Mapping[str, Sequence[Row]], machine: Row, json_path: Path | None
 ) -> None:
     """Print several tables and the machine; write all as JSON where a path is given."""
-    from src.files import write_json
+    from src.system.files import write_json
 
     for rows in tables.values():
         print_table(rows)

@@ -12,7 +12,8 @@ import numpy as np
 
 import config
 from scripts.benchmarks.measuring import Row, describe_machine, report, time_in_turn
-from src.datasets.annotations import DataFolder, Record, read_records
+from src.datasets.annotations import Record, read_records
+from src.datasets.data_folder import DataFolder
 from src.datasets.folds import load_folds, split_records
 from src.metric import IOU_THRESHOLDS, Boxes, FloatArray, dataset_scores, precision_steps
 

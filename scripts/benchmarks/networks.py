@@ -18,13 +18,19 @@ from scripts.benchmarks.arithmetic import batch_flops
 from scripts.benchmarks.measuring import Row, Timing, describe_machine, report, time_in_turn
 from scripts.benchmarks.memory import gpu_peak, process_peak
 from scripts.benchmarks.profiling import write_profile
-from src.acceleration import Acceleration, choose_device, choose_precision, set_global_switches
-from src.errors import InputError
-from src.flag_values import positive
-from src.machine import keep_freed_memory, return_freed_memory
-from src.models import MODELS, ModelInfo, build_model
+from src.experiments.networks import build_model
+from src.experiments.table import MODELS, ModelInfo
+from src.retinanet.acceleration import (
+    Acceleration,
+    choose_device,
+    choose_precision,
+    set_global_switches,
+)
 from src.retinanet.model import RetinaNet
 from src.structures import Batch, Target
+from src.system.command_line import positive
+from src.system.errors import InputError
+from src.system.processes import keep_freed_memory, return_freed_memory
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmark.py"
 EMPTY_SHARE = 0.775  # of the challenge's images

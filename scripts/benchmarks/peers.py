@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import RetinaNet, retinanet_resnet50_fpn
 
 from scripts.benchmarks.arithmetic import TRAINING_IN_FORWARDS
-from src.acceleration import Acceleration, move
-from src.models import ModelInfo
+from src.experiments.table import ModelInfo
+from src.retinanet.acceleration import Acceleration, move
 from src.structures import Batch
 
 NAME = "torchvision retinanet_resnet50_fpn"

@@ -10,7 +10,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from src.files import replaced_file, write_text
+from src.system.files import replaced_file, write_text
 
 N_RUNS = 3
 N_ROWS = 60

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import config
 from scripts.benchmarks.measuring import Row, describe_machine, report, time_in_turn
-from src.models import MODELS
+from src.experiments.table import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNNER = ROOT / "src" / "train_runner.py"
@@ -51,9 +51,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def time_checkpoint(name: str, n_runs: int) -> list[Row]:
     """Time a checkpoint into a network, the plain way and ours."""
-    from src.checkpoints import Checkpoint, load_checkpoint, load_weights
-    from src.inference import load_network
-    from src.models import build_model
+    from src.experiments.checkpoints import Checkpoint, load_checkpoint, load_weights
+    from src.experiments.networks import build_model, load_network
 
     info = MODELS[name]
     with tempfile.TemporaryDirectory() as folder:
@@ -84,16 +83,16 @@ def time_first_step(name: str, data_dir: Path) -> dict[str, float]:
 
     import torch
 
-    from src.acceleration import Acceleration
     from src.datasets.loaders import load_labelled_images
-    from src.runs import Run
-    from src.training import Training
-    from src.training_options import TrainingOptions
+    from src.experiments.runs import Run
+    from src.retinanet.acceleration import Acceleration
+    from src.training.loop import Training
+    from src.training.options import TrainingOptions
 
     passed("imports")
     images = load_labelled_images(data_dir, 0)
     passed("labels and folds")
-    from src.models import build_model
+    from src.experiments.networks import build_model
 
     info = replace(MODELS[name], batch_size=2)
     build_model(info)
@@ -106,7 +105,7 @@ def time_first_step(name: str, data_dir: Path) -> dict[str, float]:
         passed("network again, optimizer, loaders, experiment.json")
         batch = next(iter(training.train_loader))
         passed("first batch from a worker")
-        from src.learning import Progress, train_epoch
+        from src.training.epoch import Progress, train_epoch
 
         train_epoch(training.learner, [batch], Progress(epoch=0), shows_progress=False)
         passed("first step, two images")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from scripts.benchmarks import networks, peers
 from scripts.benchmarks.networks import Way
-from src.models import ModelInfo
+from src.experiments.table import ModelInfo
 from src.structures import Batch
 
 add_arguments = networks.add_arguments
@@ -20,8 +20,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def make_step(way: Way, info: ModelInfo, batch: Batch) -> Callable[[], object]:
     """Return a function that does one step on the batch."""
-    from src.learning import Learner, Progress, train_epoch
-    from src.optimization import Optimization, make_optimizer
+    from src.training.epoch import Learner, Progress, train_epoch
+    from src.training.optimizer import Optimization, make_optimizer
     from tests import oracles
 
     if way.is_peer:

@@ -1,1 +1,1 @@
-"""From DICOM files and label CSVs to batches; nothing here knows the model."""
+"""Labels and radiographs to batches; knows no network."""

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from src.datasets.data_folder import DataFolder
 from src.datasets.tables import AnnotationsError, read_table, refuse_rows
-from src.structures import UNKNOWN_CATEGORY
+from src.structures import CLASS_NAMES, OPACITY, UNKNOWN_CATEGORY
 
 if TYPE_CHECKING:  # `--help` waits for nothing
     import pandas as pd
 
-CLASS_NAMES = ("No Lung Opacity / Not Normal", "Normal", "Lung Opacity")  # the original's order
-OPACITY = CLASS_NAMES.index("Lung Opacity")
+
 IMAGE_SIZE = 1024  # every image of the challenge has this many pixels along each side
 
 BOX_COLUMNS = ["x", "y", "width", "height"]
@@ -42,67 +42,6 @@ class Record:
     patient_id: str
     category: int
     boxes_xywh: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class DataFolder:
-    """Where the files of the challenge's archive lie.
-
-    Attributes:
-        root: the unpacked archive, of stage 2 or of stage 1.
-    """
-
-    root: Path
-
-    @property
-    def stage(self) -> int:
-        """Return 2, or 1 where only stage 1 is there."""
-        only_stage_1 = (
-            not (self.root / "stage_2_train_labels.csv").exists()
-            and (self.root / "stage_1_train_labels.csv").exists()
-        )
-        return 1 if only_stage_1 else 2
-
-    @property
-    def labels_path(self) -> Path:
-        return self.root / f"stage_{self.stage}_train_labels.csv"
-
-    @property
-    def classes_path(self) -> Path:
-        return self.root / f"stage_{self.stage}_detailed_class_info.csv"
-
-    @property
-    def sample_submission_path(self) -> Path:
-        return self.root / f"stage_{self.stage}_sample_submission.csv"
-
-    @property
-    def folds_path(self) -> Path:
-        return self.root / "folds.csv"
-
-    def check(self) -> None:
-        """Make sure that the folder is there.
-
-        Raises:
-            AnnotationsError: it is not; the message says how to get one.
-        """
-        if not self.root.is_dir():
-            raise AnnotationsError(
-                f"{self.root}: no such data folder; scripts/dataset_download.sh fetches the "
-                f"challenge's, scripts/make_demo_dataset.py makes one to try"
-            )
-
-    def images_dir(self, split: str) -> Path:
-        """Return the folder of the `train` or `test` images: Kaggle's name, or the short one.
-
-        Raises:
-            AnnotationsError: there is neither.
-        """
-        self.check()
-        kaggle = self.root / f"stage_{self.stage}_{split}_images"
-        for folder in (kaggle, self.root / split):
-            if folder.is_dir():
-                return folder
-        raise AnnotationsError(f"{kaggle}: no such folder of images")
 
 
 def read_records(folder: DataFolder) -> list[Record]:

@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from src.datasets.pixels import WHITE, FloatImage, Pixels, as_float
 from src.datasets.transforms import Crop, central_crop
+from src.radiographs.pixels import FloatImage, Pixels, as_float
+from src.structures import WHITE
 
 MAX_CENTER_SHIFT = 32.0  # source pixels, each way, at every level; the original release
 

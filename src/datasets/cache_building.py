@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from src.datasets.dicom import image_size, read_pixels
+from src.datasets.data_folder import DicomFolder
 from src.datasets.fingerprint import FileState, image_states
-from src.datasets.image_sources import DicomFolder
 from src.datasets.pixel_cache import (
     PAGE,
     CachedImage,
@@ -25,9 +24,10 @@ from src.datasets.pixel_cache import (
     open_cache,
     write_index,
 )
-from src.datasets.processes import map_files
-from src.errors import InputError
-from src.files import LOCK_NAME, OutputError, make_dir, output_errors, replaced_file
+from src.radiographs.dicom import image_size, read_pixels
+from src.system.errors import InputError
+from src.system.files import LOCK_NAME, OutputError, make_dir, output_errors, replaced_file
+from src.system.processes import map_files
 
 
 def open_or_build_cache(

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from src.datasets.annotations import DataFolder, Record, read_records
+from src.datasets.annotations import Record, read_records
+from src.datasets.data_folder import DataFolder
 from src.datasets.folds import load_folds, split_records
-from src.datasets.image_facts import ExaminedImage, examine_images
-from src.datasets.image_files import as_text, find_challenge_images
 from src.datasets.tables import AnnotationsError, read_table
-from src.errors import InputError
-from src.files import replaced_file
+from src.radiographs.image_facts import ExaminedImage, examine_images
+from src.radiographs.image_files import as_text, find_challenge_images
+from src.system.errors import InputError
+from src.system.files import replaced_file
 
 # kind -> what it means; a training fails over the first ones
 FATAL = {

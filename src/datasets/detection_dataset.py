@@ -15,9 +15,7 @@ from torch.utils.data import Dataset, Sampler
 
 from src.datasets.annotations import Record
 from src.datasets.augmentations import AUGMENTATION_LEVELS, augment_pixels, draw_crop
-from src.datasets.image_files import list_folder
-from src.datasets.image_sources import ImageSource
-from src.datasets.pixels import FloatImage, Pixels, as_float
+from src.datasets.data_folder import ImageSource
 from src.datasets.transforms import (
     BoxPoints,
     Crop,
@@ -28,8 +26,10 @@ from src.datasets.transforms import (
     warp_boxes,
     warp_image,
 )
-from src.errors import InputError
+from src.radiographs.image_files import list_folder
+from src.radiographs.pixels import FloatImage, Pixels, as_float
 from src.structures import Target, images_as_float
+from src.system.errors import InputError
 
 Reduction = Literal["subsample", "area"]
 

@@ -17,12 +17,13 @@ import csv
 
 import numpy as np
 
-from src.datasets.annotations import CLASS_NAMES, DataFolder, Record, read_classes
+from src.datasets.annotations import Record, read_classes
+from src.datasets.data_folder import DataFolder
 from src.datasets.tables import AnnotationsError, read_table, refuse_rows
-from src.errors import CommandParser, report_errors
-from src.files import replaced_file
+from src.structures import CLASS_NAMES, N_FOLDS
+from src.system.command_line import CommandParser, report_errors
+from src.system.files import replaced_file
 
-N_FOLDS = 4
 FOLDS_SEED = 42  # gives the published folds
 
 

@@ -13,9 +13,9 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from src.datasets.annotations import DataFolder, Record, read_records
+from src.datasets.annotations import Record, read_records
 from src.datasets.cache_building import open_or_build_cache
-from src.datasets.collate import collate
+from src.datasets.data_folder import DataFolder, DicomFolder, ImageSource
 from src.datasets.detection_dataset import (
     EpochSampler,
     Sample,
@@ -25,10 +25,9 @@ from src.datasets.detection_dataset import (
     check_images_exist,
 )
 from src.datasets.folds import load_folds, split_records
-from src.datasets.image_sources import DicomFolder, ImageSource
-from src.errors import InputError
-from src.machine import end_workers_at_exit, keep_freed_memory
-from src.structures import Batch
+from src.structures import Batch, images_as_float
+from src.system.errors import InputError
+from src.system.processes import end_workers_at_exit, keep_freed_memory
 
 N_DEBUG_TRAIN, N_DEBUG_VALID = 32, 16  # images
 MAX_WORKERS = 8
@@ -226,3 +225,19 @@ def _prepare_worker(_: int) -> None:
     prepare_process()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack the images of samples of one size; boxes stay apart, for their numbers differ.
+
+    Images stay uint8 where all are.
+    """
+    images = [sample.image for sample in samples]
+    if len({image.dtype for image in images}) > 1:
+        images = [images_as_float(image) for image in images]
+    return Batch(
+        images=torch.stack(images),  # (B, 1, S, S)
+        targets=tuple(sample.target for sample in samples),
+        ids=tuple(sample.patient_id for sample in samples),
+        file_sizes=tuple(sample.file_size for sample in samples),
+    )

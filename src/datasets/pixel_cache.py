@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from src.datasets.data_folder import DicomFolder
 from src.datasets.fingerprint import FileState, images_fingerprint
-from src.datasets.image_sources import DicomFolder
-from src.datasets.pixels import Pixels
+from src.radiographs.pixels import Pixels
 
 MAGIC = b"pixels 1"
 HEAD = struct.Struct("<8sQ")  # the magic word and the byte at which the index begins

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.errors import InputError
+from src.system.errors import InputError
 
 if TYPE_CHECKING:  # `--help` waits for nothing
     import pandas as pd

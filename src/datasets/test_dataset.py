@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from src.datasets.detection_dataset import Sample, SampleOptions, shrink_image
-from src.datasets.image_files import ImageFile, read_any_image
+from src.radiographs.image_files import ImageFile, read_any_image
 from src.structures import UNKNOWN_CATEGORY, Target
 
 

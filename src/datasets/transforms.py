@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from src.datasets.pixels import Pixels
+from src.radiographs.pixels import Pixels
 
 FloatArray = NDArray[np.float64]
 BoxPoints = Literal["thirds", "corners"]

@@ -1,1 +1,1 @@
-"""The network, its loss and its decoding; nothing here knows data sets or paths of runs."""
+"""Network, loss, decoding, ensembles; knows no files of data or runs."""

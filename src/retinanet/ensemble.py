@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from src.retinanet.anchors import N_ANCHORS_PER_POSITION, grid_size
+from src.retinanet.candidates import MIN_SCORE
 from src.retinanet.model import RetinaNet, Scored
-from src.retinanet.postprocess import MIN_SCORE
 from src.structures import RawOutputs
 
 SizeRule = Literal["percentile", "mean"]

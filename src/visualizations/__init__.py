@@ -1,1 +1,1 @@
-"""Figures from saved files; each module is a command that writes pictures and opens no window."""
+"""Pictures and the report, from saved files."""

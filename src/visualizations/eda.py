@@ -17,8 +17,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from src.errors import CommandParser, report_errors
-from src.flag_values import natural
+from src.system.command_line import CommandParser, natural, report_errors
+from src.visualizations.eda_example import Subject, read_subject
 from src.visualizations.eda_images import (
     draw_augmentation,
     draw_examples,
@@ -26,7 +26,6 @@ from src.visualizations.eda_images import (
     draw_rotation_growth,
 )
 from src.visualizations.eda_labels import draw_box_maps, draw_boxes_per_image, draw_class_counts
-from src.visualizations.eda_subject import Subject, read_subject
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

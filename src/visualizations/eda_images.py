@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from src.visualizations.eda_example import Subject
 from src.visualizations.eda_labels import SHOWN_ORDER
-from src.visualizations.eda_subject import Subject
 
 if TYPE_CHECKING:  # `--help` waits for nothing
     from matplotlib.axes import Axes
@@ -70,8 +70,8 @@ def describe_level(level: int) -> str:
 
 def draw_examples(subject: Subject) -> Figure:
     """Show an image of each class with its boxes (paper, Fig. 1)."""
-    from src.datasets.annotations import CLASS_NAMES
-    from src.datasets.dicom import read_image
+    from src.radiographs.dicom import read_image
+    from src.structures import CLASS_NAMES
     from src.visualizations.figures import BOX_COLOUR, draw_boxes, new_figure, show_image
 
     classes = [[r for r in subject.records if r.category == i] for i in SHOWN_ORDER]
@@ -88,8 +88,8 @@ def draw_examples(subject: Subject) -> Figure:
 
 def draw_augmentation(subject: Subject) -> Figure:
     """Show an image as it is and several draws of its augmentation, as training sees them."""
+    from src.datasets.data_folder import DicomFolder
     from src.datasets.detection_dataset import SampleOptions, TrainingDataset, ValidationDataset
-    from src.datasets.image_sources import DicomFolder
     from src.visualizations.figures import BOX_COLOUR, draw_boxes, new_figure, show_image
 
     record, level = subject.shown_record(), subject.level
@@ -109,10 +109,10 @@ def draw_augmentation(subject: Subject) -> Figure:
 
 def draw_rotation_example(subject: Subject) -> Figure:
     """Show an image's largest box turned by some angles, with its hulls by thirds and corners."""
-    from src.datasets.dicom import read_image
-    from src.datasets.pixels import as_float
     from src.datasets.tables import AnnotationsError
     from src.datasets.transforms import Crop, warp_image
+    from src.radiographs.dicom import read_image
+    from src.radiographs.pixels import as_float
     from src.visualizations.figures import new_figure, show_image
 
     record = subject.shown_record()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from src.visualizations.eda_subject import Subject
+from src.visualizations.eda_example import Subject
 
 if TYPE_CHECKING:  # `--help` waits for nothing
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def cover_shares(boxes_xywh: FloatArray, size: int) -> FloatArray:
 
 def draw_class_counts(subject: Subject) -> Figure:
     """Draw how many images there are of each class (paper, Fig. 2)."""
-    from src.datasets.annotations import CLASS_NAMES
+    from src.structures import CLASS_NAMES
     from src.visualizations.figures import draw_counts, new_figure
 
     counts = count_classes(subject.records)

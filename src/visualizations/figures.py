@@ -14,7 +14,7 @@ from matplotlib.patches import Polygon, Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from src.files import OutputError, replaced_file
+from src.system.files import OutputError, replaced_file
 
 # Okabe and Ito's palette without its yellow, which is too faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.metric import IntArray, iou
-from src.selection import shrink_boxes, to_xywh
-from src.visualizations.findings import HIT_IOU, Findings
+from src.prediction.postprocess import shrink_boxes, to_xywh
+from src.scoring.matching import HIT_IOU, Findings
 
 SCORE_DECIMALS = 9  # equal scores of images differ by rounding behind that
 

@@ -13,7 +13,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from src.visualizations.findings import Findings
+from src.scoring.matching import Findings
 from src.visualizations.gallery import Entry
 
 MAX_SIDE = 640  # pixels of an embedded radiograph: twice what a column of the page shows

@@ -11,11 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from src.datasets.annotations import CLASS_NAMES, OPACITY
-from src.files import replaced_file
-from src.predictions import Predictions
-from src.selection import SelectedBoxes
-from src.structures import UNKNOWN_CATEGORY
+from src.prediction.postprocess import SelectedBoxes
+from src.prediction.predictions import Predictions
+from src.structures import CLASS_NAMES, OPACITY, UNKNOWN_CATEGORY
+from src.system.files import replaced_file
 
 TRUE_COLOUR = (86, 180, 233)  # sky blue and orange: told apart by every reader
 FOUND_COLOUR = (230, 159, 0)

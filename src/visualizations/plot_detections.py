@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from src.errors import CommandParser, InputError, report_errors
-from src.flag_values import natural, number, share
+from src.system.command_line import CommandParser, natural, number, report_errors, share
+from src.system.errors import InputError
 
 if TYPE_CHECKING:  # `--help` waits for nothing
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from src.diagnostics import Matches
     from src.metric import FloatArray
+    from src.scoring.matching import Matches
 
 ROW_HEIGHT = 3.4  # of a run's row of panels, inches
 N_LEVELS = 200  # of score, along a curve
@@ -54,8 +54,8 @@ class RunDetections:
 
 def plot_precision_recall(runs: Sequence[RunDetections]) -> Figure:
     """Compare runs: precision and recall by score, and against each other."""
-    from src.diagnostics import MATCH_IOU, precision_recall
-    from src.selection import SCORE_FACTOR
+    from src.prediction.postprocess import SCORE_FACTOR
+    from src.scoring.matching import MATCH_IOU, precision_recall
     from src.visualizations.figures import clean, new_figure, style_of
 
     figure = new_figure(12, 3.8 + 0.25 * len(runs))
@@ -120,8 +120,8 @@ def load_detections(
     Raises:
         InputError: no such epoch, no true boxes, or nothing found over the threshold.
     """
-    from src.diagnostics import choose_setting, load_labelled, match_predictions
-    from src.selection import SCORE_FACTOR
+    from src.prediction.postprocess import SCORE_FACTOR
+    from src.scoring.matching import choose_setting, load_labelled, match_predictions
 
     epoch, best_threshold = choose_setting(run_dir, epoch)
     threshold = best_threshold if threshold is None else threshold
@@ -141,7 +141,7 @@ def load_detections(
 
 def _draw_ratios(axes: Axes, matches: Matches) -> None:
     """Draw how wide and how high hits are, over their true boxes."""
-    from src.diagnostics import MATCH_IOU
+    from src.scoring.matching import MATCH_IOU
     from src.visualizations.figures import clean, style_of
 
     edges = np.geomspace(*RATIO_RANGE, N_RATIO_BINS + 1).tolist()

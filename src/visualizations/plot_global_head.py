@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from src.errors import CommandParser, report_errors
-from src.flag_values import natural
+from src.system.command_line import CommandParser, natural, report_errors
 from src.visualizations.eda_labels import SHOWN_ORDER
 
 if TYPE_CHECKING:  # `--help` waits for nothing
@@ -26,7 +25,7 @@ if TYPE_CHECKING:  # `--help` waits for nothing
     from matplotlib.figure import Figure
 
     from src.metric import FloatArray, IntArray
-    from src.predictions import Predictions
+    from src.prediction.predictions import Predictions
 
 MARKERS = ("^", "o", "s")  # of the classes, beside their colours
 ROW_HEIGHT = 4.0  # of a run's panels, inches
@@ -53,8 +52,8 @@ def plot_global_head(runs: Mapping[str, Predictions]) -> Figure:
 
 def _draw_confusion(axes: Axes, true_categories: IntArray, class_probs: FloatArray) -> None:
     """Draw counts, coloured by their share of the true class."""
-    from src.datasets.annotations import CLASS_NAMES
-    from src.diagnostics import count_confusions
+    from src.scoring.matching import count_confusions
+    from src.structures import CLASS_NAMES
     from src.visualizations.figures import draw_heat_map
 
     counts = count_confusions(true_categories, class_probs)[np.ix_(SHOWN_ORDER, SHOWN_ORDER)]
@@ -75,8 +74,8 @@ def _draw_confusion(axes: Axes, true_categories: IntArray, class_probs: FloatArr
 
 def _draw_calibration(axes: Axes, true_categories: IntArray, class_probs: FloatArray) -> None:
     """Draw how often each class is true, by its probability, and the expected calibration error."""
-    from src.datasets.annotations import CLASS_NAMES
-    from src.diagnostics import class_reliabilities
+    from src.scoring.matching import class_reliabilities
+    from src.structures import CLASS_NAMES
     from src.visualizations.figures import COLOURS, clean
 
     of_classes, top = class_reliabilities(true_categories, class_probs)
@@ -106,7 +105,7 @@ def main() -> None:
     add("--out", type=Path, default=Path("global_head.png"), help="PNG; a PDF beside")
     arguments = parser.parse_args()
     with report_errors():
-        from src.diagnostics import choose_setting, load_labelled
+        from src.scoring.matching import choose_setting, load_labelled
         from src.visualizations.figures import name_runs, save_figure
 
         runs = {}

@@ -15,12 +15,12 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from src.errors import CommandParser, report_errors
+from src.system.command_line import CommandParser, report_errors
 
 if TYPE_CHECKING:  # `--help` waits for nothing
     from matplotlib.figure import Figure
 
-    from src.sweep import Sweep
+    from src.scoring.sweep import Sweep
 
 
 def plot_runs(names: Sequence[str], sweeps: Sequence[Sweep]) -> Figure:
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("metrics.png"), help="PNG; a PDF beside")
     arguments = parser.parse_args()
     with report_errors():
-        from src.sweep import load_sweep
+        from src.scoring.sweep import load_sweep
         from src.visualizations.figures import name_runs, save_figure
 
         sweeps = [load_sweep(run_dir / "scores.npz") for run_dir in arguments.runs]

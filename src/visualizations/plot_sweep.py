@@ -15,13 +15,14 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 import math
 from typing import TYPE_CHECKING, Any
 
-from src.errors import CommandParser, InputError, report_errors
+from src.system.command_line import CommandParser, report_errors
+from src.system.errors import InputError
 
 if TYPE_CHECKING:  # `--help` waits for nothing
     from matplotlib.figure import Figure
 
     from src.metric import FloatArray
-    from src.sweep import Sweep
+    from src.scoring.sweep import Sweep
 
 GATE_LABELS = {
     "score": "threshold on score × 5",
@@ -41,7 +42,7 @@ def table_at_best(sweep: Sweep, axis: str, best: dict[str, Any]) -> FloatArray:
     Returns:
         (values of the axis, thresholds) scores.
     """
-    from src.sweep import AXES
+    from src.scoring.sweep import AXES
 
     free = (axis, "threshold")
     cut = tuple(
@@ -53,7 +54,7 @@ def table_at_best(sweep: Sweep, axis: str, best: dict[str, Any]) -> FloatArray:
 
 def plot_sweep(sweep: Sweep, title: str) -> Figure:
     """Show the score by epoch and threshold and, where there are several, by NMS and threshold."""
-    from src.sweep import NEAR_BEST
+    from src.scoring.sweep import NEAR_BEST
     from src.visualizations.figures import draw_heat_map, new_figure
 
     best = sweep.best()
@@ -105,7 +106,7 @@ def main() -> None:
         path = arguments.run / "sweep.npz"
         if not path.exists():
             raise InputError(f"{path}: no such file; python src/scores.py {arguments.run} makes it")
-        from src.sweep import load_sweep
+        from src.scoring.sweep import load_sweep
         from src.visualizations.figures import name_runs, save_figure
 
         figure = plot_sweep(load_sweep(path), *name_runs([arguments.run]))

@@ -14,7 +14,7 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from src.errors import CommandParser, report_errors
+from src.system.command_line import CommandParser, report_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("val_loss.png"), help="PNG; a PDF beside")
     arguments = parser.parse_args()
     with report_errors():
-        from src.history import read_history
+        from src.experiments.history import read_history
         from src.visualizations.figures import name_runs, save_figure
 
         columns = [f"valid_{loss}" for loss in arguments.loss]

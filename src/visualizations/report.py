@@ -17,12 +17,11 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import config
-from src.errors import CommandParser, report_errors
-from src.flag_values import natural, positive
+from src.system.command_line import CommandParser, natural, positive, report_errors
 
 if TYPE_CHECKING:
-    from src.presets import Postprocess
-    from src.sweep import Sweep
+    from src.prediction.presets import Postprocess
+    from src.scoring.sweep import Sweep
 
 STYLE_PATH = Path(__file__).with_name("report.css")
 # The policy forbids scripts and anything from elsewhere, whatever a file's text may contain.
@@ -91,10 +90,9 @@ def choose(run_dir: Path, epoch: int | None) -> Choice:
     Raises:
         InputError: the run, its predictions or those of the epoch are missing.
     """
-    from src.presets import Postprocess
-    from src.run_predictions import saved_epochs
-    from src.scores import sweep_run
-    from src.sweep import AXES, Grid, load_sweep
+    from src.prediction.predictions import saved_epochs
+    from src.prediction.presets import Postprocess
+    from src.scoring.sweep import AXES, Grid, load_sweep, sweep_run
 
     saved, path = saved_epochs(run_dir), run_dir / "scores.npz"
     notes = []
@@ -129,13 +127,13 @@ def build_page(run_dir: Path, data_dir: Path | None, *, epoch: int | None, n_ima
     Raises:
         InputError: something is missing or wrong; the message names it.
     """
-    from src.datasets.annotations import DataFolder
-    from src.run_predictions import load_epoch
-    from src.runs import read_description
-    from src.sweep import load_sweep
+    from src.datasets.data_folder import DataFolder
+    from src.experiments.runs import read_description
+    from src.prediction.predictions import load_epoch
+    from src.scoring.matching import find_boxes
+    from src.scoring.sweep import load_sweep
     from src.visualizations import report_sections as sections
     from src.visualizations import report_settings as settings
-    from src.visualizations.findings import find_boxes
 
     choice = choose(run_dir, epoch)
     experiment = read_description(run_dir / "experiment.json")
@@ -175,7 +173,7 @@ def main() -> None:
     add("--num-images", type=positive, default=6, help="pictures in each list of the gallery")
     arguments = parser.parse_args()
     with report_errors():
-        from src.files import write_text
+        from src.system.files import write_text
 
         page = build_page(
             arguments.run,

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from src.datasets.annotations import CLASS_NAMES
-from src.datasets.dicom import read_image
-from src.errors import InputError
-from src.history import read_history
+from src.experiments.history import read_history
 from src.metric import bootstrap_interval
-from src.presets import Postprocess
-from src.sweep import AXES, NEAR_BEST, Sweep
-from src.visualizations.findings import HIT_IOU, Findings
+from src.prediction.presets import Postprocess
+from src.radiographs.dicom import read_image
+from src.scoring.matching import HIT_IOU, Findings
+from src.scoring.sweep import AXES, NEAR_BEST, Sweep
+from src.structures import CLASS_NAMES
+from src.system.errors import InputError
 from src.visualizations.gallery import (
     Entry,
     best_hits,

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.datasets.dicom_files import write_challenge_dicom, write_dicom
+from tests.dicom_files import write_challenge_dicom, write_dicom
 
 N_TRAIN, N_TEST = 88, 5
 IMAGE_SIZE = 128

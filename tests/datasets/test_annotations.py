@@ -3,15 +3,12 @@ import warnings
 import numpy as np
 import pytest
 
-from src.datasets.annotations import (
-    CLASS_NAMES,
-    OPACITY,
+from src.datasets.annotations import read_classes, read_label_files, read_records
+from src.datasets.data_folder import (
     DataFolder,
-    read_classes,
-    read_label_files,
-    read_records,
 )
 from src.datasets.tables import AnnotationsError
+from src.structures import CLASS_NAMES, OPACITY
 from tests.paths import shared
 
 LABELS_HEADER = "patientId,x,y,width,height,Target"

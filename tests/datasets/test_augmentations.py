@@ -12,8 +12,8 @@ from src.datasets.augmentations import (
     augment_pixels,
     draw_crop,
 )
-from src.datasets.dicom import read_pixels
 from src.datasets.transforms import warp_image
+from src.radiographs.dicom import read_pixels
 from tests import plain_ways
 from tests.paths import shared
 

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import torch
 
-from src.datasets.collate import collate
 from src.datasets.detection_dataset import Sample
+from src.datasets.loaders import collate
 from src.structures import Target
 
 

@@ -10,8 +10,6 @@ import pytest
 from pydicom.uid import JPEGBaseline8Bit
 
 from src import train_runner
-from src.datasets import processes
-from src.datasets.annotations import DataFolder
 from src.datasets.data_check import (
     FATAL,
     KINDS,
@@ -20,10 +18,12 @@ from src.datasets.data_check import (
     verdict,
     write_findings,
 )
+from src.datasets.data_folder import DataFolder
 from src.datasets.folds import load_folds
 from src.datasets.tables import AnnotationsError
+from src.system import processes
 from tests.datasets.conftest import LANDSCAPE
-from tests.datasets.dicom_files import encode_jpeg, write_challenge_dicom, write_stream
+from tests.dicom_files import encode_jpeg, write_challenge_dicom, write_stream
 from tests.paths import shared
 
 LABELS = "stage_2_train_labels.csv"

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 import torch
 
-from src.datasets.annotations import OPACITY, DataFolder, Record, read_records
+from src.datasets.annotations import Record, read_records
 from src.datasets.augmentations import AUGMENTATION_LEVELS, draw_crop
+from src.datasets.data_folder import DataFolder, DicomFolder
 from src.datasets.detection_dataset import (
     EpochSampler,
     SampleOptions,
@@ -13,13 +14,13 @@ from src.datasets.detection_dataset import (
     check_images_exist,
     shrink_image,
 )
-from src.datasets.dicom import read_image
-from src.datasets.image_sources import DicomFolder
-from src.datasets.pixels import as_float
 from src.datasets.transforms import warp_image
-from src.errors import InputError
+from src.radiographs.dicom import read_image
+from src.radiographs.pixels import as_float
+from src.structures import OPACITY
+from src.system.errors import InputError
 from tests.datasets.conftest import IMAGE_SIZE, LANDSCAPE, LANDSCAPE_SIZE, N_TRAIN
-from tests.datasets.dicom_files import write_dicom
+from tests.dicom_files import write_dicom
 
 SIZE = 64
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.datasets.annotations import DataFolder, Record, read_records
+from src.datasets.annotations import Record, read_records
+from src.datasets.data_folder import DataFolder
 from src.datasets.fingerprint import data_fingerprint, image_states, images_fingerprint
 from src.datasets.tables import AnnotationsError
 

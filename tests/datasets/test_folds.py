@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from src.datasets import folds as folds_module
-from src.datasets.annotations import CLASS_NAMES, DataFolder, Record, read_classes
+from src.datasets.annotations import Record, read_classes
+from src.datasets.data_folder import DataFolder
 from src.datasets.folds import load_folds, make_folds, read_folds, split_records, write_folds
 from src.datasets.tables import AnnotationsError
+from src.structures import CLASS_NAMES
 from tests.paths import shared
 
 SCRIPT = folds_module.__file__

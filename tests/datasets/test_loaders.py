@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from src.datasets.detection_dataset import SampleOptions
-from src.datasets.image_files import find_challenge_images
 from src.datasets.loaders import (
     N_DEBUG_TRAIN,
     N_DEBUG_VALID,
@@ -19,10 +18,11 @@ from src.datasets.loaders import (
 )
 from src.datasets.tables import AnnotationsError
 from src.datasets.test_dataset import TestDataset
-from src.errors import InputError
+from src.radiographs.image_files import find_challenge_images
+from src.system.errors import InputError
 from tests.conftest import HANGS_AFTER
 from tests.datasets.conftest import LANDSCAPE, LANDSCAPE_SIZE, N_TEST, N_TRAIN
-from tests.datasets.dicom_files import write_dicom
+from tests.dicom_files import write_dicom
 from tests.paths import ROOT
 
 CPU = torch.device("cpu")

@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.datasets import cache_building, processes
+from src.datasets import cache_building
 from src.datasets.cache_building import open_or_build_cache
-from src.datasets.dicom import DicomError, read_pixels
-from src.datasets.image_sources import DicomFolder
+from src.datasets.data_folder import DicomFolder
 from src.datasets.pixel_cache import HEAD
-from src.errors import InputError
-from src.files import LOCK_NAME
-from tests.datasets.dicom_files import write_challenge_dicom, write_dicom
+from src.radiographs.dicom import DicomError, read_pixels
+from src.system import processes
+from src.system.errors import InputError
+from src.system.files import LOCK_NAME
+from tests.dicom_files import write_challenge_dicom, write_dicom
 from tests.paths import ROOT
 
 PATIENTS = ["a", "b", "c", "deep"]

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from src.datasets.annotations import Record
+from src.datasets.data_folder import DicomFolder
 from src.datasets.detection_dataset import SampleOptions, ValidationDataset
-from src.datasets.dicom import DicomError
-from src.datasets.image_files import ImageFile, find_challenge_images
-from src.datasets.image_sources import DicomFolder
 from src.datasets.test_dataset import TestDataset
-from src.errors import InputError
+from src.radiographs.dicom import DicomError
+from src.radiographs.image_files import ImageFile, find_challenge_images
 from src.structures import UNKNOWN_CATEGORY
-from tests.datasets.dicom_files import write_challenge_dicom
+from src.system.errors import InputError
+from tests.dicom_files import write_challenge_dicom
 
 RNG_SEED = 6
 OPTIONS = SampleOptions(img_size=32)

@@ -27,29 +27,30 @@ from torch import Tensor
 
 from scripts.dicom_headers import read_header
 from scripts.rsna_release import Findings, read_annotations
-from src.checkpoints import Checkpoint, load_checkpoint
-from src.datasets.annotations import CLASS_NAMES, read_classes, read_label_files
-from src.datasets.dicom import image_size, read_facts, read_image
+from src.challenge.leaderboard import score_submission
+from src.challenge.submission_check import check_submission, read_sample_ids
+from src.datasets.annotations import read_classes, read_label_files
+from src.datasets.data_folder import DicomFolder
 from src.datasets.fingerprint import FileState
 from src.datasets.folds import read_folds
-from src.datasets.image_files import read_any_image
-from src.datasets.image_sources import DicomFolder
 from src.datasets.pixel_cache import PAGE, CachedImage, open_cache, write_index
-from src.datasets.pixels import as_float
-from src.errors import InputError
-from src.history import read_history
-from src.leaderboard import score_submission
-from src.predictions import load_predictions
+from src.experiments.checkpoints import Checkpoint, load_checkpoint
+from src.experiments.history import read_history
+from src.experiments.runs import read_description
+from src.prediction.predictions import load_predictions
+from src.radiographs.dicom import image_size, read_facts, read_image
+from src.radiographs.image_files import read_any_image
+from src.radiographs.pixels import as_float
 from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.encoders.weights import load_encoder_weights
-from src.runs import read_description
-from src.submission import check_submission, read_sample_ids
-from src.sweep import AXES, Sweep, load_sweep
+from src.scoring.sweep import AXES, Sweep, load_sweep
+from src.structures import CLASS_NAMES
+from src.system.errors import InputError
 from src.visualizations.report_settings import summarise_experiment, write_settings
-from tests.datasets import dicom_files
+from tests import dicom_files
 from tests.fuzz.mutations import mutate, mutate_archive, mutate_end, mutate_png
 from tests.paths import SHARED
-from tests.test_predictions import random_predictions
+from tests.prediction.test_predictions import random_predictions
 
 N_REAL_LUNGS = 3
 Mutation = Callable[[bytes, bytes, Random], bytes]

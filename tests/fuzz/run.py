@@ -22,7 +22,7 @@ from random import Random
 if __name__ == "__main__":  # run by path: find `src` and `tests` from the repository's root
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from src.errors import InputError
+from src.system.errors import InputError
 from tests.fuzz.readers import READERS, Reader
 
 SECONDS = 60  # for one input, after which it counts as hanging

@@ -15,19 +15,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from scripts.rsna_release import Findings, read_annotations
-from src.checkpoints import load_checkpoint
-from src.datasets.annotations import CLASS_NAMES, read_label_files
-from src.datasets.dicom import image_size, read_image
+from src.challenge.submission_file import N_FIELDS, parse_submission
+from src.datasets.annotations import read_label_files
 from src.datasets.folds import read_folds
-from src.errors import InputError
-from src.history import read_history
-from src.predictions import ARRAYS, load_predictions
+from src.experiments.checkpoints import load_checkpoint
+from src.experiments.history import read_history
+from src.prediction.predictions import ARRAYS, load_predictions
+from src.radiographs.dicom import image_size, read_image
 from src.scores import AXES
-from src.submission_format import N_FIELDS, parse_submission
-from tests.datasets.dicom_files import make_dataset
+from src.structures import CLASS_NAMES
+from src.system.errors import InputError
+from tests.dicom_files import make_dataset
 from tests.fuzz.readers import READERS, check_pixels, use_sweep
 from tests.paths import ROOT
-from tests.test_predictions import random_predictions
+from tests.prediction.test_predictions import random_predictions
 
 N_INPUTS = 40  # of each reader
 

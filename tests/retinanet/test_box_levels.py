@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
+from src.retinanet.candidates import MIN_SCORE, find_candidates
 from src.retinanet.ensemble import Ensemble
 from src.retinanet.losses import detection_losses, match_anchors
-from src.retinanet.postprocess import MIN_SCORE, find_candidates
 from src.structures import Target
 from tests.retinanet.test_ensemble import IMAGES, member
 

@@ -15,11 +15,11 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from src.errors import InputError
 from src.retinanet.encoders import ENCODERS, build_encoder, weights
 from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.encoders.weight_sources import SOURCES, HubFile, WebFile
 from src.retinanet.encoders.weights import WeightsError, find_weights, load_encoder_weights
+from src.system.errors import InputError
 
 # timm's networks that hold the weights of the release; there is no NASNet-A-Mobile in timm.
 TIMM_NAMES = {

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from src.retinanet.candidates import find_candidates
 from src.retinanet.ensemble import Ensemble, low_percentile, mirror_anchors, mirror_deltas
 from src.retinanet.model import RetinaNet
-from src.retinanet.postprocess import find_candidates
 from src.structures import RawOutputs
 from tests.retinanet.test_model import TinyEncoder
 

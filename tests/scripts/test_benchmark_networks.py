@@ -7,9 +7,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from scripts import benchmark
 from scripts.benchmarks import networks, profiling
 from scripts.benchmarks.arithmetic import batch_flops
-from src.models import MODELS, build_model
+from src.experiments.networks import build_model
+from src.experiments.table import MODELS
 from src.retinanet.losses import match_anchors
-from tests.test_engine import ON_CPU
+from tests.training.test_engine import ON_CPU
 
 SMALL = ("--model", "demo", "--batch-size", "2", "--runs", "1", "--threads", "1")
 

@@ -13,8 +13,10 @@ from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage
 from scripts import import_rsna_release
 from scripts.dicom_headers import Header, read_header
 from scripts.rsna_release import Findings, Truth, read_annotations
-from src.datasets.annotations import CLASS_NAMES, DataFolder, read_label_files, read_records
-from src.leaderboard import score_submission
+from src.challenge.leaderboard import score_submission
+from src.datasets.annotations import read_label_files, read_records
+from src.datasets.data_folder import DataFolder
+from src.structures import CLASS_NAMES
 from src.submission import check_submission
 from tests.conftest import Outcome
 from tests.paths import ROOT

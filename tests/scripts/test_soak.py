@@ -3,8 +3,8 @@ import random
 import pytest
 
 from scripts.soak import Soak
-from src.errors import InputError
-from src.runs import Run
+from src.experiments.runs import Run
+from src.system.errors import InputError
 
 
 @pytest.fixture

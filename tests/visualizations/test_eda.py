@@ -6,12 +6,14 @@ import shutil
 import numpy as np
 import pytest
 
-from src.datasets.annotations import CLASS_NAMES, DataFolder, Record, read_records
+from src.datasets.annotations import Record, read_records
 from src.datasets.augmentations import AUGMENTATION_LEVELS
+from src.datasets.data_folder import DataFolder, DicomFolder
 from src.datasets.detection_dataset import SampleOptions, TrainingDataset
-from src.datasets.dicom import read_image
-from src.datasets.image_sources import DicomFolder
+from src.radiographs.dicom import read_image
+from src.structures import CLASS_NAMES
 from src.visualizations.eda import FIGURES, draw_figures, main
+from src.visualizations.eda_example import Subject
 from src.visualizations.eda_images import (
     GROWTH_ANGLES,
     HULL_LOOKS,
@@ -21,7 +23,6 @@ from src.visualizations.eda_images import (
     hull_growth,
 )
 from src.visualizations.eda_labels import count_boxes, count_classes, cover_shares
-from src.visualizations.eda_subject import Subject
 from tests.paths import ROOT
 
 NOT_NORMAL, NORMAL, OPACITY = 0, 1, 2

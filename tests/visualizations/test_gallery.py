@@ -1,5 +1,5 @@
-from src.presets import Postprocess
-from src.visualizations.findings import find_boxes
+from src.prediction.presets import Postprocess
+from src.scoring.matching import find_boxes
 from src.visualizations.gallery import (
     Entry,
     best_hits,
@@ -7,7 +7,7 @@ from src.visualizations.gallery import (
     missed_boxes,
     worst_false_positives,
 )
-from tests.visualizations.test_findings import ALL, WHOLE, make_predictions
+from tests.scoring.test_findings import ALL, WHOLE, make_predictions
 
 ELSEWHERE = [120, 120, 180, 180]
 

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from src.presets import Postprocess
+from src.prediction.presets import Postprocess
+from src.scoring.matching import find_boxes
 from src.visualizations.figures import new_figure
-from src.visualizations.findings import find_boxes
 from src.visualizations.gallery import Entry
 from src.visualizations.inline_pictures import MAX_SIDE, draw_entry, embed_figure
-from tests.visualizations.test_findings import ALL, WHOLE, make_predictions
+from tests.scoring.test_findings import ALL, WHOLE, make_predictions
 
 FOUND = [96, 48, 144, 144]
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from src.presets import Postprocess
-from src.selection import select_boxes
+from src.prediction.postprocess import select_boxes
+from src.prediction.presets import Postprocess
 from src.visualizations.overlays import (
     CAPTION_HEIGHT,
     FOUND_COLOUR,
@@ -13,7 +13,7 @@ from src.visualizations.overlays import (
     draw_predictions,
     save_picture,
 )
-from tests.test_predictions import random_predictions
+from tests.prediction.test_predictions import random_predictions
 from tests.test_submission import three_boxes
 
 GREY = np.full((192, 192), 0.5, np.float32)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.diagnostics import Matches
+from src.scoring.matching import Matches
 from src.visualizations.figures import save_figure
 from src.visualizations.plot_detections import (
     RunDetections,
@@ -12,7 +12,7 @@ from src.visualizations.plot_detections import (
     plot_boxes,
     plot_precision_recall,
 )
-from tests.test_predictions import random_predictions
+from tests.prediction.test_predictions import random_predictions
 
 # Three found boxes, two of them hits; one of three true boxes is missed.
 TRUE = np.array([[0.1, 0.1, 0.2, 0.4], [0.6, 0.1, 0.2, 0.4], [0.4, 0.7, 0.2, 0.2]])

@@ -5,7 +5,7 @@ import pytest
 
 from src.visualizations.figures import save_figure
 from src.visualizations.plot_global_head import main, plot_global_head
-from tests.test_predictions import random_predictions
+from tests.prediction.test_predictions import random_predictions
 
 # not normal taken for not normal, and for normal; normal for normal; opacity for opacity
 PROBS = np.array([[0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.2, 0.8, 0.0], [0.0, 0.1, 0.9]], np.float32)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from src.sweep import Sweep
+from src.scoring.sweep import Sweep
 from src.visualizations.figures import save_figure
 from src.visualizations.plot_metrics import main, plot_runs
 

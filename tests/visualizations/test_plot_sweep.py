@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from src.presets import GATES
-from src.sweep import Sweep
+from src.prediction.presets import GATES
+from src.scoring.sweep import Sweep
 from src.visualizations.figures import save_figure
 from src.visualizations.plot_sweep import main, plot_sweep, table_at_best
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from src.history import write_history
+from src.experiments.history import write_history
 from src.visualizations.plot_val_loss import main, plot_losses
 
 HISTORIES = {

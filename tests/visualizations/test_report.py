@@ -10,14 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from src.datasets.annotations import DataFolder
-from src.history import write_history
-from src.scores import sweep_run
-from src.sweep import Grid
+from src.datasets.data_folder import DataFolder
+from src.experiments.history import write_history
+from src.scoring.sweep import Grid, sweep_run
 from src.visualizations.report import build_page, choose, main
 from src.visualizations.report_settings import write_settings
 from tests.conftest import HANGS_AFTER
-from tests.visualizations.test_findings import WHOLE, make_predictions
+from tests.scoring.test_findings import WHOLE, make_predictions
 
 EVIL = '<script>alert("1")&amp;<img src=x onerror=alert(2)>'
 VOID = {"meta", "link", "img", "br", "hr", "input"}

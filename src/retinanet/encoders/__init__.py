@@ -9,8 +9,8 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
-from src.errors import InputError
 from src.retinanet.encoders.encoder import Encoder
+from src.system.errors import InputError
 
 TIMM_PREFIX = "timm/"
 
@@ -46,7 +46,7 @@ def _nasnet_mobile() -> Encoder:
 
 
 def _pnasnet5large() -> Encoder:
-    from src.retinanet.encoders.pnasnet import PNASNet5LargeEncoder
+    from src.retinanet.encoders.nasnet import PNASNet5LargeEncoder
 
     return PNASNet5LargeEncoder()
 

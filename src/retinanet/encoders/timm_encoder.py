@@ -14,8 +14,8 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from src.errors import InputError
 from src.retinanet.encoders.encoder import Encoder
+from src.system.errors import InputError
 
 STRIDES = (4, 8, 16, 32)
 PROBE_SIZE = 96  # pixels; an odd multiple of 32 shows strides that are not exact

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from src.files import move_into_place
+from src.system.files import move_into_place
 
 
 @dataclass(frozen=True)

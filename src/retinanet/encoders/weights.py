@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 from torch import Tensor
 
-from src.errors import InputError
 from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.encoders.weight_sources import SOURCES, HubFile, WebFile
-from src.tensor_files import load_tensor_file
+from src.system.errors import InputError
+from src.system.tensor_files import load_tensor_file
 
 logger = logging.getLogger(__name__)
 

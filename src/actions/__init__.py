@@ -1,0 +1,1 @@
+"""What train_runner does: a module for each --action."""

@@ -1,0 +1,1 @@
+"""The RSNA challenge's submission file and leaderboard."""

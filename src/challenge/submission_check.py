@@ -1,0 +1,86 @@
+"""A submission held against the form and against the patients that it must hold."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from src.challenge.submission_file import (
+    HEADER,
+    IMAGE_SIZE,
+    Fault,
+    Submission,
+    SubmissionError,
+    parse_submission,
+    show,
+)
+
+
+def read_sample_ids(path: Path) -> list[str]:
+    """Read the patients that a submission must hold, in their order.
+
+    Raises:
+        SubmissionError: the sample submission is missing or wrong.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SubmissionError(f"{path}: cannot be read: {error}") from error
+    if not rows or not set(HEADER) <= set(rows[0]):
+        raise SubmissionError(f"{path}: needs rows with the columns {', '.join(HEADER)}")
+    ids = [row[HEADER[0]] for row in rows]
+    if len(set(ids)) < len(ids):
+        twice = next(patient for patient, count in Counter(ids).items() if count > 1)
+        raise SubmissionError(f"{path}: names patient {twice} more than once")
+    return ids
+
+
+def check_ids(found: Sequence[str], expected: Sequence[str], path: Path) -> None:
+    """Compare the images at hand with those of the sample submission.
+
+    Raises:
+        SubmissionError: they are not the same; the first of each kind is named.
+    """
+    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    for patients, what in ((missing, "have no image"), (extra, "are not listed there")):
+        if patients:
+            raise SubmissionError(
+                f"{path}: {len(patients)} patients {what}, the first is {patients[0]}"
+            )
+
+
+def check_submission(
+    path: Path, sample_path: Path | None = None, *, image_size: int = IMAGE_SIZE
+) -> Submission:
+    """Hold a submission against the form and the sample submission.
+
+    Args:
+        sample_path: whose patients the submission must have, in any order; None asks nothing.
+        image_size: pixels along each side of every image.
+
+    Returns:
+        What could be read, with all faults in the order of the lines, missing rows last.
+
+    Raises:
+        SubmissionError: a file is missing, or the sample is wrong.
+    """
+    submission = parse_submission(path, image_size=image_size)
+    if sample_path is not None:
+        submission.faults += _compare_patients(submission, sample_path)
+        submission.faults.sort(key=lambda fault: math.inf if fault.line is None else fault.line)
+    return submission
+
+
+def _compare_patients(submission: Submission, sample_path: Path) -> Iterator[Fault]:
+    expected = read_sample_ids(sample_path)
+    known = set(expected)
+    for patient, line in submission.lines.items():
+        if patient not in known:
+            yield Fault(line, f"patient {show(patient)} is not in {sample_path}")
+    for line, patient in enumerate(expected, start=2):
+        if patient not in submission.lines:
+            yield Fault(None, f"patient {patient} is missing, line {line} of {sample_path}")

@@ -1,0 +1,42 @@
+"""history.csv: a row for each epoch of a run, with its losses and its learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from src.system.errors import InputError
+from src.system.files import replaced_file
+
+
+class HistoryError(InputError):
+    """A history that is missing or something else."""
+
+
+def write_history(path: Path, rows: Sequence[dict[str, float]]) -> None:
+    """Write one row for each epoch, whole or not at all."""
+    with replaced_file(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.8g")
+
+
+def read_history(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read the columns `epoch` and `columns`.
+
+    Raises:
+        HistoryError: the file or a column is missing, or a cell is no number.
+    """
+    if not path.is_file():
+        raise HistoryError(f"{path}: no such history; --action train writes it")
+    try:
+        table = pd.read_csv(path)
+        missing = [column for column in ("epoch", *columns) if column not in table]
+        if missing:
+            known = ", ".join(str(column) for column in table.columns)
+            raise HistoryError(f"{path}: has no column {missing[0]}; it has {known}")
+        return table[["epoch", *columns]].astype(float).astype({"epoch": int})
+    except (ValueError, OverflowError, OSError) as error:
+        if isinstance(error, HistoryError):
+            raise
+        raise HistoryError(f"{path}: not a readable history: {error}") from error

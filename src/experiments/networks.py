@@ -1,0 +1,96 @@
+"""The network of an experiment: built for training, or around the weights of a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from src.experiments.checkpoints import Checkpoint, CheckpointError, load_weights
+from src.experiments.runs import Run
+from src.experiments.table import MUST_AGREE, ModelInfo
+from src.retinanet.model import RetinaNet
+from src.system.errors import InputError
+
+if TYPE_CHECKING:  # torch takes seconds to import and `--help` needs none of it
+    from src.retinanet.model import RetinaNet
+
+
+def count_parameters(info: ModelInfo) -> int:
+    """Count the numbers that are trained, without taking memory for them."""
+
+    with torch.device("meta"):
+        model = build_model(info)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def build_empty_model(info: ModelInfo) -> RetinaNet:
+    """Build the network of an experiment, its weights undefined: they must be loaded.
+
+    Drawing random weights takes most of the time that a network is built in. Not for several
+    threads at once.
+    """
+    from torch.nn import init
+
+    drawing = {name: function for name, function in vars(init).items()
+               if name.endswith("_") and not name.startswith("_")}  # fmt: skip
+    try:
+        for name in drawing:
+            setattr(init, name, lambda tensor, *_, **__: tensor)
+        return build_model(info)
+    finally:
+        for name, function in drawing.items():
+            setattr(init, name, function)
+
+
+def build_model(info: ModelInfo, *, encoder_weights: Path | None = None) -> RetinaNet:
+    """Build the network of an experiment.
+
+    Args:
+        encoder_weights: a file of pretrained weights; None starts the encoder at random.
+    """
+    from src.retinanet.encoders import build_encoder
+    from src.retinanet.model import RetinaNet
+
+    return RetinaNet(
+        build_encoder(info.encoder, weights=encoder_weights, img_size=info.img_size),
+        levels=info.pyramid_levels,
+        width=info.pyramid_width,
+        head_depth=info.head_depth,
+        dropout_class=info.dropout_class,
+        dropout_global=info.dropout_global,
+        train_batch_norm=info.trains_batch_norm,
+    )
+
+
+def load_network(info: ModelInfo, checkpoint: Checkpoint, path: Path) -> RetinaNet:
+    """Build the network of an experiment around a checkpoint's weights.
+
+    No weights are drawn at random first, and those of the checkpoint are not copied.
+
+    Raises:
+        CheckpointError: the weights are of another network, or were trained on other inputs.
+    """
+    for name in MUST_AGREE:
+        trained, ours = checkpoint.settings.get(name), getattr(info, name)
+        if trained != ours:
+            raise CheckpointError(f"{path}: was trained with {name} {trained}, not {ours}")
+    model = build_empty_model(info)
+    load_weights(model, checkpoint, path, assign=True)
+    return model
+
+
+def checkpoint_path(run: Run, epoch: int, weights_dir: Path | None) -> Path:
+    """Find an epoch's weights in the run's folder, or in the one of its name elsewhere.
+
+    Raises:
+        InputError: they are not there.
+    """
+    source = run.at(weights_dir)
+    path = source.checkpoint_path(epoch)
+    if not path.is_file():
+        saved = source.epochs_with_checkpoint()
+        has = f"it has epochs {saved}" if saved else "--action train makes them"
+        raise InputError(f"{path}: no such checkpoint; {has}")
+    return path

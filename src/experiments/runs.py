@@ -1,0 +1,186 @@
+"""A run: one experiment on one fold, and where its files lie."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from src.system.errors import InputError
+
+DEBUG_TAG = "debug"
+ENSEMBLE_TAG = "ensemble"  # no training's
+
+
+@dataclass(frozen=True)
+class Run:
+    """Names every file that belongs to a run.
+
+    Attributes:
+        model: the experiment's name in `models.MODELS`.
+        fold: the fold that is held out for validation.
+        tag: tells runs of one experiment apart; may be empty.
+        output_dir: the folder of all runs.
+    """
+
+    model: str
+    fold: int
+    tag: str
+    output_dir: Path
+
+    @property
+    def name(self) -> str:
+        """Return the folder's name: `<model>[_<tag>]_fold_<k>`."""
+        return f"{self.common_name}_fold_{self.fold}"
+
+    @property
+    def common_name(self) -> str:
+        """Return what the names of all folds begin with: `<model>[_<tag>]`."""
+        return f"{self.model.replace('/', '-')}{f'_{self.tag}' if self.tag else ''}"
+
+    def at(self, output_dir: Path | None) -> Run:
+        """Return the run of this name in another folder of runs; None stays here."""
+        return self if output_dir is None else replace(self, output_dir=output_dir)
+
+    @property
+    def dir(self) -> Path:
+        return self.output_dir / self.name
+
+    @property
+    def experiment_path(self) -> Path:
+        return self.dir / "experiment.json"
+
+    @property
+    def history_path(self) -> Path:
+        return self.dir / "history.csv"
+
+    @property
+    def last_checkpoint_path(self) -> Path:
+        return self.dir / "checkpoints" / "last.pt"
+
+    @property
+    def tensorboard_dir(self) -> Path:
+        return self.dir / "tensorboard"
+
+    @property
+    def scores_path(self) -> Path:
+        return self.dir / "scores.npz"
+
+    @property
+    def pics_dir(self) -> Path:
+        return self.dir / "pics"
+
+    def checkpoint_path(self, epoch: int) -> Path:
+        return self.dir / "checkpoints" / f"{epoch:03}.pt"
+
+    def predictions_path(self, epoch: int) -> Path:
+        return self.dir / "predictions" / f"{epoch:03}.npz"
+
+    def test_predictions_path(self, epoch: int) -> Path:
+        return self.dir / "predictions" / f"test_{epoch:03}.npz"
+
+    def submission_path(self, split: str, epoch: int) -> Path:
+        return self.dir / f"submission_{split}_{epoch:03}.csv"
+
+    def epochs_with_checkpoint(self) -> list[int]:
+        """Return the epochs whose weights are saved, ascending."""
+        return numbered_files(self.dir / "checkpoints", ".pt")
+
+    def epochs_with_predictions(self) -> list[int]:
+        """Return the epochs whose validation predictions are saved, ascending."""
+        return numbered_files(self.dir / "predictions", ".npz")
+
+
+def ensemble_run(runs: Sequence[Run]) -> Run:
+    """Name what runs find together: `<model>[+<model>...]` with the tag `[<tag>_]ensemble`.
+
+    Its fold is that of the first.
+    """
+    models = "+".join(dict.fromkeys(run.model for run in runs))
+    tag = f"{runs[0].tag}_{ENSEMBLE_TAG}" if runs[0].tag else ENSEMBLE_TAG
+    return replace(runs[0], model=models, tag=tag)
+
+
+def check_owner(run: Run, folder: Path | None = None) -> None:
+    """Make sure that a run's folder, if it is there, is not another run's of the same name.
+
+    Experiment `X` with tag `Y` and experiment `X_Y` share a name.
+
+    Args:
+        folder: of results; None takes the run's own.
+
+    Raises:
+        InputError: the folder's experiment.json names another experiment or tag.
+    """
+    folder = folder or run.dir
+    try:
+        owner = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
+        model, tag = owner["model"], owner["tag"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return  # nothing is known of the owner
+    if (model, tag) != (run.model, run.tag):
+        raise InputError(
+            f"{folder}: belongs to --model {model}{f' --run {tag}' if tag else ''}; take another "
+            f"--run for {run.model}"
+        )
+
+
+def load_run(run_dir: Path) -> Run:
+    """Tell by experiment.json which run a folder holds.
+
+    Raises:
+        InputError: it holds none, or the folder was renamed.
+    """
+    if not run_dir.is_dir():
+        raise InputError(f"{run_dir}: no such folder of a run")
+    run_dir = run_dir.resolve()  # "." and links have no name of their own
+    path = run_dir / "experiment.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; a folder that --action train made holds one")
+    experiment = read_description(path)
+    try:
+        run = Run(str(experiment["model"]), int(experiment["fold"]), str(experiment["tag"]),
+                  run_dir.parent)  # fmt: skip
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: does not tell model, fold and tag of a run") from error
+    if run.dir != run_dir:
+        raise InputError(f"{run_dir}: holds the run {run.name}; rename it to that")
+    return run
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Read experiment.json as it is; an empty answer where there is none.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not the settings of a run: {error}") from error
+    return content
+
+
+def check_tag(tag: str) -> str:
+    """Return `tag` if it can be part of a folder's name.
+
+    Raises:
+        InputError: it has other characters than letters, digits, `.`, `_` and `-`.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9._-]*", tag):
+        raise InputError(f"--run {tag!r}: use letters, digits, '.', '_' and '-' only")
+    return tag
+
+
+def numbered_files(folder: Path, suffix: str) -> list[int]:
+    """Return the numbers n of the files `<n:03><suffix>` in `folder`, ascending."""
+    return sorted(
+        int(path.stem) for path in folder.glob(f"[0-9][0-9][0-9]*{suffix}") if path.stem.isdigit()
+    )

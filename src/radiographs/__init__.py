@@ -1,0 +1,1 @@
+"""One image file to grey pixels; knows no labels."""

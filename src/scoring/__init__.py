@@ -1,0 +1,1 @@
+"""How good saved predictions are; needs no PyTorch."""

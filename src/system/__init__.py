@@ -1,0 +1,1 @@
+"""Files, processes, command lines, errors a user can mend; knows nothing of X-rays."""

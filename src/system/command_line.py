@@ -1,0 +1,183 @@
+"""Command lines: flags, the values that they may have, and how a command ends."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from src.system.errors import EXIT_USER_ERROR, SIGNAL_EXIT, InputError, Interrupted
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that say something; several words are quoted as on a command line."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.default == "":
+            return action.help
+        return super()._get_help_string(action)
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        default = action.default
+        if isinstance(default, list | tuple):
+            action.default = " ".join(map(str, default))
+        try:
+            return super()._expand_help(action)
+        finally:
+            action.default = default
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser that takes no abbreviations and reports a mistake in one line."""
+
+    def __init__(
+        self, description: str | None = None, *, prog: str | None = None, **_unused: object
+    ) -> None:
+        # Python 3.14 hands the parser of a subcommand more than prog.
+        super().__init__(
+            prog=prog,
+            description=description,
+            allow_abbrev=False,
+            formatter_class=_HelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USER_ERROR, f"error: {message}; see --help\n")
+
+
+@contextmanager
+def report_errors() -> Iterator[None]:
+    """Turn an InputError into one line on standard error and exit code 2.
+
+    Everything else keeps its traceback. Warnings come out as single lines as well. A reader of
+    standard output that has left, as `| head` does, ends the program in silence; one that takes no
+    more, as on a full disk, is the user's to mend.
+    """
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    try:
+        yield
+        print(end="", flush=True)  # does nothing where standard output is closed
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(SIGNAL_EXIT + stop.signal_number)
+    except OSError:
+        fault = _fault_of_output()
+        if fault is None:
+            raise
+        _drop_output()
+        if isinstance(fault, BrokenPipeError):  # its reader, such as `head`, has seen enough
+            sys.exit(SIGNAL_EXIT + signal.SIGPIPE)
+        print(f"error: standard output cannot be written: {fault.strerror}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(SIGNAL_EXIT + signal.SIGINT)
+
+
+def _fault_of_output() -> OSError | None:
+    """Return why standard output cannot be written; None where it can."""
+    try:
+        print(flush=True)
+    except OSError as fault:
+        return fault
+    return None
+
+
+def _drop_output() -> None:
+    """Let what is left in the buffer go somewhere when Python flushes it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def natural(text: str) -> int:
+    """Take a whole number from 0."""
+    return _at_least(_whole(text), 0)
+
+
+def positive(text: str) -> int:
+    """Take a whole number from 1."""
+    return _at_least(_whole(text), 1)
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _at_least(value: int, least: int) -> int:
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+    return value
+
+
+def below(count: int) -> Callable[[str], int]:
+    """Make the type of a flag that takes a whole number from 0 to `count` - 1."""
+
+    def number_below(text: str) -> int:
+        value = _whole(text)
+        if not 0 <= value < count:
+            raise argparse.ArgumentTypeError(f"{value} is not between 0 and {count - 1}")
+        return value
+
+    return number_below
+
+
+def rate(text: str) -> float:
+    """Take a learning rate."""
+    value = number(text)
+    if not 0 < value < 10:
+        raise argparse.ArgumentTypeError(f"{text} is not a learning rate; 1e-5 is the paper's")
+    return value
+
+
+def number(text: str) -> float:
+    """Take any finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """Take a finite number from 0."""
+    value = number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return value
+
+
+def share(text: str) -> float:
+    """Take a number from 0 to 1."""
+    value = number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def factor(text: str) -> float:
+    """Take a number above 0, at most 1."""
+    value = number(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return value
+
+
+def yes_or_no(text: str) -> bool:
+    """Take True or False, in whatever case."""
+    values = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is not True or False")
+    return values[text.lower()]

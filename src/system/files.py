@@ -1,0 +1,238 @@
+"""Write files whole or not at all, beside their place and renamed; read them within bounds."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from src.system.errors import InputError
+
+LOCK_NAME = ".lock"
+# Seconds without a change after which an unfinished file has no writer any more: a living one
+# writes all the time.
+ABANDONED_AFTER = 3600.0
+# What file systems answer that cannot flush a folder; there the rename alone has to do.
+NO_FLUSH_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
+
+
+class OutputError(InputError):
+    """A place that cannot be written: missing rights, a full disk, a file in the way."""
+
+
+def make_dir(path: Path) -> Path:
+    """Create the folder `path` and its parents.
+
+    Raises:
+        OutputError: the folder cannot be created or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be created as a folder: {error.strerror}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: the folder is not writable")
+    return path
+
+
+def check_place(path: Path) -> None:
+    """Find out before long work whether a folder can be made and filled, and leave all as it is.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    place = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: cannot be filled: {place} is no folder, or not writable")
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that becomes `path` when the block ends well.
+
+    The temporary file lies in the same folder, keeps the ending of `path`, and is flushed to the
+    disk before the rename: under the final name there is the old file or the whole new one. What a
+    killed writer left is removed by the next writer of `path`, an hour later or more.
+
+    Raises:
+        OutputError: the folder or the file cannot be written.
+    """
+    make_dir(path.parent)
+    with output_errors(path):
+        if path.is_dir():  # the rename would find that out after the work
+            raise IsADirectoryError("a folder is in its place")
+        ending = f".tmp{path.suffix}"
+        _remove_abandoned(path, ending)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=ending, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            move_into_place(temporary, path)
+        finally:
+            _remove(temporary)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path`, new or empty, when the block ends well.
+
+    As `replaced_file`: beside its place, flushed with all its files, and removed in failure.
+
+    Raises:
+        OutputError: the folder or a file in it cannot be written.
+    """
+    make_dir(path.parent)
+    with output_errors(path):
+        ending = ".partial"
+        _remove_abandoned(path, ending)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.stem}.", suffix=ending, dir=path.parent))
+        try:
+            yield temporary
+            for folder, _, names in os.walk(temporary):
+                for file in (Path(folder, name) for name in names):
+                    if not file.is_symlink():
+                        _flush(file)
+                _flush_names(Path(folder))
+            temporary.chmod(0o777 & ~_umask())
+            temporary.rename(path)
+            _flush_names(path.parent)
+        finally:
+            _remove(temporary)
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors into an OutputError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Give a finished file its name and the usual rights, safe from a loss of power.
+
+    Raises:
+        OSError: it cannot be; `path` is the old file or the whole new one.
+    """
+    temporary.chmod(0o666 & ~_umask())  # mkstemp's are the owner's alone
+    _flush(temporary)
+    temporary.replace(path)
+    _flush_names(path.parent)
+
+
+def read_bytes(
+    path: Path, limit: int, error: type[InputError], *, n_bytes: int | None = None
+) -> bytes:
+    """Read a regular file of at most `limit` bytes, or the first `n_bytes` of it.
+
+    Raises:
+        error: missing, larger, or a pipe or a device, which may never end.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise error(f"{path}: cannot be read: not a regular file")
+        if status.st_size > limit:
+            raise error(f"{path}: {status.st_size} bytes; at most {limit} are read")
+        with path.open("rb") as file:
+            return file.read(status.st_size if n_bytes is None else n_bytes)
+    except OSError as failure:
+        raise error(f"{path}: cannot be read: {failure.strerror or failure}") from failure
+
+
+@contextmanager
+def locked_dir(path: Path) -> Iterator[None]:
+    """Hold a folder for this process alone, until the block or the process ends.
+
+    Raises:
+        OutputError: another process holds it, or it cannot be written.
+    """
+    make_dir(path)
+    with (path / LOCK_NAME).open("a+") as file:
+        try:
+            # A lock of the process, not of the open file: worker processes do not inherit it,
+            # and it goes with the process, however that dies.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(file.fileno()).st_nlink == 0:
+                raise OSError("its holder has just left and taken the lock file along")
+        except OSError as error:
+            file.seek(0)
+            holder = file.read(100).strip() or "another process"
+            raise OutputError(
+                f"{path}: {holder} is training there; wait for it, or choose another --run TAG"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            (path / LOCK_NAME).unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all."""
+    with replaced_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` as indented JSON to `path`, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _flush_names(folder: Path) -> None:
+    try:
+        _flush(folder)
+    except OSError as error:
+        if error.errno not in NO_FLUSH_OF_FOLDERS:
+            raise
+
+
+def _remove_abandoned(path: Path, ending: str) -> None:
+    """Remove what killed writers of `path` left, but nothing that may still be written to."""
+    pattern = re.compile(rf"\.{re.escape(path.stem)}\.[a-z0-9_]{{8}}{re.escape(ending)}")
+    with os.scandir(path.parent) as entries:
+        leftovers = [Path(entry) for entry in entries if pattern.fullmatch(entry.name)]
+    for leftover in leftovers:
+        with suppress(OSError):  # another writer was quicker
+            parts = [leftover, *(leftover.iterdir() if leftover.is_dir() else ())]
+            if time.time() - max(part.lstat().st_mtime for part in parts) > ABANDONED_AFTER:
+                _remove(leftover)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder if it is there; what cannot go stays for the next writer."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

@@ -1,0 +1,1 @@
+"""One training: steps, epochs, and the state it resumes from."""

@@ -1,0 +1,226 @@
+"""A whole training: epochs and validation, from the beginning or from where one stopped."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import closing
+
+import torch
+
+from src.datasets.loaders import LabelledImages, training_loader, validation_loader
+from src.experiments.checkpoints import Checkpoint, CheckpointError, load_checkpoint, load_weights
+from src.experiments.experiment_file import sample_options
+from src.experiments.networks import build_model
+from src.experiments.runs import Run
+from src.experiments.table import ModelInfo
+from src.prediction.provenance import prediction_header
+from src.retinanet.model import RetinaNet
+from src.system.errors import InputError, Interrupted
+from src.system.processes import StopRequest
+from src.training.epoch import (
+    LOSS_NAMES,
+    Learner,
+    Progress,
+    StepKey,
+    Stopped,
+    seed_step,
+    train_epoch,
+    validate,
+)
+from src.training.optimizer import Optimization
+from src.training.options import TrainingOptions
+from src.training.run_files import TrainingFiles
+
+
+class Training:
+    """One run in progress."""
+
+    def __init__(
+        self, run: Run, info: ModelInfo, images: LabelledImages, options: TrainingOptions
+    ) -> None:
+        """Build network, optimizer and loaders, and restore them where a run goes on.
+
+        Raises:
+            InputError: the run's folder holds a training already, another process trains there,
+                a checkpoint does not fit, or the folder cannot be written.
+        """
+        self.run, self.info, self.options = run, info, options
+        if options.from_epoch >= info.n_epochs:
+            raise InputError(
+                f"--from-epoch {options.from_epoch}: the experiment has epochs 0 to "
+                f"{info.n_epochs - 1}; --num-epochs makes it longer"
+            )
+        self.n_train, self.n_valid = len(images.train), len(images.valid)
+        self.files = TrainingFiles(run, info, options)
+        last = self.files.find_last()
+        if options.processes.is_first:
+            self.files.hold()
+        self.train_loader, self.sampler = training_loader(
+            images,
+            sample_options(info, options.seed),
+            batch_size=info.batch_size,
+            n_workers=options.n_workers,
+            device=options.acceleration.device,
+            accumulate=info.accumulate,
+            share=(options.processes.rank, options.processes.count),
+        )
+        self.valid_loader = validation_loader(
+            images,
+            sample_options(info, options.seed),
+            batch_size=info.batch_size,
+            n_workers=options.n_workers,
+            device=options.acceleration.device,
+            share=(options.processes.rank, options.processes.count),
+        )
+        self.learner = self._make_learner(skip_weights=last is not None)
+        self.history: list[dict[str, float]] = []
+        self.progress = Progress(epoch=options.from_epoch)
+        if last is not None:
+            self._restore(last)
+        elif options.from_epoch:
+            self.learner.optimization.skip_epochs(options.from_epoch)
+            self.history = self.files.earlier_history()
+        if options.processes.is_first:
+            if last is None:
+                self.files.describe_training(images)
+            else:
+                self.files.note_length(self.progress.epoch)
+        self.saved_at = time.monotonic()
+        if last is None and run.last_checkpoint_path.exists():
+            self._save_state()  # what lies there is of the training that --from-epoch leaves
+
+    @property
+    def model(self) -> RetinaNet:
+        return self.learner.model
+
+    def describe(self) -> str:
+        """Say in a line what will happen."""
+        acceleration, processes = self.options.acceleration, self.options.processes
+        place = f"{acceleration.device} in {acceleration.precision}"
+        place += f", {processes.count} processes" if processes.count > 1 else ""
+        start = f"epochs {self.progress.epoch} to {self.info.n_epochs - 1}"
+        if self.progress.epoch >= self.info.n_epochs:
+            start = f"all {self.progress.epoch} epochs are done"
+        if self.progress.n_batches:
+            start += f", after {self.progress.n_batches} of {self.sampler.n_batches} batches"
+        return (
+            f"{self.run.name}: {self.n_train} training images, {self.n_valid} for validation, "
+            f"{start} on {place}"
+        )
+
+    def finish(self) -> None:
+        """Train the epochs that are left.
+
+        Raises:
+            Interrupted: on Ctrl-C or SIGTERM, after the state was saved.
+            InputError: numbers are not finite, or the GPU's memory is too small.
+        """
+        with closing(self.files), StopRequest() as request:
+            try:
+                while self.progress.epoch < self.info.n_epochs:
+                    self._run_epoch(request)
+            except Stopped:
+                self._save_state()
+                raise self._interrupted(request) from None
+            except torch.OutOfMemoryError as error:
+                raise self._out_of_memory() from error
+
+    def _run_epoch(self, request: StopRequest) -> None:
+        """Train, validate and save one epoch, or what is left of it."""
+        progress = self.progress
+        if not progress.n_batches:
+            progress.learning_rate = self.learner.optimization.learning_rate
+        self.sampler.epoch, self.sampler.n_done = progress.epoch, progress.n_batches
+        if progress.n_batches < self.sampler.n_batches:
+            train_epoch(
+                self.learner,
+                self.train_loader,
+                progress,
+                n_batches=self.sampler.n_batches,
+                wants_to_stop=request,
+                after_step=self._save_state_when_due,
+            )
+        validated, predictions = validate(
+            self.model,
+            self.valid_loader,
+            acceleration=self.options.acceleration,
+            header=prediction_header(self.run, self.info, progress.epoch),
+            processes=self.options.processes,
+            wants_to_stop=request,
+        )
+        self.learner.optimization.scheduler.after_epoch(validated["regression"])
+        row = {"epoch": progress.epoch, "learning_rate": progress.learning_rate}
+        trained = progress.running.means()
+        row |= {f"train_{name}": trained[name] for name in LOSS_NAMES}
+        row |= {f"valid_{name}": validated[name] for name in LOSS_NAMES}
+        row["skipped_steps"] = progress.n_skipped
+        self.history.append(row)
+        self.progress = Progress(epoch=progress.epoch + 1)
+        if self.options.processes.is_first:
+            self.files.write_epoch(self.model, predictions, self.history)
+        self._save_state()  # comes last: with it the epoch is done
+
+    def _save_state_when_due(self) -> None:
+        if time.monotonic() - self.saved_at >= 60 * self.options.checkpoint_minutes:
+            self._save_state()
+
+    def _save_state(self) -> None:
+        """Write all that an exact resume needs, in the middle of an epoch too."""
+        self.saved_at = time.monotonic()
+        if self.options.processes.is_first:
+            state = self.learner.optimization.state_dict() | {
+                "history": self.history,
+                "progress": self.progress.state_dict(),
+            }
+            self.files.write_state(self.progress.epoch - 1, self.model, state)
+
+    def _interrupted(self, request: StopRequest) -> Interrupted:
+        number = request.received or signal.SIGTERM  # of another process
+        done = f"epoch {self.progress.epoch}, {self.progress.n_batches} of {self.sampler.n_batches}"
+        return Interrupted(
+            f"stopped by {number.name} in {done} batches; --resume goes on from there", number
+        )
+
+    def _out_of_memory(self) -> InputError:
+        info, half = self.info, max(1, self.info.batch_size // 2)
+        return self.options.acceleration.out_of_memory(
+            info.batch_size,
+            info.img_size,
+            f"--batch-size {half} --accumulate {2 * info.accumulate} trains the same steps, "
+            f"--checkpoint-encoder and --precision bf16 need less",
+        )
+
+    def _make_learner(self, *, skip_weights: bool) -> Learner:
+        options = self.options
+        seed_step(StepKey(options.seed, 0, 0))
+        encoder_weights = None if skip_weights else options.encoder_weights
+        model = build_model(self.info, encoder_weights=encoder_weights)
+        if options.weights_path is not None and not skip_weights:
+            checkpoint = load_checkpoint(options.weights_path, self.run.model)
+            load_weights(model, checkpoint, options.weights_path)
+        options.acceleration.place_for_training(model)
+        return Learner(
+            model=model,
+            optimization=Optimization(
+                model,
+                self.info,
+                steps_per_epoch=-(-self.sampler.n_batches // self.info.accumulate),
+                scales_loss=options.acceleration.precision == "fp16",
+            ),
+            acceleration=options.acceleration,
+            processes=options.processes,
+            seed=options.seed,
+            accumulate=self.info.accumulate,
+            skips_non_finite=options.skips_non_finite,
+        )
+
+    def _restore(self, last: Checkpoint) -> None:
+        path = self.run.last_checkpoint_path
+        load_weights(self.model, last, path)
+        try:
+            self.learner.optimization.load_state_dict(last.training)
+            self.history = list(last.training["history"])
+            self.progress = Progress.from_state(last.training["progress"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path}: its training state does not fit: {error}") from error

@@ -1,0 +1,159 @@
+"""What moves the weights: optimizer, and the schedule of its learning rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR, ReduceLROnPlateau
+
+from src.experiments.table import ModelInfo
+from src.retinanet.model import RetinaNet
+
+MIN_LOSS_SCALE = 2**-10  # where even this overflows, the numbers themselves are spoilt
+PLATEAU_PATIENCE = 4
+PLATEAU_FACTOR = 0.2
+SGD_MOMENTUM = 0.95  # this and the next three: the second place's training script
+SGD_RATE_FACTORS = {"encoder": 0.2, "box_head": 2.0}  # of the learning rate; others 1
+SGD_MILESTONES = (8, 16, 20)
+SGD_FACTOR = 0.1
+
+
+def make_optimizer(model: RetinaNet, info: ModelInfo) -> Optimizer:
+    """Make the experiment's optimizer: Adam without weight decay, or SGD."""
+    fused = next(model.parameters()).is_cuda  # one kernel for all parameters
+    if info.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), lr=info.learning_rate, fused=fused)
+    groups = [
+        {
+            "params": list(part.parameters()),
+            "lr": info.learning_rate * SGD_RATE_FACTORS.get(name, 1),
+        }
+        for name, part in model.named_children()
+    ]
+    return torch.optim.SGD(groups, lr=info.learning_rate, momentum=SGD_MOMENTUM, fused=fused)
+
+
+class Optimization:
+    """Optimizer, learning rate and gradients of one training."""
+
+    def __init__(
+        self, model: RetinaNet, info: ModelInfo, *, steps_per_epoch: int, scales_loss: bool = False
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            scales_loss: multiply the loss, so that half precision (fp16) does not lose small
+                gradients, and leave out steps where it overflows.
+        """
+        self.parameters = list(model.parameters())
+        self.clip_norm = info.clip_norm
+        self.steps_per_epoch = steps_per_epoch
+        self.optimizer = make_optimizer(model, info)
+        self.scheduler = Scheduler(self.optimizer, info, steps_per_epoch)
+        self.scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=scales_loss)
+
+    @property
+    def learning_rate(self) -> float:
+        """Return the rate of the heads."""
+        return float(self.optimizer.param_groups[-1]["lr"])
+
+    @property
+    def guards_overflow(self) -> bool:
+        """Say whether a gradient that is not finite can come from the loss's scale."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() > MIN_LOSS_SCALE
+
+    def clear_gradients(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def backward(self, loss: Tensor) -> None:
+        self.scaler.scale(loss).backward()
+
+    def clip_gradients(self) -> Tensor:
+        """Cut the gradient down to the experiment's norm; return the norm it had."""
+        self.scaler.unscale_(self.optimizer)
+        return nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+
+    def step(self) -> None:
+        """Move the weights and the learning rate."""
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.scheduler.after_step()
+
+    def skip_epochs(self, n_epochs: int) -> None:
+        """Move the learning rate on as if so many epochs had been trained."""
+        self.optimizer.step()  # moves nothing without gradients; schedulers expect it first
+        self.scheduler.skip(n_epochs, self.steps_per_epoch)
+
+    def skip_step(self) -> None:
+        """Move the learning rate alone."""
+        self.scaler.update()
+        self.scheduler.after_step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state; a wrong one raises KeyError, ValueError or TypeError."""
+        saved = state["optimizer"]
+        groups = [  # the one thing in it that is of the device, not of the training
+            its | {"fused": own["fused"]}
+            for its, own in zip(saved["param_groups"], self.optimizer.param_groups, strict=True)
+        ]
+        self.optimizer.load_state_dict(saved | {"param_groups": groups})
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+class Scheduler:
+    """Moves the learning rate: after each step, or after each epoch."""
+
+    def __init__(self, optimizer: Optimizer, info: ModelInfo, steps_per_epoch: int) -> None:
+        self.by_step: LRScheduler | None = None
+        self.by_epoch: LRScheduler | None = None
+        self.by_loss: ReduceLROnPlateau | None = None
+        if info.scheduler == "one_cycle":
+            peaks = [group["lr"] for group in optimizer.param_groups]
+            n_steps = info.n_epochs * steps_per_epoch
+            self.by_step = OneCycleLR(optimizer, peaks, total_steps=n_steps, cycle_momentum=False)
+        elif info.scheduler == "milestones":
+            self.by_epoch = MultiStepLR(optimizer, list(SGD_MILESTONES), gamma=SGD_FACTOR)
+        else:
+            self.by_loss = ReduceLROnPlateau(
+                optimizer, patience=PLATEAU_PATIENCE, factor=PLATEAU_FACTOR
+            )
+
+    def after_step(self) -> None:
+        if self.by_step is not None:
+            self.by_step.step()
+
+    def after_epoch(self, validation_regression_loss: float) -> None:
+        if self.by_epoch is not None:
+            self.by_epoch.step()
+        if self.by_loss is not None:
+            self.by_loss.step(validation_regression_loss)
+
+    def skip(self, n_epochs: int, steps_per_epoch: int) -> None:
+        """Move on as if so many epochs had been trained; what follows the loss stays."""
+        for _ in range(n_epochs):
+            for _ in range(steps_per_epoch):
+                self.after_step()
+            if self.by_epoch is not None:
+                self.by_epoch.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._active().state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._active().load_state_dict(state)
+
+    def _active(self) -> LRScheduler:
+        active = self.by_step or self.by_epoch or self.by_loss
+        assert active is not None
+        return active

@@ -1,0 +1,93 @@
+"""The data folder that eda.py looks at, its labels, and the choice of the images to show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from src.system.errors import InputError
+
+if TYPE_CHECKING:  # `--help` waits for nothing
+    from src.datasets.annotations import Record
+    from src.datasets.data_folder import DataFolder
+    from src.datasets.transforms import FloatArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What the figures are drawn from.
+
+    Attributes:
+        records: of every labelled image.
+        level: of augmentation.
+        seed: of the choice of images and of the augmentations.
+        patient_id: the image to show; None lets the seed choose.
+    """
+
+    folder: DataFolder
+    records: Sequence[Record]
+    level: int
+    seed: int
+    patient_id: str | None
+
+    def boxes_xywh(self) -> FloatArray:
+        """Return all boxes, (N, 4).
+
+        Raises:
+            AnnotationsError: there are none.
+        """
+        from src.datasets.tables import AnnotationsError
+
+        boxes = np.concatenate([record.boxes_xywh for record in self.records])
+        if len(boxes) == 0:
+            raise AnnotationsError(f"{self.folder.labels_path}: holds no boxes")
+        return boxes
+
+    def choose(self, records: Sequence[Record]) -> Record:
+        """Return the patient's record if it is among these, or else one that the seed chooses."""
+        asked = [record for record in records if record.patient_id == self.patient_id]
+        chosen = int(np.random.default_rng(self.seed).integers(len(records)))
+        return asked[0] if asked else records[chosen]
+
+    def shown_record(self) -> Record:
+        """Return the patient's record, or else a chosen one, with boxes if there are any."""
+        with_boxes = [record for record in self.records if len(record.boxes_xywh)]
+        return self.choose(self.records if self.patient_id else with_boxes or self.records)
+
+    def image_path(self, record: Record) -> Path:
+        """Return the path of a record's image.
+
+        Raises:
+            AnnotationsError: it is not there.
+        """
+        from src.datasets.tables import AnnotationsError
+
+        path = self.folder.images_dir("train") / f"{record.patient_id}.dcm"
+        if not path.is_file():
+            raise AnnotationsError(f"{path}: no such file")
+        return path
+
+
+def read_subject(data_dir: Path, *, level: int, seed: int, patient_id: str | None) -> Subject:
+    """Read the labels of a data folder and check what is to be shown.
+
+    Raises:
+        InputError: the labels are wrong, or there is no such level or patient.
+    """
+    from src.datasets.annotations import read_records
+    from src.datasets.augmentations import AUGMENTATION_LEVELS
+    from src.datasets.data_folder import DataFolder
+
+    if level not in AUGMENTATION_LEVELS:
+        raise InputError(
+            f"unknown level {level}; one of {', '.join(map(str, AUGMENTATION_LEVELS))}"
+        )
+    folder = DataFolder(data_dir)
+    records = read_records(folder)
+    if patient_id not in {None, *(record.patient_id for record in records)}:
+        raise InputError(f"{folder.labels_path}: has no patient {patient_id}")
+    return Subject(folder=folder, records=records, level=level, seed=seed, patient_id=patient_id)

@@ -1,0 +1,243 @@
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.prediction.predictions import ARRAYS, Predictions, PredictionsError, load_predictions
+from src.system.files import OutputError
+
+
+def offsets_of(counts):
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def random_predictions(seed=0, *, n_images=8, img_size=192, epoch=0):
+    """Candidates around true boxes, some of them hits, in images of 1024 x 1024 pixels."""
+    rng = np.random.default_rng(seed)
+    n_true, n_found = rng.integers(0, 4, n_images), rng.integers(0, 9, n_images)
+    corners = rng.uniform(0, img_size / 2, (n_true.sum(), 2))
+    true = np.concatenate([corners, corners + rng.uniform(20, img_size / 2, corners.shape)], axis=1)
+    starts = offsets_of(n_true)
+    boxes, scores = [], []
+    for image, count in enumerate(n_found):
+        own = true[starts[image] : starts[image + 1]]
+        base = own[rng.integers(0, len(own), count)] if len(own) else np.full((count, 4), 20.0)
+        moved = np.clip(base + rng.normal(0, 8, (count, 4)), 0, img_size)
+        boxes.append(np.maximum(moved, np.tile(moved[:, :2] + 4, 2) - [4, 4, 0, 0]))
+        scores.append(np.sort(rng.uniform(0.03, 1, count))[::-1])
+    return Predictions(
+        ids=np.array([f"patient-{i}" for i in range(n_images)]),
+        image_sizes=np.full((n_images, 2), 1024),
+        class_probs=rng.dirichlet([1, 1, 1], n_images).astype(np.float32),
+        offsets=offsets_of(n_found),
+        boxes_xyxy=np.concatenate(boxes).astype(np.float32),
+        scores=np.concatenate(scores).astype(np.float32),
+        true_offsets=starts,
+        true_boxes_xyxy=true.astype(np.float32),
+        true_categories=np.where(n_true > 0, 2, 1),
+        header={"img_size": img_size, "model": "demo", "fold": 0, "tag": "", "epoch": epoch},
+    )
+
+
+class Exploit:
+    """Unpickling it creates a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def refuse(path, match):
+    with pytest.raises(PredictionsError, match=match) as caught:
+        load_predictions(path)
+    assert str(path) in str(caught.value)
+
+
+def test_predictions_come_back_as_they_were_saved(tmp_path):
+    saved = random_predictions()
+    path = tmp_path / "new folder" / "000.npz"
+    saved.save(path)
+    loaded = load_predictions(path)
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(saved, name))
+        assert getattr(loaded, name).dtype == getattr(saved, name).dtype
+    assert loaded.header == saved.header
+
+
+def test_predictions_without_any_candidate_come_back(tmp_path):
+    empty = replace(
+        random_predictions(n_images=2),
+        offsets=np.zeros(3, np.int64),
+        boxes_xyxy=np.zeros((0, 4), np.float32),
+        scores=np.zeros(0, np.float32),
+    )
+    empty.save(tmp_path / "000.npz")
+    assert load_predictions(tmp_path / "000.npz").boxes_xyxy.shape == (0, 4)
+
+
+def test_predictions_know_whether_every_truth_is_known():
+    predictions = random_predictions()
+    one_unknown = predictions.true_categories.copy()
+    one_unknown[3] = -1
+    assert predictions.has_truth
+    assert not replace(predictions, true_categories=one_unknown).has_truth
+
+
+def test_boxes_lead_back_to_the_pixels_of_a_file_that_is_not_square():
+    predictions = replace(
+        random_predictions(n_images=1, img_size=512), image_sizes=np.array([[2048, 1024]])
+    )
+    found = predictions.in_file_pixels(0, np.array([[1, 2, 3, 4]], np.float32))
+    np.testing.assert_array_equal(found, [[2, 8, 6, 16]])
+    assert predictions.in_file_pixels(0, np.zeros((0, 4), np.float32)).shape == (0, 4)
+
+
+def test_boxes_of_a_central_crop_lead_back_to_the_pixels_of_the_file():
+    predictions = random_predictions(n_images=1, img_size=384)
+    predictions = replace(predictions, header=predictions.header | {"source_crop": 768})
+    found = predictions.in_file_pixels(0, np.array([[0, 0, 384, 192]], np.float32))
+    np.testing.assert_array_equal(found, [[128, 128, 896, 512]])
+
+
+def test_a_missing_predictions_file_is_named(tmp_path):
+    refuse(tmp_path / "007.npz", "no such predictions file")
+
+
+def test_a_file_that_is_something_else_is_refused(tmp_path):
+    path = tmp_path / "000.npz"
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    other = (tmp_path / "other.npz").read_bytes()
+    array = (tmp_path / "array.npy").read_bytes()
+    for content in (b"", b"patientId,x\n", b"PK\x03\x04 nothing", other, other[:40], array):
+        path.write_bytes(content)
+        refuse(path, "not a predictions file")
+
+
+def test_damage_anywhere_in_the_file_is_refused_or_harmless(tmp_path):
+    path = tmp_path / "000.npz"
+    random_predictions(n_images=2).save(path)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    n_refused = 0
+    for _ in range(600):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), 2):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            load_predictions(path)
+        except PredictionsError:
+            n_refused += 1
+    assert n_refused > 300
+
+
+def test_pickled_code_in_a_predictions_file_does_not_run(tmp_path):
+    path, touched = tmp_path / "000.npz", tmp_path / "touched"
+    exploit = Exploit(touched)
+    pickle.loads(pickle.dumps(exploit))
+    assert touched.exists(), "the exploit works where it is let in"
+    touched.unlink()
+    for name in ("ids", "scores", "header"):
+        arrays = {"header": np.array("{}")} | {n: np.zeros(1) for n in ARRAYS}
+        arrays[name] = np.array([exploit], dtype=object)
+        np.savez(path, allow_pickle=True, **arrays)
+        refuse(path, "not a predictions file")
+    path.write_bytes(pickle.dumps(exploit))
+    refuse(path, "not a predictions file")
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"ids": np.arange(8)}, "ids is int64"),
+        ({"ids": np.array("one")}, "ids"),
+        ({"scores": np.zeros(3, np.float32)}, "scores"),
+        ({"scores": np.zeros((2, 2), np.float32)}, "scores is float32 with 2 dimensions"),
+        ({"boxes_xyxy": np.zeros((4, 3), np.float32)}, "boxes_xyxy has shape"),
+        ({"class_probs": np.zeros((7, 3), np.float32)}, "class_probs has shape"),
+        ({"class_probs": np.zeros((8, 3), np.int64)}, "class_probs is int64"),
+        ({"offsets": np.zeros(8, np.int64)}, "offsets has shape"),
+        ({"offsets": np.zeros(9, np.int64)}, "offsets do not cover"),
+        ({"true_offsets": np.zeros(9)}, "true_offsets is float64"),
+        ({"true_categories": np.zeros(9, np.int64)}, "true_categories has shape"),
+        ({"image_sizes": np.zeros((8, 3), np.int64)}, "image_sizes has shape"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(tmp_path, changes, match):
+    path = tmp_path / "000.npz"
+    replace(random_predictions(), **changes).save(path)
+    refuse(path, match)
+
+
+def test_offsets_that_go_backwards_are_refused(tmp_path):
+    path = tmp_path / "000.npz"
+    predictions = random_predictions()
+    offsets = predictions.offsets.copy()
+    offsets[3] = offsets[-1] + 1
+    replace(predictions, offsets=offsets).save(path)
+    refuse(path, "offsets do not cover scores in order")
+
+
+@pytest.mark.parametrize("name", ["boxes_xyxy", "scores", "true_boxes_xyxy", "class_probs"])
+def test_numbers_that_are_not_finite_are_refused(tmp_path, name):
+    path = tmp_path / "000.npz"
+    predictions = random_predictions()
+    array = getattr(predictions, name).copy()
+    array.flat[1] = np.nan
+    replace(predictions, **{name: array}).save(path)
+    refuse(path, f"{name} holds a number that is not finite")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "[1]",
+        "no json",
+        "{}",
+        json.dumps({"format": "other", "version": 1, "img_size": 192}),
+        json.dumps({"format": "pneumonia-predictions", "version": 2, "img_size": 192}),
+        json.dumps({"format": "pneumonia-predictions", "version": 1}),
+        json.dumps({"format": "pneumonia-predictions", "version": 1, "img_size": 0}),
+        json.dumps({"format": "pneumonia-predictions", "version": 1, "img_size": "192"}),
+        json.dumps(
+            {"format": "pneumonia-predictions", "version": 1, "img_size": 192, "source_crop": -1}
+        ),
+    ],
+)
+def test_a_wrong_header_is_refused(tmp_path, header):
+    path, predictions = tmp_path / "000.npz", random_predictions()
+    arrays = {name: getattr(predictions, name) for name in ARRAYS} | {"header": np.array(header)}
+    np.savez(path, allow_pickle=False, **arrays)
+    refuse(path, "not a predictions file")
+
+
+def test_a_failed_save_leaves_the_older_file(tmp_path):
+    path = tmp_path / "000.npz"
+    random_predictions().save(path)
+    before = path.read_bytes()
+    unsaveable = replace(random_predictions(1), ids=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match=r"[Oo]bject arrays"):
+        unsaveable.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_predictions_below_a_file_cannot_be_saved(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be created"):
+        random_predictions().save(tmp_path / "file" / "000.npz")
+
+
+def test_a_class_that_there_is_not_is_refused(tmp_path):
+    predictions = random_predictions()
+    categories = predictions.true_categories.copy()
+    categories[0] = 3
+    replace(predictions, true_categories=categories).save(tmp_path / "000.npz")
+    refuse(tmp_path / "000.npz", "true_categories holds what is no class of images")

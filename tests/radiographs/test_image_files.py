@@ -1,0 +1,132 @@
+import errno
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from src.radiographs.image_files import (
+    ImageFile,
+    find_challenge_images,
+    find_image_files,
+    read_any_image,
+    split_unreadable,
+)
+from src.system.errors import InputError
+from tests.dicom_files import write_challenge_dicom
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60)).astype(np.uint8)
+
+
+def write_picture(path, pixels=PIXELS):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), pixels)
+    return path
+
+
+def test_a_png_of_8_bits_is_read_exactly(tmp_path):
+    image = read_any_image(write_picture(tmp_path / "a.png"))
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, PIXELS)
+
+
+def test_a_png_of_16_bits_is_read_exactly(tmp_path):
+    pixels = PIXELS.astype(np.uint16) * 257
+    image = read_any_image(write_picture(tmp_path / "a.png", pixels))
+    assert image.dtype == np.float32
+    np.testing.assert_allclose(image, PIXELS / 255, atol=1e-7)
+
+
+def test_a_picture_is_told_by_its_bytes_not_its_name(tmp_path):
+    written = write_picture(tmp_path / "a.jpg", np.full((40, 60), 100, np.uint8))
+    renamed = written.rename(tmp_path / "no ending")
+    assert read_any_image(renamed) == pytest.approx(100, abs=2)
+
+
+def test_equal_colour_planes_are_a_grey_picture(tmp_path):
+    image = read_any_image(write_picture(tmp_path / "a.png", np.dstack([PIXELS] * 3)))
+    np.testing.assert_array_equal(image, PIXELS)
+    assert image.flags.c_contiguous
+
+
+def test_a_colour_picture_is_refused(tmp_path):
+    path = write_picture(tmp_path / "a.png", np.dstack([PIXELS, PIXELS // 2, PIXELS // 3]))
+    with pytest.raises(InputError, match=r"a\.png: a colour picture"):
+        read_any_image(path)
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\nrest", b"\xff\xd8\xffrest", b"", b"text"])
+def test_broken_files_are_refused_by_name(tmp_path, content):
+    path = tmp_path / "a file"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="a file: "):
+        read_any_image(path)
+
+
+def test_a_dicom_file_is_read_as_such(tmp_path):
+    path = write_challenge_dicom(tmp_path / "named.png", PIXELS)
+    assert read_any_image(path).shape == PIXELS.shape
+
+
+def test_files_are_found_at_any_depth_without_hidden_ones(tmp_path):
+    for name in ("b/x.png", "a.jpg", ".hidden/y.png", "b/.z.png"):
+        write_picture(tmp_path / "x.png").rename(_made(tmp_path / name))
+    assert [file.id for file in find_image_files(tmp_path)] == ["a.jpg", "b/x.png"]
+
+
+def test_dicom_files_go_by_their_stem_where_that_is_unique(tmp_path):
+    for name in ("a/p1.dcm", "b/p2.dcm"):
+        _made(tmp_path / name).touch()
+    assert [file.id for file in find_image_files(tmp_path)] == ["p1", "p2"]
+    _made(tmp_path / "c/p1.dcm").touch()
+    assert [f.id for f in find_image_files(tmp_path)] == ["a/p1.dcm", "b/p2.dcm", "c/p1.dcm"]
+
+
+@pytest.mark.parametrize("find", [find_image_files, find_challenge_images])
+def test_a_name_that_is_no_text_is_an_id_in_escapes(tmp_path, find):
+    name = os.fsdecode(b"p\xff.dcm")
+    (tmp_path / name).touch()
+    assert find(tmp_path) == [ImageFile(r"p\udcff", tmp_path / name)]
+
+
+def test_a_single_file_is_found(tmp_path):
+    path = write_picture(tmp_path / "a.png")
+    assert find_image_files(path) == [ImageFile("a.png", path)]
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
+def test_nothing_to_read_is_refused(tmp_path, make):
+    make(tmp_path / "place")
+    with pytest.raises(InputError, match="place: "):
+        find_image_files(tmp_path / "place")
+
+
+def test_a_folder_below_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+    write_picture(tmp_path / "a.png")
+    (tmp_path / "b").mkdir()
+    iterate = Path.iterdir
+
+    def refuse(path):
+        if path.name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return iterate(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InputError, match="b: cannot be read: Permission denied"):
+        find_image_files(tmp_path)
+
+
+def test_unreadable_files_are_told_apart_with_their_cause(tmp_path):
+    write_picture(tmp_path / "a.png")
+    (tmp_path / "b.txt").write_text("notes")
+    readable, unreadable = split_unreadable(find_image_files(tmp_path), n_workers=1)
+    assert [file.id for file in readable] == ["a.png"]
+    assert [(file.path.name, "not a DICOM" in file.cause) for file in unreadable] == [
+        ("b.txt", True)
+    ]
+
+
+def _made(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,80 @@
+import numpy as np
+import torch
+
+from src.retinanet.anchors import make_anchors
+from src.retinanet.candidates import MAX_CANDIDATES, find_candidates, suppress
+from src.structures import Detections, RawOutputs
+from tests import oracles
+
+SIZE = (64, 64)
+ANCHORS = make_anchors(SIZE, (3, 4))
+LOG_PROBS = torch.tensor([[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]]).log()
+
+
+def outputs(seed=0, low=0.0, high=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    scores = low + (high - low) * torch.rand(2, len(ANCHORS), generator=generator)
+    deltas = torch.randn(2, len(ANCHORS), 4, generator=generator)
+    return RawOutputs(scores, deltas, LOG_PROBS)
+
+
+def test_candidates_are_best_first_inside_and_above_half_of_the_top():
+    for image in find_candidates(outputs(), ANCHORS, SIZE):
+        assert len(image.scores) > 10
+        assert (image.scores.diff() <= 0).all()
+        assert image.scores[-1] >= image.scores[0] / 2
+        assert image.boxes_xyxy.min() >= 0 and image.boxes_xyxy.max() <= 64
+        assert (image.boxes_xyxy[:, 2:] > image.boxes_xyxy[:, :2]).all()
+
+
+def test_images_are_decoded_apart():
+    batch = outputs()
+    batch.scores[0] = 0.01  # nothing in the first image: the original looked at no other
+    first, second = find_candidates(batch, ANCHORS, SIZE)
+    alone = find_candidates(RawOutputs(*(part[1:] for part in batch)), ANCHORS, SIZE)[0]
+    assert len(first.scores) == 0
+    assert torch.equal(second.boxes_xyxy, alone.boxes_xyxy)
+    assert torch.equal(second.scores, alone.scores)
+    torch.testing.assert_close(second.class_probs, torch.tensor([0.1, 0.1, 0.8]))
+
+
+def test_scores_up_to_the_minimum_are_no_candidates():
+    scores = torch.full((1, len(ANCHORS)), 0.025)
+    deltas = torch.zeros(1, len(ANCHORS), 4)
+    assert (
+        len(find_candidates(RawOutputs(scores, deltas, LOG_PROBS[:1]), ANCHORS, SIZE)[0].scores)
+        == 0
+    )
+
+
+def test_boxes_outside_the_image_are_no_candidates_and_no_top():
+    scores = torch.zeros(1, len(ANCHORS))
+    scores[0, 0], scores[0, 300] = 0.9, 0.1
+    deltas = torch.zeros(1, len(ANCHORS), 4)
+    deltas[0, 0, :2] = -100  # far to the left and above
+    found = find_candidates(RawOutputs(scores, deltas, LOG_PROBS[:1]), ANCHORS, SIZE)[0]
+    torch.testing.assert_close(found.scores, torch.tensor([0.1]))
+
+
+def test_candidates_are_limited():
+    anchors = make_anchors((512, 512), (3,))
+    scores = torch.rand(1, len(anchors), generator=torch.Generator().manual_seed(1)) / 2 + 0.5
+    found = find_candidates(
+        RawOutputs(scores, torch.zeros(1, len(anchors), 4), LOG_PROBS[:1]), anchors, (512, 512)
+    )
+    assert len(found[0].scores) == MAX_CANDIDATES
+    torch.testing.assert_close(found[0].scores, scores[0].sort(descending=True)[0][:MAX_CANDIDATES])
+
+
+def test_suppress_equals_the_plain_loop():
+    candidates = find_candidates(outputs(seed=2, low=0.6), ANCHORS, SIZE)
+    for threshold in (0.05, 0.5):
+        for before, after in zip(candidates, suppress(candidates, threshold), strict=True):
+            kept = oracles.nms(before.boxes_xyxy.tolist(), before.scores.tolist(), threshold)
+            np.testing.assert_array_equal(after.scores, before.scores[kept])
+            np.testing.assert_array_equal(after.boxes_xyxy, before.boxes_xyxy[kept])
+
+
+def test_suppress_of_nothing_is_nothing():
+    empty = Detections(torch.zeros(0, 4), torch.zeros(0), torch.ones(3) / 3)
+    assert [len(image.scores) for image in suppress([empty, empty], 0.05)] == [0, 0]

@@ -1,0 +1,178 @@
+"""Two processes give what one gives."""
+
+import csv
+import os
+import shutil
+import socket
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing
+
+from src.datasets.loaders import load_labelled_images
+from src.experiments.checkpoints import load_checkpoint
+from src.experiments.runs import Run
+from src.prediction.predictions import load_predictions
+from src.retinanet.acceleration import Acceleration
+from src.system.distributed import ALONE, Processes, joined_processes
+from src.system.errors import InputError
+from src.train_runner import main
+from src.training.loop import Training
+from src.training.options import TrainingOptions
+from tests.conftest import TRAINING
+from tests.paths import ROOT
+from tests.training.test_training import SMALL
+
+# Of two processes: batch norm statistics and dropout are drawn from each one's own images.
+COMPARABLE = replace(SMALL, batch_norm="frozen", dropout_class=0.0, dropout_global=0.0)
+SCRIPT = ROOT / "src" / "train_runner.py"
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def train(processes, data_dir, output_dir, info):
+    options = TrainingOptions(
+        acceleration=Acceleration(device=torch.device("cpu")),
+        processes=processes,
+        seed=7,
+        n_workers=0,
+    )
+    training = Training(
+        Run("demo", 0, "", output_dir), info, load_labelled_images(data_dir, 0), options
+    )
+    training.finish()
+
+
+def train_as_one_of_two(rank, port, data_dir, output_dir, info):
+    os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank),
+                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
+    torch.set_num_threads(1)
+    with joined_processes("cpu") as processes:
+        train(processes, data_dir, output_dir, info)
+
+
+def rows_of(run):
+    with run.history_path.open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def alone(phantoms, tmp_path_factory):
+    """Return a run of one process."""
+    output_dir = tmp_path_factory.mktemp("alone")
+    train(ALONE, phantoms, output_dir, COMPARABLE)
+    return Run("demo", 0, "", output_dir)
+
+
+@pytest.fixture(scope="module")
+def together(phantoms, tmp_path_factory):
+    """Return the same run of two processes that take two batches to a step."""
+    output_dir = tmp_path_factory.mktemp("together")
+    info = replace(COMPARABLE, batch_size=2, accumulate=2)
+    torch.multiprocessing.spawn(
+        train_as_one_of_two, (free_port(), phantoms, output_dir, info), nprocs=2
+    )
+    return Run("demo", 0, "", output_dir)
+
+
+def test_two_processes_give_the_losses_of_one(alone, together):
+    for row, expected in zip(rows_of(together), rows_of(alone), strict=True):
+        assert row == pytest.approx(expected, rel=1e-4)
+
+
+def test_two_processes_give_the_weights_of_one(alone, together):
+    ours, expected = (
+        load_checkpoint(r.checkpoint_path(1), "demo").model for r in (together, alone)
+    )
+    start = load_checkpoint(alone.checkpoint_path(0), "demo").model
+    for name, weight in expected.items():
+        torch.testing.assert_close(ours[name], weight, rtol=1e-3, atol=1e-4, msg=name)
+    assert any(not torch.equal(start[name], expected[name]) for name in expected)
+
+
+def test_two_processes_predict_every_image_once_and_in_order(alone, together):
+    ours, expected = (load_predictions(r.predictions_path(1)) for r in (together, alone))
+    np.testing.assert_array_equal(ours.ids, expected.ids)
+    np.testing.assert_array_equal(ours.true_boxes_xyxy, expected.true_boxes_xyxy)
+    np.testing.assert_allclose(ours.class_probs, expected.class_probs, atol=1e-3)
+
+
+def test_torchrun_predicts_what_one_process_predicts(
+    phantoms, talkative, run_command, call_main, tmp_path
+):
+    flags = ("--action", "generate_predictions", "--model", "demo", "--input",
+             phantoms / "stage_2_train_images", "--output-dir", talkative)  # fmt: skip
+    outcome = call_main(main, *flags, "--out", tmp_path / "one", "--num-workers", "0")
+    assert outcome.code == 0, outcome.err
+    torchrun(run_command, *flags, "--out", tmp_path / "two")
+    one, two = (
+        load_predictions(next((tmp_path / name).rglob("predictions.npz")))
+        for name in ("one", "two")
+    )
+    np.testing.assert_array_equal(one.ids, two.ids)
+    np.testing.assert_array_equal(one.offsets, two.offsets)
+    np.testing.assert_allclose(one.scores, two.scores, atol=1e-5)
+    assert len(one.scores) > 10
+
+
+def torchrun(run_command, *arguments, ok=True):
+    return run_command(
+        "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port(),
+        "--", SCRIPT, *arguments, "--num-workers", "0", "--device", "cpu", ok=ok,
+    )  # fmt: skip
+
+
+def test_torchrun_trains_and_the_first_process_alone_writes_and_talks(
+    phantoms, run_command, tmp_path
+):
+    folders = ("--data-dir", phantoms, "--output-dir", tmp_path)
+    outcome = torchrun(run_command, "--action", "train", *TRAINING, "--num-epochs", "1", *folders,
+                       "--run", "two")  # fmt: skip
+    run = Run("demo", 0, "two", tmp_path)
+    assert outcome.out.count("training images") == 1
+    assert "2 processes" in outcome.out
+    assert run.epochs_with_checkpoint() == [0]
+    assert len(list(run.tensorboard_dir.iterdir())) == 1
+
+
+def test_a_process_that_fails_ends_all_and_says_why(phantoms, run_command, tmp_path):
+    data_dir = tmp_path / "data"
+    shutil.copytree(phantoms, data_dir)
+    broken = next((data_dir / "stage_2_train_images").iterdir())
+    broken.write_text("no radiograph")
+    folders = ("--data-dir", data_dir, "--output-dir", tmp_path)
+    outcome = torchrun(run_command, "--action", "train", *TRAINING, *folders, ok=False)
+    assert outcome.code != 0
+    assert f"error: {broken}: not a DICOM file" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("variables", "device", "match"),
+    [
+        ({"WORLD_SIZE": "2"}, "cpu", "RANK=None: torchrun sets it"),
+        ({"WORLD_SIZE": "two"}, "cpu", "WORLD_SIZE='two'"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, "cuda:1", "auto, cpu or cuda"),
+    ],
+)
+def test_an_incomplete_torchrun_is_refused(monkeypatch, variables, device, match):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=match), joined_processes(device):
+        pass
+
+
+def test_batches_that_cannot_be_shared_are_refused(phantoms, tmp_path):
+    for info in (replace(COMPARABLE, batch_size=3), replace(COMPARABLE, batch_size=64)):
+        options = TrainingOptions(
+            acceleration=Acceleration(device=torch.device("cpu")),
+            processes=Processes(0, 2),
+            seed=7,
+        )
+        with pytest.raises(InputError, match="cannot be shared by 2 processes"):
+            Training(Run("demo", 0, "", tmp_path), info, load_labelled_images(phantoms, 0), options)

@@ -1,0 +1,108 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from src.system import processes
+from src.system.errors import InputError
+from src.system.processes import map_files
+from tests.paths import ROOT
+
+PATHS = [Path(f"f{i:02}") for i in range(40)]  # three chunks
+
+
+@pytest.fixture(autouse=True)
+def few_files_are_enough(monkeypatch):
+    monkeypatch.setattr(processes, "MIN_FILES", 2)
+
+
+def name_of(path, number=0):
+    return f"{path} {number} {os.getpid()}"
+
+
+def die_of(deadly, path):
+    if path.name == deadly:
+        os._exit(1)
+    return path.name
+
+
+def die_once(marker, path):
+    if path.name == "f20" and not marker.exists():
+        marker.touch()
+        os._exit(1)
+    return path.name
+
+
+def test_map_files_reads_in_other_processes_in_order():
+    numbers = list(range(len(PATHS)))
+    names = [name.split() for name in map_files(name_of, PATHS, numbers, n_workers=2)]
+    assert [(Path(name), int(number)) for name, number, _ in names] == list(
+        zip(PATHS, numbers, strict=True)
+    )
+    assert str(os.getpid()) not in {pid for *_, pid in names}
+
+
+@pytest.mark.parametrize(("n_workers", "n_files"), [(0, 40), (1, 40), (2, 1)])
+def test_map_files_needs_no_process_for_little_work(n_workers, n_files):
+    names = list(map_files(name_of, PATHS[:n_files], n_workers=n_workers))
+    assert {int(name.split()[2]) for name in names} == {os.getpid()}
+    assert len(names) == n_files
+
+
+def test_map_files_names_the_file_that_kills_its_reader():
+    with pytest.raises(InputError, match=r"^f35: the process that read it died") as caught:
+        list(map_files(partial(die_of, "f35"), PATHS, n_workers=2))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_map_files_goes_on_where_a_process_dies_once(tmp_path):
+    names = list(map_files(partial(die_once, tmp_path / "died"), PATHS, n_workers=2))
+    assert names == [path.name for path in PATHS]
+    assert (tmp_path / "died").exists()
+
+
+def children_of(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_processes_end_with_the_one_that_started_them():
+    work = "print('at work', flush=True) or __import__('time').sleep(9999)"
+    mapping = (
+        "from src.datasets import processes",
+        "processes.MIN_FILES = 1",
+        f"list(processes.map_files(eval, [{work!r}], n_workers=2))",
+    )
+    command = [sys.executable, "-c", "\n".join(mapping)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "at work\n"
+            children = children_of(process.pid)
+            assert any(map(is_running, children))
+        finally:
+            process.kill()
+    try:
+        wait_until(lambda: not any(map(is_running, children)))
+    finally:
+        for child in filter(is_running, children):
+            os.kill(child, signal.SIGKILL)

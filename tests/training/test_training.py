@@ -1,0 +1,358 @@
+import csv
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import src.training.loop
+from src.datasets.data_folder import DicomFolder
+from src.datasets.loaders import load_labelled_images
+from src.experiments.checkpoints import CheckpointError, load_checkpoint
+from src.experiments.runs import Run
+from src.experiments.table import MODELS
+from src.prediction.predictions import ARRAYS, load_predictions
+from src.retinanet.acceleration import Acceleration
+from src.system.errors import InputError
+from src.training.epoch import LOSS_NAMES
+from src.training.loop import Training
+from src.training.options import TrainingOptions
+from src.training.run_files import TrainingFiles
+
+ON_CPU = Acceleration(device=torch.device("cpu"))
+# The demo's network made smaller still; it draws dropout and augments as the paper's do.
+SMALL = replace(
+    MODELS["demo"],
+    pyramid_width=16,
+    head_depth=1,
+    dropout_class=0.5,
+    dropout_global=0.5,
+    augmentation_level=20,
+    batch_size=4,
+    n_epochs=2,
+)
+
+
+@pytest.fixture(scope="module")
+def images(phantoms):
+    return load_labelled_images(phantoms, 0)
+
+
+@pytest.fixture(scope="module")
+def whole(images, tmp_path_factory):
+    """Return a run of two epochs that nothing interrupted."""
+    run = Run("demo", 0, "", tmp_path_factory.mktemp("whole"))
+    Training(run, SMALL, images, options()).finish()
+    return run
+
+
+def options(**changes):
+    return replace(TrainingOptions(acceleration=ON_CPU, seed=7, n_workers=0), **changes)
+
+
+def train_one_of_two(monkeypatch, run, info, images):
+    """Interrupt a training at the start of its second epoch."""
+    train_epoch = src.training.loop.train_epoch
+
+    def interrupted(learner, batches, progress, **options):
+        if progress.epoch == 1:
+            raise KeyboardInterrupt
+        train_epoch(learner, batches, progress, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(src.training.loop, "train_epoch", interrupted)
+        Training(run, info, images, options()).finish()
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_training_leaves_the_files_of_the_design(whole):
+    files = {str(path.relative_to(whole.dir)) for path in whole.dir.rglob("*") if path.is_file()}
+    (events,) = [name for name in files if name.startswith("tensorboard/events")]
+    assert files - {events} == {
+        "experiment.json", "history.csv", "checkpoints/000.pt", "checkpoints/001.pt",
+        "checkpoints/last.pt", "predictions/000.npz", "predictions/001.npz",
+    }  # fmt: skip
+
+
+def test_experiment_json_says_how_the_run_was_made(whole, images):
+    content = json.loads(whole.experiment_path.read_text())
+    assert content["model"] == "demo"
+    assert content["settings"] == json.loads(json.dumps(asdict(SMALL)))
+    assert (content["seed"], content["fold"], content["device"]) == (7, 0, "cpu")
+    assert (content["n_train"], content["n_valid"]) == (len(images.train), len(images.valid))
+    assert content["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert content["images"] == str(images.images_dir)
+
+
+def test_experiment_json_says_where_the_images_lie_to_any_folder(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(images.images_dir.parent)
+    here = replace(images, images_dir=Path(images.images_dir.name))
+    run = Run("demo", 0, "", tmp_path)
+    TrainingFiles(run, SMALL, options()).describe_training(here)
+    assert json.loads(run.experiment_path.read_text())["images"] == str(images.images_dir)
+
+
+def test_history_has_a_row_of_losses_for_each_epoch(whole):
+    rows = rows_of(whole.history_path)
+    assert list(rows[0]) == ["epoch", "learning_rate"] + [
+        f"{part}_{name}" for part in ("train", "valid") for name in LOSS_NAMES
+    ] + ["skipped_steps"]
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    for row in rows:
+        for part in ("train", "valid"):
+            loss, *parts = (float(row[f"{part}_{name}"]) for name in LOSS_NAMES)
+            assert loss == pytest.approx(parts[0] + parts[1] + 0.1 * parts[2], rel=1e-5)
+
+
+def test_predictions_hold_every_validation_image_and_its_truth(whole, images):
+    predictions = load_predictions(whole.predictions_path(1))
+    assert predictions.ids.tolist() == [record.patient_id for record in images.valid]
+    assert np.diff(predictions.true_offsets).tolist() == [len(r.boxes_xywh) for r in images.valid]
+    xywh = np.concatenate([record.boxes_xywh for record in images.valid]) * 192 / 1024
+    np.testing.assert_allclose(predictions.true_boxes_xyxy[:, :2], xywh[:, :2], rtol=1e-5)
+    np.testing.assert_allclose(
+        predictions.true_boxes_xyxy[:, 2:], xywh[:, :2] + xywh[:, 2:], rtol=1e-5
+    )
+    assert (predictions.header["epoch"], predictions.header["model"]) == (1, "demo")
+
+
+def test_every_epoch_is_saved_weights_only(whole):
+    first, second = (load_checkpoint(whole.checkpoint_path(epoch), "demo") for epoch in (0, 1))
+    assert (first.epoch, first.training) == (0, {})
+    assert any(not torch.equal(first.model[name], second.model[name]) for name in first.model)
+
+
+def test_the_last_checkpoint_is_that_of_the_last_epoch(whole):
+    last = load_checkpoint(whole.last_checkpoint_path, "demo", resume=True)
+    second = load_checkpoint(whole.checkpoint_path(1), "demo")
+    assert last.epoch == 1
+    assert all(torch.equal(last.model[name], second.model[name]) for name in last.model)
+
+
+def test_tensorboard_holds_the_losses(whole):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = reader.EventAccumulator(str(whole.tensorboard_dir)).Reload()
+    logged = [(event.step, event.value) for event in events.Scalars("valid_loss")]
+    expected = [(int(r["epoch"]), float(r["valid_loss"])) for r in rows_of(whole.history_path)]
+    assert [step for step, _ in logged] == [0, 1]
+    np.testing.assert_allclose(logged, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_resume_gives_the_uninterrupted_run_bit_for_bit(
+    whole, images, tmp_path, monkeypatch, n_workers
+):
+    run = Run("demo", 0, "", tmp_path)
+    train_one_of_two(monkeypatch, run, SMALL, images)
+    assert run.epochs_with_checkpoint() == [0]
+    torch.rand(3)  # the random state of the process is another one by now
+
+    resumed = Training(run, SMALL, images, options(resume=True, n_workers=n_workers))
+    assert resumed.progress.epoch == 1
+    resumed.finish()
+    for epoch in (0, 1):
+        expected = load_checkpoint(whole.checkpoint_path(epoch), "demo").model
+        found = load_checkpoint(run.checkpoint_path(epoch), "demo").model
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
+        predictions = [load_predictions(r.predictions_path(epoch)) for r in (whole, run)]
+        for name in ARRAYS:
+            np.testing.assert_array_equal(*(getattr(p, name) for p in predictions))
+    assert run.history_path.read_bytes() == whole.history_path.read_bytes()
+
+
+def test_every_epoch_draws_its_own_samples(images, tmp_path, monkeypatch):
+    keys = []
+
+    def record(learner, loader, progress, **options):
+        keys.append(list(loader.sampler))
+
+    monkeypatch.setattr(src.training.loop, "train_epoch", record)
+    Training(Run("demo", 0, "", tmp_path), SMALL, images, options()).finish()
+    assert [{epoch for epoch, _ in of_epoch} for of_epoch in keys] == [{0}, {1}]
+    orders = [[index for _, index in of_epoch] for of_epoch in keys]
+    assert orders[0] != orders[1]
+
+
+def test_another_seed_gives_other_weights(images, tmp_path):
+    first = Training(Run("demo", 0, "", tmp_path), SMALL, images, options(seed=8))
+    second = Training(Run("demo", 0, "same", tmp_path), SMALL, images, options(seed=8))
+    third = Training(Run("demo", 0, "other", tmp_path), SMALL, images, options(seed=9))
+    name = "pyramid.lateral.0.weight"
+    weights = [training.model.state_dict()[name] for training in (first, second, third)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_resume_of_a_finished_run_changes_no_weights(whole, images, listing):
+    before = listing(whole.dir / "checkpoints", whole.dir / "predictions")
+    resumed = Training(whole, SMALL, images, options(resume=True))
+    assert resumed.progress.epoch == 2
+    assert "all 2 epochs are done" in resumed.describe()
+    assert listing(whole.dir / "checkpoints", whole.dir / "predictions") == before
+
+
+def test_a_training_does_not_write_over_an_older_one(whole, images, listing):
+    before = listing(whole.dir)
+    with pytest.raises(InputError, match="holds epoch 0 already; --resume goes on with it"):
+        Training(whole, SMALL, images, options())
+    with pytest.raises(InputError, match="holds epoch 1 already"):
+        Training(whole, SMALL, images, options(from_epoch=1))
+    assert listing(whole.dir) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "match"),
+    [
+        ({"learning_rate": 1e-3}, {}, "began with learning_rate 0.002, now it is 0.001"),
+        ({"batch_size": 2}, {}, "began with batch_size 4, now it is 2"),
+        ({"n_epochs": 3}, {}, "began with n_epochs 2, now it is 3"),
+        ({}, {"seed": 8}, "began with seed 7, now it is 8"),
+    ],
+)
+def test_resume_with_other_settings_is_refused(whole, images, listing, settings, changes, match):
+    before = listing(whole.dir)
+    with pytest.raises(CheckpointError, match=match):
+        Training(whole, replace(SMALL, **settings), images, options(resume=True, **changes))
+    assert listing(whole.dir) == before
+
+
+def test_a_plateau_training_can_be_made_longer(images, tmp_path):
+    run = Run("demo", 0, "", tmp_path)
+    info = replace(SMALL, scheduler="plateau", n_epochs=1)
+    Training(run, info, images, options()).finish()
+    longer = Training(run, replace(info, n_epochs=2), images, options(resume=True))
+    assert longer.progress.epoch == 1
+    longer.finish()
+    assert [row["epoch"] for row in rows_of(run.history_path)] == ["0", "1"]
+    assert json.loads(run.experiment_path.read_text())["settings"]["n_epochs"] == 2
+    shorter = Training(run, info, images, options(resume=True))
+    assert "all 2 epochs are done" in shorter.describe()
+    assert json.loads(run.experiment_path.read_text())["settings"]["n_epochs"] == 2
+
+
+def test_resume_of_a_broken_checkpoint_is_refused(whole, images, tmp_path):
+    run = Run("demo", 0, "", tmp_path)
+    run.last_checkpoint_path.parent.mkdir(parents=True)
+    run.last_checkpoint_path.write_bytes(whole.last_checkpoint_path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        Training(run, SMALL, images, options(resume=True))
+
+
+def from_epoch_1(run, info, images):
+    weights_path = run.checkpoint_path(0)
+    return Training(run, info, images, options(from_epoch=1, weights_path=weights_path))
+
+
+def test_from_epoch_starts_from_the_weights_of_the_epoch_before(images, tmp_path, monkeypatch):
+    run = Run("demo", 0, "", tmp_path)
+    train_one_of_two(monkeypatch, run, SMALL, images)
+    training = from_epoch_1(run, SMALL, images)
+    saved = load_checkpoint(run.checkpoint_path(0), "demo").model
+    assert training.progress.epoch == 1
+    assert all(torch.equal(saved[name], t) for name, t in training.model.state_dict().items())
+
+
+def test_from_epoch_killed_at_once_goes_on_as_it_began(images, tmp_path, monkeypatch):
+    run = Run("demo", 0, "", tmp_path)
+    train_one_of_two(monkeypatch, run, SMALL, images)
+    began = from_epoch_1(run, SMALL, images).learner.optimization.state_dict()
+    resumed = Training(run, SMALL, images, options(resume=True))
+    assert resumed.progress.epoch == 1
+    assert resumed.learner.optimization.state_dict() == began  # without the averages of epoch 0
+
+
+def test_from_epoch_keeps_the_history_of_the_epochs_before(images, tmp_path, monkeypatch):
+    run = Run("demo", 0, "", tmp_path)
+    train_one_of_two(monkeypatch, run, SMALL, images)
+    before = rows_of(run.history_path)
+    from_epoch_1(run, SMALL, images).finish()
+    after = rows_of(run.history_path)
+    assert [row["epoch"] for row in after] == ["0", "1"]
+    assert after[0] == before[0]
+
+
+@pytest.mark.parametrize("scheduler", ["one_cycle", "milestones"])
+def test_from_epoch_takes_the_learning_rate_of_its_epoch(whole, images, tmp_path, scheduler):
+    # Milestones come after epoch 8; of a one-cycle rate 12 of 20 epochs lie behind its peak.
+    info = replace(SMALL, scheduler=scheduler, n_epochs=20)
+    run = Run("demo", 0, "", tmp_path)
+    late = Training(
+        run, info, images, options(from_epoch=12, weights_path=whole.checkpoint_path(1))
+    )
+    rate = late.learner.optimization.optimizer.param_groups[0]["lr"]
+    assert rate < 0.9 * info.learning_rate
+    if scheduler == "milestones":
+        assert rate == pytest.approx(info.learning_rate / 10)
+
+
+def test_from_epoch_behind_the_last_one_is_refused(whole, images, tmp_path):
+    run = Run("demo", 0, "", tmp_path)
+    for epoch in (2, 5):
+        with pytest.raises(InputError, match=rf"--from-epoch {epoch}: .* has epochs 0 to 1; "):
+            from_whole = options(from_epoch=epoch, weights_path=whole.checkpoint_path(1))
+            Training(run, SMALL, images, from_whole)
+    assert not run.dir.exists()
+
+
+@pytest.mark.parametrize("from_epoch", [0, 1])
+def test_a_run_killed_before_its_first_state_was_saved_begins_again(
+    whole, images, tmp_path, from_epoch
+):
+    run = Run("demo", 0, "", tmp_path)
+    load_checkpoint(whole.checkpoint_path(0), "demo").save(run.checkpoint_path(from_epoch))
+    weights_path = whole.checkpoint_path(0) if from_epoch else None
+    begun = options(resume=True, from_epoch=from_epoch, weights_path=weights_path)
+    assert Training(run, SMALL, images, begun).progress.epoch == from_epoch
+    load_checkpoint(whole.checkpoint_path(1), "demo").save(run.checkpoint_path(from_epoch + 1))
+    with pytest.raises(InputError, match=r"last\.pt: is missing"):
+        Training(run, SMALL, images, begun)
+
+
+def test_a_fold_of_a_batch_and_a_half_is_trained_in_whole_batches(images, tmp_path):
+    run = Run("demo", 0, "", tmp_path)
+    training = Training(run, replace(SMALL, batch_size=8), images, options())
+    assert len(training.train_loader) == len(images.train) // 8
+    assert len(training.valid_loader.dataset) == len(images.valid)  # type: ignore[arg-type]
+
+
+def test_a_broken_image_is_one_error_from_a_worker_too(images, phantoms, tmp_path):
+    broken = tmp_path / "images"
+    broken.mkdir()
+    for record in [*images.train, *images.valid]:
+        (broken / f"{record.patient_id}.dcm").write_text("no radiograph")
+    for n_workers in (0, 1):
+        run = Run("demo", 0, f"workers{n_workers}", tmp_path)
+        training = Training(
+            run, SMALL, replace(images, source=DicomFolder(broken)), options(n_workers=n_workers)
+        )
+        with pytest.raises(InputError) as caught:
+            training.finish()
+        assert "Traceback" not in str(caught.value)
+        assert str(caught.value).startswith(str(broken))
+
+
+def test_a_training_does_not_begin_again_over_one_that_stopped_in_its_first_epoch(
+    images, tmp_path, listing
+):
+    run = Run("demo", 0, "", tmp_path)
+    stopped = Training(run, SMALL, images, options())
+    stopped._save_state()
+    stopped.files.close()
+    before = listing(run.dir)
+    with pytest.raises(InputError, match="stopped in its first epoch; --resume goes on with it"):
+        Training(run, SMALL, images, options())
+    assert listing(run.dir) == before
+
+
+def test_resume_before_the_first_epoch_that_is_wanted_is_refused(whole, images, tmp_path):
+    run = Run("demo", 0, "", tmp_path)
+    state = load_checkpoint(whole.last_checkpoint_path, "demo", resume=True)
+    replace(state, epoch=-1).save(run.last_checkpoint_path)
+    with pytest.raises(InputError, match=r"stands in epoch 0; .* without --from-epoch 1"):
+        Training(run, SMALL, images, options(resume=True, from_epoch=1))
