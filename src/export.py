@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # what takes seconds to import is not needed for `--help`
     from torch import Tensor
 
     from src.experiments.runs import Run
-    from src.experiments.table import ModelInfo
+    from src.experiments.table import Experiment
     from src.onnx_export.padded import PaddedDetector
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -72,19 +72,19 @@ def export(arguments: argparse.Namespace) -> None:
     """Write the graph if it passes the check."""
     from src.actions.resolve import default_epoch
     from src.experiments.runs import load_run
-    from src.experiments.table import get_model_info
+    from src.experiments.table import get_experiment
     from src.onnx_export.check import check_graph
     from src.onnx_export.graph import write_graph
     from src.system.files import replaced_file
 
     run = load_run(arguments.run)
-    info = get_model_info(run.model)
+    experiment = get_experiment(run.model)
     epoch = default_epoch(run) if arguments.epoch is None else arguments.epoch
-    detector = _load_detector(run, info, epoch, arguments)
-    n_images, images = _check_images(arguments.check_images, info)
+    detector = _load_detector(run, experiment, epoch, arguments)
+    n_images, images = _check_images(arguments.check_images, experiment)
     path = arguments.out or run.dir / f"{epoch:03}.onnx"
     with replaced_file(path) as temporary:
-        write_graph(temporary, detector, _describe(run, info, epoch, detector))
+        write_graph(temporary, detector, _describe(run, experiment, epoch, detector))
         check = check_graph(temporary, detector, images, n_images)
         print(*check.lines(), sep="\n")
         check.require(arguments.tolerance)
@@ -92,7 +92,7 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def _load_detector(
-    run: Run, info: ModelInfo, epoch: int, arguments: argparse.Namespace
+    run: Run, experiment: Experiment, epoch: int, arguments: argparse.Namespace
 ) -> PaddedDetector:
     import torch
 
@@ -101,8 +101,8 @@ def _load_detector(
     from src.onnx_export.padded import PaddedDetector
 
     path = checkpoint_path(run, epoch, None)
-    network = load_network(info, load_checkpoint(path, run.model), path)
-    size = (info.img_size, info.img_size)
+    network = load_network(experiment, load_checkpoint(path, run.model), path)
+    size = (experiment.img_size, experiment.img_size)
     detector = PaddedDetector(
         network,
         network.anchors(torch.empty(1, 1, *size)),
@@ -113,12 +113,12 @@ def _load_detector(
     return detector.eval()
 
 
-def _check_images(place: Path | None, info: ModelInfo) -> tuple[int, Iterable[Tensor]]:
+def _check_images(place: Path | None, experiment: Experiment) -> tuple[int, Iterable[Tensor]]:
     """Prepare images to look at, and say how many; few files come several times."""
     from src.onnx_export.check import N_FOR_ALL_SIZES, synthetic_images
 
     if place is None:
-        return N_FOR_ALL_SIZES, synthetic_images((info.img_size, info.img_size))
+        return N_FOR_ALL_SIZES, synthetic_images((experiment.img_size, experiment.img_size))
     from src.datasets.test_dataset import TestDataset
     from src.experiments.experiment_file import sample_options
     from src.radiographs.image_files import find_image_files, split_unreadable
@@ -127,12 +127,14 @@ def _check_images(place: Path | None, info: ModelInfo) -> tuple[int, Iterable[Te
     files, unreadable = split_unreadable(find_image_files(place), 1)
     if unreadable:
         raise InputError(f"--check-images: {unreadable[0].cause}")
-    dataset = TestDataset(files, sample_options(info))
+    dataset = TestDataset(files, sample_options(experiment))
     n_images = max(len(dataset), N_FOR_ALL_SIZES)
     return n_images, (images_as_float(dataset[i % len(dataset)].image) for i in range(n_images))
 
 
-def _describe(run: Run, info: ModelInfo, epoch: int, detector: PaddedDetector) -> dict[str, str]:
+def _describe(
+    run: Run, experiment: Experiment, epoch: int, detector: PaddedDetector
+) -> dict[str, str]:
     """Say what a user of the file has to know: texts as they are, everything else as JSON."""
     from src.retinanet.candidates import MAX_CANDIDATES, MIN_SCORE, MIN_SHARE_OF_TOP
     from src.scoring.sweep import saved_threshold
@@ -144,9 +146,9 @@ def _describe(run: Run, info: ModelInfo, epoch: int, detector: PaddedDetector) -
         "fold": run.fold,
         "tag": run.tag,
         "epoch": epoch,
-        "encoder": info.encoder,
-        "img_size": info.img_size,
-        "source_crop": info.source_crop,
+        "encoder": experiment.encoder,
+        "img_size": experiment.img_size,
+        "source_crop": experiment.source_crop,
         "preprocessing": PREPROCESSING,
         "decoding": DECODING,
         "threshold": DEFAULT_THRESHOLD if threshold is None else threshold,

@@ -44,8 +44,8 @@ from src.system.command_line import CommandParser, factor, natural, number, repo
 def _describe(sweep: Sweep, run_dirs: Sequence[Path]) -> Iterator[str]:
     """Say what came out best, how sure that is, and how flat the optimum."""
     best = sweep.best()
-    settings = Postprocess(**{name: best[name] for name in AXES if name != "epoch"})
-    low, high = bootstrap_interval(score_images(load_epoch(run_dirs, best["epoch"]), settings))
+    postprocess = Postprocess(**{name: best[name] for name in AXES if name != "epoch"})
+    low, high = bootstrap_interval(score_images(load_epoch(run_dirs, best["epoch"]), postprocess))
     yield f"best score {best['score']:.4f} (95 % of bootstrap draws {low:.4f} to {high:.4f})"
     if best["score"] == 0:
         yield "  no setting hits a true box; a longer training might"

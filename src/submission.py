@@ -36,28 +36,28 @@ def _write(arguments: argparse.Namespace) -> None:
     if arguments.out.suffix == ".json":  # the name of what is written beside
         raise SubmissionError(f"{arguments.out}: a submission is a CSV file")
     predictions = load_predictions(path)
-    settings = _settings(arguments, predictions)
+    postprocess = _settle_postprocess(arguments, predictions)
     n_with_boxes = save_submission(
-        arguments.out, predictions, path, settings, sample_path=arguments.sample
+        arguments.out, predictions, path, postprocess, sample_path=arguments.sample
     )
     print(f"{len(predictions)} images, {n_with_boxes} with boxes\n{arguments.out}")
 
 
-def _settings(arguments: argparse.Namespace, predictions: Predictions) -> Postprocess:
+def _settle_postprocess(arguments: argparse.Namespace, predictions: Predictions) -> Postprocess:
     """Join the flags with how the sizes were combined when the images were predicted."""
     from src.prediction.provenance import stored_sizes
 
-    settings = choose_postprocess(
+    postprocess = choose_postprocess(
         arguments.postprocess,
         postprocess_flags(arguments) | stored_sizes(predictions.header),
         combines="ensemble" in predictions.header,
     )
-    if settings.threshold_is_open:
+    if postprocess.threshold_is_open:
         raise SubmissionError(
-            f"--postprocess {settings.preset} takes the threshold from check_metric: "
+            f"--postprocess {postprocess.preset} takes the threshold from check_metric: "
             f"say it here by --threshold"
         )
-    return settings
+    return postprocess
 
 
 def _check(arguments: argparse.Namespace) -> None:

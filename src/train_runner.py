@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import config
 from src.actions.flags import parse_arguments
 from src.experiments.runs import DEBUG_TAG, ENSEMBLE_TAG, Run, check_owner, check_tag
-from src.experiments.table import ModelInfo, get_model_info
+from src.experiments.table import Experiment, get_experiment
 from src.system.command_line import report_errors
 from src.system.errors import InputError
 from src.system.processes import tune_process
@@ -37,7 +37,7 @@ def main() -> None:
         if arguments.list_models:
             list_models()
             return
-        info = _experiment_settings(arguments)
+        experiment = _experiment_settings(arguments)
         tag = check_tag(arguments.run)
         if arguments.debug:
             tag = f"{tag}_{DEBUG_TAG}" if tag else DEBUG_TAG
@@ -50,10 +50,10 @@ def main() -> None:
             "test_model": test_model,
             "check_data": check_data,
         }
-        actions[arguments.action](run, info, arguments)
+        actions[arguments.action](run, experiment, arguments)
 
 
-def _experiment_settings(arguments: argparse.Namespace) -> ModelInfo:
+def _experiment_settings(arguments: argparse.Namespace) -> Experiment:
     """Look up the experiment of --model, or take the one of --from-experiment with all it says."""
     changes = {
         "batch_size": arguments.batch_size,
@@ -62,53 +62,55 @@ def _experiment_settings(arguments: argparse.Namespace) -> ModelInfo:
         "n_epochs": arguments.num_epochs,
     }
     if arguments.from_experiment is None:
-        return get_model_info(arguments.model, **changes)
-    from src.experiments.experiment_file import read_experiment
+        return get_experiment(arguments.model, **changes)
+    from src.experiments.experiment_file import read_stored_training
 
-    experiment = read_experiment(arguments.from_experiment)
-    arguments.model, arguments.fold = experiment.model, experiment.fold
-    arguments.seed, arguments.precision = experiment.seed, experiment.precision
-    arguments.expected_fingerprint = experiment.data_fingerprint
-    return experiment.settings
+    stored = read_stored_training(arguments.from_experiment)
+    arguments.model, arguments.fold = stored.model, stored.fold
+    arguments.seed, arguments.precision = stored.seed, stored.precision
+    arguments.expected_fingerprint = stored.data_fingerprint
+    return stored.settings
 
 
 def list_models() -> None:
     """Print the experiments with their effective settings."""
     from src.experiments.networks import count_parameters
-    from src.experiments.table import MODELS
+    from src.experiments.table import EXPERIMENTS
 
     row = "{:42} {:30} {:>5} {:>5} {:>5} {:>9} {:>10}  {}"
     print(row.format("model", "encoder", "input", "batch", "augm.", "dropout", "parameters", ""))
-    for name, info in MODELS.items():
-        notes = [f"from scratch, batch norm {'trained' if info.trains_batch_norm else 'frozen'}"]
-        notes = [] if info.pretrained else notes
-        notes += [info.optimizer] if info.optimizer != "adam" else []
-        notes += [f"boxes by {info.box_points}"] if info.box_points != "thirds" else []
-        notes += [f"P{info.pyramid_levels[0]} to P{info.pyramid_levels[-1]}"]
-        dropout = f"{info.dropout_class:g}, {info.dropout_global:g}"
+    for name, experiment in EXPERIMENTS.items():
+        notes = [
+            f"from scratch, batch norm {'trained' if experiment.trains_batch_norm else 'frozen'}"
+        ]
+        notes = [] if experiment.pretrained else notes
+        notes += [experiment.optimizer] if experiment.optimizer != "adam" else []
+        notes += [f"boxes by {experiment.box_points}"] if experiment.box_points != "thirds" else []
+        notes += [f"P{experiment.pyramid_levels[0]} to P{experiment.pyramid_levels[-1]}"]
+        dropout = f"{experiment.dropout_class:g}, {experiment.dropout_global:g}"
         print(
             row.format(
                 name,
-                info.encoder,
-                info.img_size,
-                info.batch_size,
-                info.augmentation_level,
+                experiment.encoder,
+                experiment.img_size,
+                experiment.batch_size,
+                experiment.augmentation_level,
                 dropout,
-                f"{count_parameters(info):,}",
+                f"{count_parameters(experiment):,}",
                 "; ".join(notes),
             ),
             flush=True,
         )
 
 
-def train(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
+def train(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> None:
     """Train an experiment on three folds, validate on the fourth after every epoch."""
     if f"_{run.tag}".endswith(f"_{ENSEMBLE_TAG}"):
         raise InputError(f"--run {run.tag}: that end is kept for ensembles; take another")
     from src.system.distributed import joined_processes
 
     with joined_processes(arguments.device) as processes:
-        training = _make_training(run, info, arguments, processes)
+        training = _make_training(run, experiment, arguments, processes)
         if processes.is_first:
             print(training.describe(), flush=True)
         training.finish()
@@ -117,7 +119,7 @@ def train(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
 
 
 def _make_training(
-    run: Run, info: ModelInfo, arguments: argparse.Namespace, processes: Processes
+    run: Run, experiment: Experiment, arguments: argparse.Namespace, processes: Processes
 ) -> Training:
     from src.actions.resolve import choose_acceleration
     from src.datasets.loaders import load_labelled_images
@@ -135,9 +137,9 @@ def _make_training(
         weights_path = checkpoint_path(run, arguments.from_epoch - 1, arguments.weights_dir)
     encoder_weights = arguments.encoder_weights
     goes_on = weights_path is not None or (arguments.resume and run.last_checkpoint_path.exists())
-    if not goes_on and (info.pretrained or encoder_weights is not None):
+    if not goes_on and (experiment.pretrained or encoder_weights is not None):
         encoder_weights = find_weights(
-            info.encoder, weights_dir=config.WEIGHTS_DIR, encoder_weights=encoder_weights
+            experiment.encoder, weights_dir=config.WEIGHTS_DIR, encoder_weights=encoder_weights
         )
     options = TrainingOptions(
         acceleration=acceleration,
@@ -152,19 +154,19 @@ def _make_training(
         skips_non_finite=arguments.skip_non_finite,
         data_fingerprint=arguments.expected_fingerprint,
     )
-    return Training(run, info, images, options)
+    return Training(run, experiment, images, options)
 
 
-def check_metric(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
+def check_metric(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> None:
     """Score the saved predictions at the paper's thresholds; save and show the table."""
-    from src.actions.resolve import choose_epochs, choose_settings
+    from src.actions.resolve import choose_epochs, settle_postprocess
     from src.scoring.sweep import Grid, sweep_run
     from src.visualizations.figures import save_figure
     from src.visualizations.plot_sweep import plot_sweep
 
     epochs = choose_epochs(arguments, run.epochs_with_predictions(), run)
-    settings = choose_settings(arguments)
-    grid = Grid(gates=(settings.gate,), shrinks=(settings.shrink,), nms=(settings.nms,))
+    postprocess = settle_postprocess(arguments)
+    grid = Grid(gates=(postprocess.gate,), shrinks=(postprocess.shrink,), nms=(postprocess.nms,))
     sweep = sweep_run(run.dir, epochs, grid)
     sweep.save(run.scores_path)
     table = sweep.table().pivot(index="epoch", columns="threshold", values="score")
@@ -179,7 +181,7 @@ def check_metric(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> No
     print(run.scores_path, run.scores_path.with_suffix(".csv"), *pictures, sep="\n")
 
 
-def generate_predictions(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
+def generate_predictions(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> None:
     """Predict the validation fold, the test images or other files; write .npz and CSV."""
     from src.actions.generate_predictions import predict_files, predict_split
     from src.actions.resolve import asks_for_ensemble
@@ -188,17 +190,17 @@ def generate_predictions(run: Run, info: ModelInfo, arguments: argparse.Namespac
     alone_or_valid = arguments.split == "valid" or not asks_for_ensemble(arguments)
     predict = predict_split if arguments.input is None and alone_or_valid else predict_files
     with joined_processes(arguments.device) as processes:
-        predict(run, info, arguments, processes)
+        predict(run, experiment, arguments, processes)
 
 
-def test_model(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
+def test_model(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> None:
     """Draw true and found boxes over validation images."""
     from src.actions.generate_predictions import draw_validation
 
-    draw_validation(run, info, arguments)
+    draw_validation(run, experiment, arguments)
 
 
-def check_data(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
+def check_data(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> None:
     """Look through the data folder; end with an error where a training of the fold would fail."""
     from src.datasets.data_check import check_data_folder, describe, verdict, write_findings
     from src.datasets.data_folder import DataFolder

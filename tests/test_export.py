@@ -17,7 +17,7 @@ from src.datasets.detection_dataset import SampleOptions
 from src.datasets.test_dataset import TestDataset
 from src.experiments.checkpoints import load_checkpoint
 from src.experiments.networks import build_model
-from src.experiments.table import get_model_info
+from src.experiments.table import get_experiment
 from src.onnx_export.padded import RESULTS, PaddedDetector
 from src.radiographs.image_files import find_image_files
 from src.retinanet.anchors import make_anchors
@@ -35,7 +35,7 @@ onnx_graph = pytest.importorskip("src.onnx_export.graph")
 SIZE = (128, 128)
 ANCHORS = make_anchors(SIZE, (3,))
 N_ANCHORS = len(ANCHORS)
-IMG_SIZE = get_model_info("demo").img_size
+IMG_SIZE = get_experiment("demo").img_size
 
 
 class PixelNetwork(nn.Module):
@@ -257,7 +257,7 @@ def test_exported_file_tells_how_to_use_it(exported):
 def test_exported_network_agrees_on_real_images(exported, eager):
     files = find_image_files(shared("lungs/test"))[:6]
     dataset = TestDataset(files, SampleOptions(img_size=IMG_SIZE))
-    network = build_model(get_model_info("demo")).eval()
+    network = build_model(get_experiment("demo")).eval()
     network.load_state_dict(load_checkpoint(eager.checkpoint_path(1), "demo").model)
     images = torch.stack([dataset[i].image for i in range(len(files))])
     detector = PaddedDetector(network, network.anchors(images), (IMG_SIZE, IMG_SIZE), nms_iou=0.05)

@@ -9,19 +9,19 @@ import torch
 
 from src.experiments.networks import build_model
 from src.experiments.runs import Run
-from src.experiments.table import MODELS
+from src.experiments.table import EXPERIMENTS
 from src.prediction.inference import predict
 from src.retinanet.acceleration import Acceleration
 from tests.conftest import TRAINING
 from tests.paths import ROOT
 from tests.retinanet.test_model import tiny_model
-from tests.training.test_engine import HEADER, ON_CPU, info, make_batches, model_that_finds
+from tests.training.test_engine import HEADER, ON_CPU, experiment, make_batches, model_that_finds
 from tests.training.test_learning import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 GPU = torch.device("cuda")
 SMALL = replace(
-    MODELS["resnet18_256_scratch"], batch_norm="frozen", dropout_class=0.0, dropout_global=0.0
+    EXPERIMENTS["resnet18_256_scratch"], batch_norm="frozen", dropout_class=0.0, dropout_global=0.0
 )
 TOLERANCES = {"fp32": 1e-3, "bf16": 0.02, "fp16": 0.02}
 
@@ -35,7 +35,7 @@ def test_training_on_a_gpu_is_that_on_a_cpu(precision, means):
         torch.manual_seed(0)
         model = build_model(SMALL)
         acceleration.place_for_training(model)
-        options = {"settings": info(learning_rate=1e-5), "acceleration": acceleration}
+        options = {"settings": experiment(learning_rate=1e-5), "acceleration": acceleration}
         losses.append(train(model, make_batches([4, 3]), **options))
     assert losses[1] == pytest.approx(losses[0], rel=TOLERANCES[precision])
 

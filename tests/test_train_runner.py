@@ -16,7 +16,7 @@ import src.training.loop
 from src.datasets.data_folder import DicomFolder
 from src.datasets.pixel_cache import PixelCache
 from src.experiments.runs import Run, load_run
-from src.experiments.table import MODELS
+from src.experiments.table import EXPERIMENTS
 from src.prediction.predictions import load_predictions
 from src.scoring.sweep import SCORE_THRESHOLDS, load_sweep
 from src.train_runner import main
@@ -343,7 +343,7 @@ def test_plots_of_a_run_are_drawn_by_their_commands(
 
 def test_list_models_names_every_experiment(call_main, monkeypatch):
     # One is enough: building every network is slow.
-    monkeypatch.setattr("src.experiments.table.MODELS", {"demo": MODELS["demo"]})
+    monkeypatch.setattr("src.experiments.table.MODELS", {"demo": EXPERIMENTS["demo"]})
     outcome = call_main(main, "--list-models")
     assert outcome.code == 0
     assert any(line.startswith("demo ") for line in outcome.out.splitlines())

@@ -152,13 +152,13 @@ def test_training_says_in_one_line_that_its_log_cannot_be_written(tmp_path, monk
     from torch.utils import tensorboard
 
     from src.experiments.runs import Run
-    from src.experiments.table import MODELS
+    from src.experiments.table import EXPERIMENTS
     from src.retinanet.acceleration import Acceleration
     from src.training.options import TrainingOptions
     from src.training.run_files import TrainingFiles
 
     monkeypatch.setattr(tensorboard, "SummaryWriter", fail_with(errno.ENOSPC))
     options = TrainingOptions(acceleration=Acceleration(device=torch.device("cpu")), seed=0)
-    files = TrainingFiles(Run("demo", 0, "", tmp_path), MODELS["demo"], options)
+    files = TrainingFiles(Run("demo", 0, "", tmp_path), EXPERIMENTS["demo"], options)
     with pytest.raises(OutputError, match="tensorboard: cannot be written: No space left"):
         files.log({"epoch": 0})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from src.experiments.networks import build_model
-from src.experiments.table import ModelInfo
+from src.experiments.table import Experiment
 
 if TYPE_CHECKING:  # the parts that import this import torch when they run
     from src.structures import Batch
@@ -13,30 +13,30 @@ if TYPE_CHECKING:  # the parts that import this import torch when they run
 TRAINING_IN_FORWARDS = 3  # a backward pass takes two products for each one of the forward pass
 
 
-def count_flops(info: ModelInfo) -> int:
+def count_flops(experiment: Experiment) -> int:
     """Count the operations of one image's forward pass, the box head everywhere."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"):
-        model = build_model(info).eval()
-        image = torch.empty(1, 1, info.img_size, info.img_size)
+        model = build_model(experiment).eval()
+        image = torch.empty(1, 1, experiment.img_size, experiment.img_size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(image)
     return counter.get_total_flops()
 
 
-def box_head_flops(info: ModelInfo, n_anchors: int) -> float:
+def box_head_flops(experiment: Experiment, n_anchors: int) -> float:
     """Count the operations of the box head over one level."""
     from src.retinanet.anchors import N_ANCHORS_PER_POSITION
 
     positions = n_anchors / N_ANCHORS_PER_POSITION
-    hidden = info.head_depth * info.pyramid_width**2
-    output = info.pyramid_width * N_ANCHORS_PER_POSITION * 4
+    hidden = experiment.head_depth * experiment.pyramid_width**2
+    output = experiment.pyramid_width * N_ANCHORS_PER_POSITION * 4
     return 2 * 9 * positions * (hidden + output)
 
 
-def batch_flops(info: ModelInfo, batch: Batch, *, skips: bool, trains: bool) -> float:
+def batch_flops(experiment: Experiment, batch: Batch, *, skips: bool, trains: bool) -> float:
     """Count what a batch takes: a training step, or a forward pass that finds nothing.
 
     Args:
@@ -45,12 +45,12 @@ def batch_flops(info: ModelInfo, batch: Batch, *, skips: bool, trains: bool) -> 
     from src.retinanet.anchors import count_anchors, make_anchors
     from src.retinanet.losses import match_anchors
 
-    total = float(len(batch.ids) * count_flops(info))
+    total = float(len(batch.ids) * count_flops(experiment))
     if skips:
-        anchors = make_anchors(batch.image_size, info.pyramid_levels)
+        anchors = make_anchors(batch.image_size, experiment.pyramid_levels)
         positive = match_anchors(anchors, [t.boxes_xyxy for t in batch.targets]).positive
-        counts = [count_anchors(batch.image_size, level) for level in info.pyramid_levels]
+        counts = [count_anchors(batch.image_size, level) for level in experiment.pyramid_levels]
         for part, n_anchors in zip(positive.split(counts, dim=1), counts, strict=True):
             n_needing = int(part.any(dim=1).sum()) if trains else 0
-            total -= (len(batch.ids) - n_needing) * box_head_flops(info, n_anchors)
+            total -= (len(batch.ids) - n_needing) * box_head_flops(experiment, n_anchors)
     return total * (TRAINING_IN_FORWARDS if trains else 1)

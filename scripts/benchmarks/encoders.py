@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from scripts.benchmarks.arithmetic import count_flops
 from scripts.benchmarks.measuring import Row, describe_machine, report, time_in_turn
 from src.experiments.networks import build_model, count_parameters
-from src.experiments.table import MODELS
+from src.experiments.table import EXPERIMENTS
 from src.system.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(json.dumps(measure(arguments.worker, arguments)))
         return
     names = arguments.models or distinct_networks()
-    unknown = [name for name in names if name not in MODELS]
+    unknown = [name for name in names if name not in EXPERIMENTS]
     if unknown:
         raise InputError(f"--models {unknown[0]!r}: no such experiment; --list-models names them")
     rows = []
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
 def distinct_networks() -> list[str]:
     """Return the first experiment of each network and input size."""
     seen: dict[tuple[object, ...], str] = {}
-    for name, info in MODELS.items():
+    for name, info in EXPERIMENTS.items():
         key = (info.encoder, info.img_size, info.pyramid_levels, info.pyramid_width)
         seen.setdefault(key, name)
     return list(seen.values())
@@ -76,7 +76,7 @@ def measure(name: str, arguments: argparse.Namespace) -> Row:
 
     torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
-    info = MODELS[name]
+    info = EXPERIMENTS[name]
     model = build_model(info).to(device)
     optimizer = make_optimizer(model, info)
     n_images = 2 if info.trains_batch_norm else 1

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import config
 from scripts.benchmarks.measuring import Row, describe_machine, report
-from src.experiments.table import get_model_info
+from src.experiments.table import get_experiment
 
 if TYPE_CHECKING:  # torch takes seconds to import and `--help` needs none of it
     from collections.abc import Iterable
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
     from src.training.loop import Training
     from src.training.options import TrainingOptions
 
-    info = get_model_info(arguments.model, batch_size=arguments.batch_size)
+    experiment = get_experiment(arguments.model, batch_size=arguments.batch_size)
     device = choose_device(arguments.device)
     set_global_switches(deterministic=False)
     torch.backends.cudnn.benchmark = not arguments.no_search
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
         images = load_labelled_images(arguments.data_dir, 0, cache_dir=folder)
         with tempfile.TemporaryDirectory() as output_dir:
             place = Run(arguments.model, 0, "", Path(output_dir))
-            training = Training(place, info, repeat(images, arguments.images), options)
+            training = Training(place, experiment, repeat(images, arguments.images), options)
             print(training.describe(), flush=True)
             for epoch in range(arguments.epochs):
                 for row in time_epoch(training, epoch):
@@ -126,7 +126,7 @@ def time_epoch(training: Training, epoch: int) -> Iterator[Row]:
     from src.training.epoch import Progress, train_epoch, validate
 
     acceleration = training.options.acceleration
-    header = prediction_header(training.run, training.info, epoch)
+    header = prediction_header(training.run, training.experiment, epoch)
     training.sampler.epoch = epoch
     watched = WatchedLoader(training.train_loader)
     progress = Progress(epoch=epoch)

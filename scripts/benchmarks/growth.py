@@ -15,7 +15,7 @@ from scripts.benchmarks.infer import make_inference
 from scripts.benchmarks.measuring import Row, describe_machine, report_tables, time_in_turn
 from scripts.benchmarks.networks import EMPTY_SHARE, Way, make_batch
 from scripts.benchmarks.train import make_step
-from src.experiments.table import get_model_info
+from src.experiments.table import get_experiment
 from src.prediction.postprocess import suppress_at
 from src.prediction.predictions import Predictions
 from src.prediction.presets import NMS_IOU
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Measure along each axis."""
     torch.set_num_threads(arguments.threads)
-    info = get_model_info(arguments.model)
+    experiment = get_experiment(arguments.model)
     device = choose_device(arguments.device)
     if device.type == "cuda":
         set_global_switches(deterministic=False)
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     way = Way("", acceleration, keeps_memory=device.type == "cpu")
 
     def network_works(side: int, n_images: int) -> dict[str, Work]:
-        sized, batch = replace(info, img_size=side), make_batch(side, n_images)
+        sized, batch = replace(experiment, img_size=side), make_batch(side, n_images)
         return {
             "training step": make_step(way, sized, batch),
             "inference": make_inference(way, sized, batch),
@@ -79,14 +79,14 @@ def run(arguments: argparse.Namespace) -> None:
 
     axes: dict[str, tuple[Sequence[int], Callable[[int], dict[str, Work]]]] = {
         "side px": (arguments.sides, lambda n: network_works(n, arguments.batch_size)),
-        "batch": (arguments.batches, lambda n: network_works(info.img_size, n)),
+        "batch": (arguments.batches, lambda n: network_works(experiment.img_size, n)),
         "images": (arguments.images, lambda n: score_works(n, FEW_BOXES)),
         "boxes an image": (arguments.boxes, lambda n: score_works(FEW_IMAGES, n)),
     }
     tables = {axis: grow(axis, *of_axis, n_runs=arguments.runs) for axis, of_axis in axes.items()}
     print(
         f"{arguments.model} in {acceleration.precision}; batches of {arguments.batch_size} along "
-        f"the side, {info.img_size} px along the batch; {FEW_BOXES} boxes an image along the "
+        f"the side, {experiment.img_size} px along the batch; {FEW_BOXES} boxes an image along the "
         f"images, {FEW_IMAGES} images along the boxes\n"
     )
     report_tables(tables, describe_machine(arguments.device, arguments.threads), arguments.json)

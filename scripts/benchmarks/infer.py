@@ -13,7 +13,7 @@ import torch
 
 from scripts.benchmarks import networks, peers
 from scripts.benchmarks.networks import Way
-from src.experiments.table import ModelInfo
+from src.experiments.table import Experiment
 from src.retinanet.candidates import MIN_SCORE, find_candidates
 from src.structures import Batch, Detections
 
@@ -25,11 +25,11 @@ def run(arguments: argparse.Namespace) -> None:
     networks.measure_ways(arguments, "infer", make_inference)
 
 
-def make_inference(way: Way, info: ModelInfo, batch: Batch) -> Callable[[], object]:
+def make_inference(way: Way, experiment: Experiment, batch: Batch) -> Callable[[], object]:
     """Return a function that finds the candidates of the batch."""
     if way.is_peer:
-        return peers.make_inference(way.acceleration, info, batch)
-    model = networks.make_network(way, info, for_training=False)
+        return peers.make_inference(way.acceleration, experiment, batch)
+    model = networks.make_network(way, experiment, for_training=False)
     min_score = MIN_SCORE if way.skips else None
 
     def infer() -> list[Detections]:

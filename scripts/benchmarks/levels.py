@@ -8,7 +8,7 @@ from pathlib import Path
 import config
 from scripts.benchmarks.arithmetic import box_head_flops
 from scripts.benchmarks.measuring import Row, describe_machine, report
-from src.experiments.table import MODELS
+from src.experiments.table import EXPERIMENTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     from src.retinanet.anchors import count_anchors, make_anchors
     from src.retinanet.losses import match_anchors
 
-    info = MODELS[arguments.model]
+    info = EXPERIMENTS[arguments.model]
     size = (info.img_size, info.img_size)
     anchors = make_anchors(size, info.pyramid_levels)
     counts = [count_anchors(size, level) for level in info.pyramid_levels]

@@ -19,7 +19,7 @@ from scripts.benchmarks.measuring import Row, Timing, describe_machine, report, 
 from scripts.benchmarks.memory import gpu_peak, process_peak
 from scripts.benchmarks.profiling import write_profile
 from src.experiments.networks import build_model
-from src.experiments.table import MODELS, ModelInfo
+from src.experiments.table import EXPERIMENTS, Experiment
 from src.retinanet.acceleration import (
     Acceleration,
     choose_device,
@@ -108,30 +108,30 @@ def make_ways(arguments: argparse.Namespace) -> list[Way]:
 def measure_ways(
     arguments: argparse.Namespace,
     part: str,
-    make_work: Callable[[Way, ModelInfo, Batch], Callable[[], object]],
+    make_work: Callable[[Way, Experiment, Batch], Callable[[], object]],
 ) -> None:
     """Time the ways in turn, measure their memory, print the table."""
-    if arguments.model not in MODELS:
+    if arguments.model not in EXPERIMENTS:
         raise InputError(f"--model {arguments.model!r}: no such experiment")
     if arguments.trace and not arguments.profile:
         raise InputError("--trace goes with --profile")
     torch.set_num_threads(arguments.threads)
-    info = MODELS[arguments.model]
+    experiment = EXPERIMENTS[arguments.model]
     ways = make_ways(arguments)
-    batch = make_batch(info.img_size, arguments.batch_size)
+    batch = make_batch(experiment.img_size, arguments.batch_size)
     if arguments.memory_of:
         (way,) = [way for way in ways if way.name == arguments.memory_of]
-        make_work(way, info, batch)()
+        make_work(way, experiment, batch)()
         print(process_peak())
         return
     on_cuda = ways[0].acceleration.device.type == "cuda"
     if on_cuda:
         set_global_switches(deterministic=False)
         torch.backends.cudnn.benchmark = not arguments.no_search
-        tried = _try_on_gpu(ways, lambda way: make_work(way, info, batch.pin_memory()))
+        tried = _try_on_gpu(ways, lambda way: make_work(way, experiment, batch.pin_memory()))
     else:
         memory = [_memory_of(way, part, arguments) for way in ways]
-        works = [make_work(way, info, batch) for way in ways]
+        works = [make_work(way, experiment, batch) for way in ways]
         tried = list(zip(ways, works, memory, strict=True))
     timings = time_in_turn(
         [work for _, work, _ in tried],
@@ -139,7 +139,7 @@ def measure_ways(
         synchronise=torch.cuda.synchronize if on_cuda else lambda: None,
     )
     rows = [
-        _row(way, timing, timings[0], n_bytes, info, batch, arguments, trains=part == "train")
+        _row(way, timing, timings[0], n_bytes, experiment, batch, arguments, trains=part == "train")
         for (way, _, n_bytes), timing in zip(tried, timings, strict=True)
     ]
     n_positive = sum(bool(len(target.boxes_xyxy)) for target in batch.targets)
@@ -158,7 +158,7 @@ def _row(
     timing: Timing,
     first: Timing,
     n_bytes: int,
-    info: ModelInfo,
+    experiment: Experiment,
     batch: Batch,
     arguments: argparse.Namespace,
     *,
@@ -166,9 +166,9 @@ def _row(
 ) -> Row:
     n_images = len(batch.ids)
     if way.is_peer:
-        n_operations = peers.batch_flops(info, n_images, trains=trains)
+        n_operations = peers.batch_flops(experiment, n_images, trains=trains)
     else:
-        n_operations = batch_flops(info, batch, skips=way.skips, trains=trains)
+        n_operations = batch_flops(experiment, batch, skips=way.skips, trains=trains)
     row: Row = {
         "way": way.name,
         "median s": timing.median,
@@ -222,10 +222,10 @@ def make_batch(img_size: int, n_images: int) -> Batch:
     )
 
 
-def make_network(way: Way, info: ModelInfo, *, for_training: bool) -> RetinaNet:
+def make_network(way: Way, experiment: Experiment, *, for_training: bool) -> RetinaNet:
     """Build the network of one way; all ways get the same weights."""
     torch.manual_seed(0)
-    model = build_model(info)
+    model = build_model(experiment)
     if way.is_plain:
         model.to(way.acceleration.device)
     elif for_training:

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import RetinaNet, retinanet_resnet50_fpn
 
 from scripts.benchmarks.arithmetic import TRAINING_IN_FORWARDS
-from src.experiments.table import ModelInfo
+from src.experiments.table import Experiment
 from src.retinanet.acceleration import Acceleration, move
 from src.structures import Batch
 
@@ -30,13 +30,15 @@ def build_peer(img_size: int) -> RetinaNet:
     )
 
 
-def make_step(acceleration: Acceleration, info: ModelInfo, batch: Batch) -> Callable[[], object]:
+def make_step(
+    acceleration: Acceleration, experiment: Experiment, batch: Batch
+) -> Callable[[], object]:
     """Return a function that does one training step: Adam, the gradient clipped."""
     device = acceleration.device
-    model = build_peer(info.img_size).train()
+    model = build_peer(experiment.img_size).train()
     move(model, device)
     optimizer = torch.optim.Adam(
-        model.parameters(), lr=info.learning_rate, fused=device.type == "cuda"
+        model.parameters(), lr=experiment.learning_rate, fused=device.type == "cuda"
     )
     scaler = torch.amp.GradScaler(device.type, enabled=acceleration.precision == "fp16")
 
@@ -46,7 +48,7 @@ def make_step(acceleration: Acceleration, info: ModelInfo, batch: Batch) -> Call
             losses = model(_images(batch, device), _targets(batch, device))
         scaler.scale(sum(losses.values())).backward()
         scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(model.parameters(), info.clip_norm)
+        nn.utils.clip_grad_norm_(model.parameters(), experiment.clip_norm)
         scaler.step(optimizer)
         scaler.update()
 
@@ -54,10 +56,10 @@ def make_step(acceleration: Acceleration, info: ModelInfo, batch: Batch) -> Call
 
 
 def make_inference(
-    acceleration: Acceleration, info: ModelInfo, batch: Batch
+    acceleration: Acceleration, experiment: Experiment, batch: Batch
 ) -> Callable[[], object]:
     """Return a function that finds the boxes of the batch."""
-    model = build_peer(info.img_size).eval()
+    model = build_peer(experiment.img_size).eval()
     move(model, acceleration.device)
 
     def infer() -> object:
@@ -67,11 +69,11 @@ def make_inference(
     return infer
 
 
-def batch_flops(info: ModelInfo, n_images: int, *, trains: bool) -> float:
+def batch_flops(experiment: Experiment, n_images: int, *, trains: bool) -> float:
     """Count the operations of a batch: of the network, without its resizing and decoding."""
     with torch.device("meta"):
-        model = build_peer(info.img_size).eval()
-        image = torch.empty(1, 3, info.img_size, info.img_size)
+        model = build_peer(experiment.img_size).eval()
+        image = torch.empty(1, 3, experiment.img_size, experiment.img_size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.head(list(model.backbone(image).values()))
     return float(counter.get_total_flops() * n_images * (TRAINING_IN_FORWARDS if trains else 1))

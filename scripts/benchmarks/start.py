@@ -15,7 +15,7 @@ from pathlib import Path
 
 import config
 from scripts.benchmarks.measuring import Row, describe_machine, report, time_in_turn
-from src.experiments.table import MODELS
+from src.experiments.table import EXPERIMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNNER = ROOT / "src" / "train_runner.py"
@@ -54,7 +54,7 @@ def time_checkpoint(name: str, n_runs: int) -> list[Row]:
     from src.experiments.checkpoints import Checkpoint, load_checkpoint, load_weights
     from src.experiments.networks import build_model, load_network
 
-    info = MODELS[name]
+    info = EXPERIMENTS[name]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "000.pt"
         Checkpoint(name, asdict(info), 0, build_model(info).state_dict(), {}).save(path)
@@ -94,7 +94,7 @@ def time_first_step(name: str, data_dir: Path) -> dict[str, float]:
     passed("labels and folds")
     from src.experiments.networks import build_model
 
-    info = replace(MODELS[name], batch_size=2)
+    info = replace(EXPERIMENTS[name], batch_size=2)
     build_model(info)
     passed("network")
     with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from scripts.benchmarks import networks, peers
 from scripts.benchmarks.networks import Way
-from src.experiments.table import ModelInfo
+from src.experiments.table import Experiment
 from src.structures import Batch
 
 add_arguments = networks.add_arguments
@@ -18,27 +18,27 @@ def run(arguments: argparse.Namespace) -> None:
     networks.measure_ways(arguments, "train", make_step)
 
 
-def make_step(way: Way, info: ModelInfo, batch: Batch) -> Callable[[], object]:
+def make_step(way: Way, experiment: Experiment, batch: Batch) -> Callable[[], object]:
     """Return a function that does one step on the batch."""
     from src.training.epoch import Learner, Progress, train_epoch
     from src.training.optimizer import Optimization, make_optimizer
     from tests import oracles
 
     if way.is_peer:
-        return peers.make_step(way.acceleration, info, batch)
-    model = networks.make_network(way, info, for_training=True)
+        return peers.make_step(way.acceleration, experiment, batch)
+    model = networks.make_network(way, experiment, for_training=True)
     if not way.skips:
-        plain_optimizer = make_optimizer(model, info)
+        plain_optimizer = make_optimizer(model, experiment)
 
         def plain_step() -> None:
             networks.set_memory(way)
             on_device = batch.to(way.acceleration.device)
-            oracles.training_step(model, plain_optimizer, on_device, info.clip_norm)
+            oracles.training_step(model, plain_optimizer, on_device, experiment.clip_norm)
 
         return plain_step
 
     optimization = Optimization(
-        model, info, steps_per_epoch=1, scales_loss=way.acceleration.precision == "fp16"
+        model, experiment, steps_per_epoch=1, scales_loss=way.acceleration.precision == "fp16"
     )
     learner = Learner(model=model, optimization=optimization, acceleration=way.acceleration)
 

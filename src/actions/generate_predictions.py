@@ -15,8 +15,8 @@ from src.actions.resolve import (
     asks_for_ensemble,
     choose_acceleration,
     choose_members,
-    choose_settings,
     epochs_to_use,
+    settle_postprocess,
 )
 from src.datasets.annotations import Record
 from src.datasets.data_folder import DataFolder
@@ -25,7 +25,7 @@ from src.datasets.loaders import load_labelled_images
 from src.datasets.test_dataset import TestDataset
 from src.experiments.experiment_file import sample_options, write_description
 from src.experiments.runs import Run, check_owner, ensemble_run, read_description
-from src.experiments.table import ModelInfo
+from src.experiments.table import Experiment
 from src.prediction.inference import Inference
 from src.prediction.outputs import save_submission, write_results
 from src.prediction.postprocess import select_boxes
@@ -52,7 +52,7 @@ from src.visualizations.overlays import contact_sheet, draw_predictions, save_pi
 
 
 def predict_split(
-    run: Run, info: ModelInfo, arguments: argparse.Namespace, processes: Processes
+    run: Run, experiment: Experiment, arguments: argparse.Namespace, processes: Processes
 ) -> None:
     """Predict the validation fold or the test images, each epoch by itself.
 
@@ -66,7 +66,7 @@ def predict_split(
             raise InputError(f"{flag} needs --input, or --split test and an ensemble")
     inference = _make_inference(arguments, processes)
     sample_path, hflip = _sample_path(arguments), arguments.tta == "hflip"
-    for step in _plan(run, info, arguments):
+    for step in _plan(run, experiment, arguments):
         owner = run_of(step.members, hflip=hflip)
         check_owner(owner)
         check_place(owner.dir)
@@ -74,25 +74,25 @@ def predict_split(
             raise InputError("--split valid takes networks of one fold, which have not seen it; "
                              "--split test and --input take all")  # fmt: skip
         predictions, path = inference.predict_split(
-            arguments.split, arguments.data_dir, step.members, step.settings, hflip=hflip
+            arguments.split, arguments.data_dir, step.members, step.postprocess, hflip=hflip
         )
         if not processes.is_first:
             continue
         if "ensemble" in predictions.header or not owner.experiment_path.exists():
             images = _images_place(arguments)
-            _write_experiment(owner.dir, owner, predictions, step.settings, images)
+            _write_experiment(owner.dir, owner, predictions, step.postprocess, images)
         submission = owner.submission_path(arguments.split, last_epoch(step.members))
         n_with_boxes = save_submission(
-            submission, predictions, path, step.settings, sample_path=sample_path
+            submission, predictions, path, step.postprocess, sample_path=sample_path
         )
         print(
             f"{step.name}: {len(predictions)} images, {n_with_boxes} with boxes at threshold "
-            f"{step.settings.threshold:g}\n{path}\n{submission}"
+            f"{step.postprocess.threshold:g}\n{path}\n{submission}"
         )
 
 
 def predict_files(
-    run: Run, info: ModelInfo, arguments: argparse.Namespace, processes: Processes
+    run: Run, experiment: Experiment, arguments: argparse.Namespace, processes: Processes
 ) -> None:
     """Predict the files of --input or the test images, by an ensemble or each epoch by itself.
 
@@ -101,42 +101,42 @@ def predict_files(
     """
     inference = _make_inference(arguments, processes)
     images = _images_place(arguments)
-    plan = list(_plan(run, info, arguments))
+    plan = list(_plan(run, experiment, arguments))
     for step in plan:
         _check_results(step, images, arguments)
         inference.find_weights(step.members)
     files = _files_to_predict(arguments)
     for step in plan:
         hflip = arguments.tta == "hflip"
-        predictions = inference.predict_files(files, step.members, step.settings, hflip=hflip)
+        predictions = inference.predict_files(files, step.members, step.postprocess, hflip=hflip)
         if not processes.is_first:
             continue
-        _write_experiment(step.folder, step.owner, predictions, step.settings, images)
+        _write_experiment(step.folder, step.owner, predictions, step.postprocess, images)
         write_results(
-            step.folder, files, predictions, step.settings, sample_path=_sample_path(arguments)
+            step.folder, files, predictions, step.postprocess, sample_path=_sample_path(arguments)
         )
         if arguments.overlays:
-            dataset = TestDataset(files, sample_options(step.members[0].info))
-            draw_files(step.folder / "overlays", dataset, predictions, step.settings)
-        print(f"{step.name}: {len(files)} images at threshold {step.settings.threshold:g}")
+            dataset = TestDataset(files, sample_options(step.members[0].experiment))
+            draw_files(step.folder / "overlays", dataset, predictions, step.postprocess)
+        print(f"{step.name}: {len(files)} images at threshold {step.postprocess.threshold:g}")
         print(step.folder)
 
 
-def draw_validation(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> None:
+def draw_validation(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> None:
     """Draw true and found boxes over validation images."""
     inference = _make_inference(arguments)
     images = load_labelled_images(
         arguments.data_dir, run.fold, debug=arguments.debug, cache_dir=arguments.cache_dir
     )
     records = _pick_images(images.valid, arguments.num_images)
-    dataset = ValidationDataset(records, images.source, sample_options(info))
+    dataset = ValidationDataset(records, images.source, sample_options(experiment))
     for epoch in epochs_to_use(run, arguments):
-        member = Member(run=run, info=info, epoch=epoch)
-        settings = choose_settings(arguments, [member])
-        predictions = inference.predict(dataset, [member], settings)
+        member = Member(run=run, experiment=experiment, epoch=epoch)
+        postprocess = settle_postprocess(arguments, [member])
+        predictions = inference.predict(dataset, [member], postprocess)
         folder = run.pics_dir / f"{epoch:03}"
         pictures = []
-        for found in select_boxes(predictions, settings):
+        for found in select_boxes(predictions, postprocess):
             image = dataset[found.image].picture()
             pictures.append(draw_predictions(image, predictions, found))
             save_picture(folder / f"{records[found.image].patient_id}.png", pictures[-1])
@@ -145,10 +145,10 @@ def draw_validation(run: Run, info: ModelInfo, arguments: argparse.Namespace) ->
 
 
 def draw_files(
-    folder: Path, dataset: TestDataset, predictions: Predictions, settings: Postprocess
+    folder: Path, dataset: TestDataset, predictions: Predictions, postprocess: Postprocess
 ) -> None:
     """Draw the boxes over every image: PNG files named after the images, in their folders."""
-    selected = select_boxes(predictions, settings)
+    selected = select_boxes(predictions, postprocess)
     for found in tqdm(selected, "draw", len(predictions), unit="picture"):
         image = dataset[found.image].picture()
         path = folder / f"{predictions.ids[found.image]}.png"
@@ -161,32 +161,32 @@ class _Step(NamedTuple):
     Attributes:
         name: for the user.
         members: the networks that predict together.
-        settings: how their boxes are chosen.
+        postprocess: how their boxes are chosen.
         owner, folder: of the results, where these are no split's.
     """
 
     name: str
     members: list[Member]
-    settings: Postprocess
+    postprocess: Postprocess
     owner: Run
     folder: Path
 
 
-def _plan(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> Iterator[_Step]:
+def _plan(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> Iterator[_Step]:
     """Settle what will be done, so that a mistake is found before the first image is read."""
     source = "test" if arguments.input is None else arguments.input.resolve().stem
     if asks_for_ensemble(arguments):
-        members = choose_members(run, info, arguments)
-        settings = choose_settings(arguments, members)
+        members = choose_members(run, experiment, arguments)
+        postprocess = settle_postprocess(arguments, members)
         owner = ensemble_run([member.run for member in members])
         folder = arguments.out or owner.output_dir / owner.common_name / source
-        yield _Step(f"{len(members)} members", members, settings, owner, folder)
+        yield _Step(f"{len(members)} members", members, postprocess, owner, folder)
         return
     folder = arguments.out or run.dir / "inputs" / source
     for epoch in epochs_to_use(run, arguments):
-        members = [Member(run=run, info=info, epoch=epoch)]
-        settings = choose_settings(arguments, members)
-        yield _Step(f"epoch {epoch}", members, settings, run, folder / f"{epoch:03}")
+        members = [Member(run=run, experiment=experiment, epoch=epoch)]
+        postprocess = settle_postprocess(arguments, members)
+        yield _Step(f"epoch {epoch}", members, postprocess, run, folder / f"{epoch:03}")
 
 
 def _check_results(step: _Step, images: Path, arguments: argparse.Namespace) -> None:
@@ -206,14 +206,14 @@ def _check_results(step: _Step, images: Path, arguments: argparse.Namespace) -> 
             raise InputError(
                 f"{step.folder}: holds what was found with {name} {content[name]}; {replace}"
             )
-    header = describe_members(step.members, step.settings, hflip=arguments.tta == "hflip")
+    header = describe_members(step.members, step.postprocess, hflip=arguments.tta == "hflip")
     networks = describe_networks(header)
     if any(content.get(name, ours) != ours for name, ours in networks.items()):
         raise InputError(f"{step.folder}: holds what other networks found; {replace}")
 
 
 def _write_experiment(
-    folder: Path, owner: Run, predictions: Predictions, settings: Postprocess, images: Path
+    folder: Path, owner: Run, predictions: Predictions, postprocess: Postprocess, images: Path
 ) -> None:
     """Write experiment.json: which networks looked at which images, and how."""
     content = {
@@ -221,7 +221,7 @@ def _write_experiment(
         "tag": owner.tag,
         "fold": predictions.header["fold"],
         **describe_networks(predictions.header),
-        "postprocess": asdict(settings),
+        "postprocess": asdict(postprocess),
         "images": images,
     }
     write_description(folder / "experiment.json", content)

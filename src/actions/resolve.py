@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from src.actions.flags import postprocess_flags
 from src.experiments.runs import Run, check_owner
-from src.experiments.table import ModelInfo, get_model_info
+from src.experiments.table import Experiment, get_experiment
 from src.prediction.presets import Postprocess, choose_postprocess
 from src.prediction.provenance import Member, check_members
 from src.scoring.sweep import load_sweep, saved_threshold
@@ -75,20 +75,20 @@ def scores_path(run: Run, weights_dir: Path | None) -> Path:
     return run.scores_path
 
 
-def choose_members(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> list[Member]:
+def choose_members(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> list[Member]:
     """Collect the networks of an ensemble: models x folds x epochs.
 
     A run's weight is shared out among its epochs; a run of weight 0 is left out.
 
     Args:
-        run, info: of the first model.
+        run, experiment: of the first model.
 
     Raises:
         InputError: the weights do not fit the runs, or the networks do not fit each other.
     """
-    infos = {run.model: info}
+    experiments = {run.model: experiment}
     for name in arguments.models[1:]:
-        infos[name] = get_model_info(name, batch_size=arguments.batch_size)
+        experiments[name] = get_experiment(name, batch_size=arguments.batch_size)
     folds = arguments.folds or [run.fold]
     runs = [replace(run, model=name, fold=fold) for name in arguments.models for fold in folds]
     members: list[Member] = []
@@ -97,13 +97,14 @@ def choose_members(run: Run, info: ModelInfo, arguments: argparse.Namespace) -> 
         epochs = epochs_to_use(each, arguments) if weight != 0 else []
         share = 1.0 if weight is None else weight / max(1, len(epochs))
         members += [
-            Member(run=each, info=infos[each.model], epoch=epoch, weight=share) for epoch in epochs
+            Member(run=each, experiment=experiments[each.model], epoch=epoch, weight=share)
+            for epoch in epochs
         ]
     check_members(members)
     return members
 
 
-def choose_settings(
+def settle_postprocess(
     arguments: argparse.Namespace, members: Sequence[Member] | None = None
 ) -> Postprocess:
     """Choose how boxes are chosen: by the flags, the preset, and check_metric's threshold.
@@ -115,18 +116,18 @@ def choose_settings(
     combines = members is not None and (len(members) > 1 or bool(arguments.tta))
     if not combines:
         _refuse_sizes(arguments)
-    settings = choose_postprocess(
+    postprocess = choose_postprocess(
         arguments.postprocess, postprocess_flags(arguments), combines=combines
     )
-    if members is None or combines or not settings.threshold_is_open:
-        return settings
+    if members is None or combines or not postprocess.threshold_is_open:
+        return postprocess
     (member,) = members
     path = scores_path(member.run, arguments.weights_dir)
-    best = saved_threshold(path, member.epoch, settings.gate)
+    best = saved_threshold(path, member.epoch, postprocess.gate)
     if best is None:
-        return settings
+        return postprocess
     source = f"check_metric, epoch {member.epoch}"
-    return replace(settings, threshold=best, threshold_from=source)
+    return replace(postprocess, threshold=best, threshold_from=source)
 
 
 def choose_acceleration(arguments: argparse.Namespace) -> Acceleration:

@@ -40,7 +40,7 @@ class Checkpoint:
     """What a checkpoint holds.
 
     Attributes:
-        experiment: a name in `models.MODELS`.
+        experiment: a name in `table.EXPERIMENTS`.
         settings: plain values that shape the network.
         epoch: the last epoch that was trained, from 0.
         model: the network's state dict.

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from src.datasets.detection_dataset import SampleOptions
 from src.experiments.runs import Run
-from src.experiments.table import ModelInfo
+from src.experiments.table import Experiment
 from src.system.errors import InputError
 from src.system.files import write_json
 
@@ -27,7 +27,7 @@ class ExperimentError(InputError):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Experiment:
+class StoredTraining:
     """What has to be the same for a training to be the same.
 
     Attributes:
@@ -41,15 +41,15 @@ class Experiment:
 
     model: str
     fold: int
-    settings: ModelInfo
+    settings: Experiment
     seed: int
     precision: str
     data_fingerprint: str
 
 
-def write_experiment(run: Run, experiment: Experiment, details: Mapping[str, Any]) -> None:
+def write_stored_training(run: Run, stored: StoredTraining, details: Mapping[str, Any]) -> None:
     """Write a training's experiment.json: the experiment, and what else tells where it ran."""
-    content = {"tag": run.tag, **dataclasses.asdict(experiment), **details}
+    content = {"tag": run.tag, **dataclasses.asdict(stored), **details}
     write_description(run.experiment_path, content)
 
 
@@ -64,7 +64,7 @@ def write_description(path: Path, content: Mapping[str, Any]) -> None:
     write_json(path, {**content, **made_by})
 
 
-def read_experiment(path: Path) -> Experiment:
+def read_stored_training(path: Path) -> StoredTraining:
     """Read what an experiment.json says about a training.
 
     Raises:
@@ -75,28 +75,28 @@ def read_experiment(path: Path) -> Experiment:
     except (OSError, ValueError, RecursionError) as error:
         raise ExperimentError(f"{path}: not a readable experiment.json: {error}") from error
     try:
-        fields = {field.name: content[field.name] for field in dataclasses.fields(Experiment)}
+        fields = {field.name: content[field.name] for field in dataclasses.fields(StoredTraining)}
         settings = fields["settings"] | {
             "pyramid_levels": tuple(fields["settings"]["pyramid_levels"])
         }
-        fields["settings"] = ModelInfo(**settings)
+        fields["settings"] = Experiment(**settings)
     except (KeyError, TypeError) as error:
         raise ExperimentError(f"{path}: not an experiment.json of this version: {error}") from error
-    for kind, values in ((Experiment, fields), (ModelInfo, settings)):
+    for kind, values in ((StoredTraining, fields), (Experiment, settings)):
         for name, hint in get_type_hints(kind).items():
             if not _fits(values[name], hint):
                 raise ExperimentError(f"{path}: {name} cannot be {values[name]!r}")
-    return Experiment(**fields)
+    return StoredTraining(**fields)
 
 
-def sample_options(info: ModelInfo, seed: int = 0) -> SampleOptions:
+def sample_options(experiment: Experiment, seed: int = 0) -> SampleOptions:
     """Take from an experiment what shapes its samples."""
     return SampleOptions(
-        img_size=info.img_size,
-        source_crop=info.source_crop,
-        augmentation_level=info.augmentation_level,
-        box_points=info.box_points,
-        hflip=info.hflip,
+        img_size=experiment.img_size,
+        source_crop=experiment.source_crop,
+        augmentation_level=experiment.augmentation_level,
+        box_points=experiment.box_points,
+        hflip=experiment.hflip,
         seed=seed,
     )
 

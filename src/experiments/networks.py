@@ -9,7 +9,7 @@ import torch
 
 from src.experiments.checkpoints import Checkpoint, CheckpointError, load_weights
 from src.experiments.runs import Run
-from src.experiments.table import MUST_AGREE, ModelInfo
+from src.experiments.table import MUST_AGREE, Experiment
 from src.retinanet.model import RetinaNet
 from src.system.errors import InputError
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:  # torch takes seconds to import and `--help` needs none of it
     from src.retinanet.model import RetinaNet
 
 
-def count_parameters(info: ModelInfo) -> int:
+def count_parameters(experiment: Experiment) -> int:
     """Count the numbers that are trained, without taking memory for them."""
 
     with torch.device("meta"):
-        model = build_model(info)
+        model = build_model(experiment)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def build_empty_model(info: ModelInfo) -> RetinaNet:
+def build_empty_model(experiment: Experiment) -> RetinaNet:
     """Build the network of an experiment, its weights undefined: they must be loaded.
 
     Drawing random weights takes most of the time that a network is built in. Not for several
@@ -38,13 +38,13 @@ def build_empty_model(info: ModelInfo) -> RetinaNet:
     try:
         for name in drawing:
             setattr(init, name, lambda tensor, *_, **__: tensor)
-        return build_model(info)
+        return build_model(experiment)
     finally:
         for name, function in drawing.items():
             setattr(init, name, function)
 
 
-def build_model(info: ModelInfo, *, encoder_weights: Path | None = None) -> RetinaNet:
+def build_model(experiment: Experiment, *, encoder_weights: Path | None = None) -> RetinaNet:
     """Build the network of an experiment.
 
     Args:
@@ -54,17 +54,17 @@ def build_model(info: ModelInfo, *, encoder_weights: Path | None = None) -> Reti
     from src.retinanet.model import RetinaNet
 
     return RetinaNet(
-        build_encoder(info.encoder, weights=encoder_weights, img_size=info.img_size),
-        levels=info.pyramid_levels,
-        width=info.pyramid_width,
-        head_depth=info.head_depth,
-        dropout_class=info.dropout_class,
-        dropout_global=info.dropout_global,
-        train_batch_norm=info.trains_batch_norm,
+        build_encoder(experiment.encoder, weights=encoder_weights, img_size=experiment.img_size),
+        levels=experiment.pyramid_levels,
+        width=experiment.pyramid_width,
+        head_depth=experiment.head_depth,
+        dropout_class=experiment.dropout_class,
+        dropout_global=experiment.dropout_global,
+        train_batch_norm=experiment.trains_batch_norm,
     )
 
 
-def load_network(info: ModelInfo, checkpoint: Checkpoint, path: Path) -> RetinaNet:
+def load_network(experiment: Experiment, checkpoint: Checkpoint, path: Path) -> RetinaNet:
     """Build the network of an experiment around a checkpoint's weights.
 
     No weights are drawn at random first, and those of the checkpoint are not copied.
@@ -73,10 +73,10 @@ def load_network(info: ModelInfo, checkpoint: Checkpoint, path: Path) -> RetinaN
         CheckpointError: the weights are of another network, or were trained on other inputs.
     """
     for name in MUST_AGREE:
-        trained, ours = checkpoint.settings.get(name), getattr(info, name)
+        trained, ours = checkpoint.settings.get(name), getattr(experiment, name)
         if trained != ours:
             raise CheckpointError(f"{path}: was trained with {name} {trained}, not {ours}")
-    model = build_empty_model(info)
+    model = build_empty_model(experiment)
     load_weights(model, checkpoint, path, assign=True)
     return model
 

@@ -20,7 +20,7 @@ class Run:
     """Names every file that belongs to a run.
 
     Attributes:
-        model: the experiment's name in `models.MODELS`.
+        model: the experiment's name in `table.EXPERIMENTS`.
         fold: the fold that is held out for validation.
         tag: tells runs of one experiment apart; may be empty.
         output_dir: the folder of all runs.

@@ -24,7 +24,7 @@ MUST_AGREE = ("img_size", "source_crop", "pyramid_levels")  # what shapes input 
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelInfo:
+class Experiment:
     """Everything that makes an experiment; the defaults are the paper's.
 
     Attributes:
@@ -88,18 +88,18 @@ def _se_resnext101(
     *,
     dropout: float = 0.5,
     augmentation_level: int = 20,
-    **settings: Any,  # noqa: ANN401 - of ModelInfo
-) -> ModelInfo:
+    **settings: Any,  # noqa: ANN401 - of Experiment
+) -> Experiment:
     return _with_dropout(
         dropout, encoder="se_resnext101", augmentation_level=augmentation_level, **settings
     )
 
 
-def _with_dropout(dropout: float, **settings: Any) -> ModelInfo:  # noqa: ANN401 - of ModelInfo
-    return ModelInfo(dropout_class=dropout, dropout_global=dropout, **settings)
+def _with_dropout(dropout: float, **settings: Any) -> Experiment:  # noqa: ANN401 - of Experiment
+    return Experiment(dropout_class=dropout, dropout_global=dropout, **settings)
 
 
-def _small_from_scratch(**changes: Any) -> ModelInfo:  # noqa: ANN401 - fields of ModelInfo
+def _small_from_scratch(**changes: Any) -> Experiment:  # noqa: ANN401 - fields of Experiment
     """An experiment that a CPU trains in minutes, without pretrained weights."""
     settings: dict[str, Any] = {
         "encoder": "resnet18",
@@ -111,13 +111,13 @@ def _small_from_scratch(**changes: Any) -> ModelInfo:  # noqa: ANN401 - fields o
         "scheduler": "one_cycle",
         "clip_norm": 1.0,
     }
-    return ModelInfo(**(settings | changes))
+    return Experiment(**(settings | changes))
 
 
 # The 27 experiments of the original release's table.
-ORIGINAL: dict[str, ModelInfo] = {
-    "resnet101_512": ModelInfo(encoder="resnet101", batch_size=6, augmentation_level=20),
-    "resnet152_512": ModelInfo(encoder="resnet152", batch_size=4, augmentation_level=20),
+ORIGINAL: dict[str, Experiment] = {
+    "resnet101_512": Experiment(encoder="resnet101", batch_size=6, augmentation_level=20),
+    "resnet152_512": Experiment(encoder="resnet152", batch_size=4, augmentation_level=20),
     "se_resnext101_512": _se_resnext101(batch_size=3, augmentation_level=10),
     "se_resnext101_dr_512": _se_resnext101(batch_size=4),
     "se_resnext101_dr0.75_512": _se_resnext101(dropout=0.75, batch_size=6),
@@ -144,41 +144,41 @@ ORIGINAL: dict[str, ModelInfo] = {
         scheduler="milestones",
     ),
     "se_resnext101_256": _se_resnext101(img_size=256, batch_size=12, augmentation_level=10),
-    "resnet34_256": ModelInfo(encoder="resnet34", img_size=256, batch_size=32),
+    "resnet34_256": Experiment(encoder="resnet34", img_size=256, batch_size=32),
     "pnas_512": _with_dropout(0.0, encoder="pnasnet5large", batch_size=4),
     "pnas_512_dr": _with_dropout(0.5, encoder="pnasnet5large", batch_size=2, augmentation_level=20),
     "pnas_512_bs12": _with_dropout(0.0, encoder="pnasnet5large", batch_size=8),
     "pnas_256_aug20": _with_dropout(
         0.0, encoder="pnasnet5large", img_size=256, batch_size=8, augmentation_level=20
     ),
-    "inc_resnet_v2_512": ModelInfo(
+    "inc_resnet_v2_512": Experiment(
         encoder="inceptionresnetv2", batch_size=4, augmentation_level=20
     ),
     "inc_resnet_v2_512_dr": _with_dropout(
         0.6, encoder="inceptionresnetv2", batch_size=4, augmentation_level=20
     ),
-    "inc_resnet_v2_256": ModelInfo(
+    "inc_resnet_v2_256": Experiment(
         encoder="inceptionresnetv2", img_size=256, batch_size=16, augmentation_level=20
     ),
-    "resnet50_512": ModelInfo(encoder="resnet50", batch_size=12, augmentation_level=15),
-    "se_resnext50_512": ModelInfo(encoder="se_resnext50", batch_size=8, augmentation_level=20),
+    "resnet50_512": Experiment(encoder="resnet50", batch_size=12, augmentation_level=15),
+    "se_resnext50_512": Experiment(encoder="se_resnext50", batch_size=8, augmentation_level=20),
     "se_resnext50_512_dr0.8": _with_dropout(
         0.8, encoder="se_resnext50", batch_size=8, augmentation_level=20
     ),
-    "nasnet_mobile_512": ModelInfo(encoder="nasnet_mobile", batch_size=8, augmentation_level=20),
+    "nasnet_mobile_512": Experiment(encoder="nasnet_mobile", batch_size=8, augmentation_level=20),
     "xception_512_dr": _with_dropout(0.6, encoder="xception", batch_size=6, augmentation_level=20),
 }
 
 # Experiments that only the second place's own code had.
-SECOND_PLACE: dict[str, ModelInfo] = {
-    "resnet34_512": ModelInfo(encoder="resnet34", batch_size=8),
-    "resnet34_1024": ModelInfo(encoder="resnet34", img_size=1024, batch_size=4),
-    "dpn92_256": ModelInfo(encoder="dpn92", img_size=256, batch_size=4),
-    "dpn92_512": ModelInfo(encoder="dpn92", batch_size=4),
-    "dpn92_512_aug20": ModelInfo(encoder="dpn92", batch_size=4, augmentation_level=20),
-    "dpn92_512_dr": ModelInfo(encoder="dpn92", batch_size=6, augmentation_level=20),
+SECOND_PLACE: dict[str, Experiment] = {
+    "resnet34_512": Experiment(encoder="resnet34", batch_size=8),
+    "resnet34_1024": Experiment(encoder="resnet34", img_size=1024, batch_size=4),
+    "dpn92_256": Experiment(encoder="dpn92", img_size=256, batch_size=4),
+    "dpn92_512": Experiment(encoder="dpn92", batch_size=4),
+    "dpn92_512_aug20": Experiment(encoder="dpn92", batch_size=4, augmentation_level=20),
+    "dpn92_512_dr": Experiment(encoder="dpn92", batch_size=6, augmentation_level=20),
     "pnas_256": _with_dropout(0.0, encoder="pnasnet5large", img_size=256, batch_size=8),
-    "nasnet_mobile_768": ModelInfo(
+    "nasnet_mobile_768": Experiment(
         encoder="nasnet_mobile",
         img_size=768,
         source_crop=768,
@@ -186,7 +186,7 @@ SECOND_PLACE: dict[str, ModelInfo] = {
         augmentation_level=20,
         pyramid_levels=WITHOUT_P2,
     ),
-    "nasnet_mobile_1024": ModelInfo(
+    "nasnet_mobile_1024": Experiment(
         encoder="nasnet_mobile",
         img_size=1024,
         batch_size=3,
@@ -196,23 +196,23 @@ SECOND_PLACE: dict[str, ModelInfo] = {
 }
 
 # What the field has moved to since, with the paper's training.
-MODERN: dict[str, ModelInfo] = {
-    "convnext_tiny_512": ModelInfo(
+MODERN: dict[str, Experiment] = {
+    "convnext_tiny_512": Experiment(
         encoder="timm/convnext_tiny", batch_size=8, augmentation_level=20
     ),
-    "swinv2_tiny_512": ModelInfo(
+    "swinv2_tiny_512": Experiment(
         encoder="timm/swinv2_tiny_window8_256", batch_size=8, augmentation_level=20
     ),
-    "timm_seresnext50_512": ModelInfo(
+    "timm_seresnext50_512": Experiment(
         encoder="timm/seresnext50_32x4d", batch_size=8, augmentation_level=20
     ),
-    "efficientnet_b3_512": ModelInfo(
+    "efficientnet_b3_512": Experiment(
         encoder="timm/efficientnet_b3", batch_size=8, augmentation_level=20
     ),
 }
 
 # For machines without a GPU.
-SMALL: dict[str, ModelInfo] = {
+SMALL: dict[str, Experiment] = {
     "demo": _small_from_scratch(
         encoder="timm/regnetx_002",
         img_size=192,
@@ -226,10 +226,10 @@ SMALL: dict[str, ModelInfo] = {
     "resnet18_256_scratch": _small_from_scratch(img_size=256),
 }
 
-MODELS: dict[str, ModelInfo] = ORIGINAL | SECOND_PLACE | MODERN | SMALL
+EXPERIMENTS: dict[str, Experiment] = ORIGINAL | SECOND_PLACE | MODERN | SMALL
 
 
-def get_model_info(name: str, **changes: object) -> ModelInfo:
+def get_experiment(name: str, **changes: object) -> Experiment:
     """Look up an experiment.
 
     Args:
@@ -240,12 +240,12 @@ def get_model_info(name: str, **changes: object) -> ModelInfo:
         InputError: there is no such experiment; near names are given.
     """
     if name.startswith(TIMM_PREFIX):
-        info = ModelInfo(encoder=name, batch_size=8, augmentation_level=20)
-    elif name in MODELS:
-        info = MODELS[name]
+        experiment = Experiment(encoder=name, batch_size=8, augmentation_level=20)
+    elif name in EXPERIMENTS:
+        experiment = EXPERIMENTS[name]
     else:
-        near = difflib.get_close_matches(name, MODELS, n=3)
+        near = difflib.get_close_matches(name, EXPERIMENTS, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "--list-models names them"
         raise InputError(f"--model {name!r}: no such experiment; {hint}")
     given = {field: value for field, value in changes.items() if value is not None}
-    return dataclasses.replace(info, **given)  # type: ignore[arg-type]
+    return dataclasses.replace(experiment, **given)  # type: ignore[arg-type]

@@ -66,7 +66,7 @@ class Inference:
         self,
         dataset: Dataset[Sample],
         members: Sequence[Member],
-        settings: Postprocess,
+        postprocess: Postprocess,
         *,
         hflip: bool = False,
     ) -> Predictions:
@@ -74,7 +74,7 @@ class Inference:
 
         Args:
             members: networks that `members.check_members` let through.
-            settings: how several combine their sizes.
+            postprocess: how several combine their sizes.
             hflip: show every network the mirrored image as well.
 
         Raises:
@@ -83,11 +83,11 @@ class Inference:
         ensemble = Ensemble(
             self.load_networks(members),
             weights=[member.weight for member in members],
-            size_rule=settings.size_rule,
-            k=settings.k or 0.0,
+            size_rule=postprocess.size_rule,
+            k=postprocess.k or 0.0,
             hflip=hflip,
         )
-        batch_size = min(member.info.batch_size for member in members)
+        batch_size = min(member.experiment.batch_size for member in members)
         loader = unlabelled_loader(
             dataset,
             batch_size=batch_size,
@@ -95,7 +95,7 @@ class Inference:
             device=self.acceleration.device,
             share=(self.processes.rank, self.processes.count),
         )
-        header = describe_members(members, settings, hflip=hflip)
+        header = describe_members(members, postprocess, hflip=hflip)
         try:
             self.acceleration.place_for_inference(ensemble)
             return predict(
@@ -107,21 +107,21 @@ class Inference:
             )
         except torch.OutOfMemoryError as error:
             raise self.acceleration.out_of_memory(
-                batch_size, members[0].info.img_size, "a smaller --batch-size needs less"
+                batch_size, members[0].experiment.img_size, "a smaller --batch-size needs less"
             ) from error
 
     def predict_files(
         self,
         files: Sequence[ImageFile],
         members: Sequence[Member],
-        settings: Postprocess,
+        postprocess: Postprocess,
         *,
         hflip: bool = False,
     ) -> Predictions:
         """Predict image files, wherever they lie."""
-        dataset = TestDataset(files, sample_options(members[0].info))
+        dataset = TestDataset(files, sample_options(members[0].experiment))
         try:
-            return self.predict(dataset, members, settings, hflip=hflip)
+            return self.predict(dataset, members, postprocess, hflip=hflip)
         except (DicomError, PictureError) as error:
             raise InputError(f"{error}; --input with --skip-unreadable leaves it out") from error
 
@@ -130,7 +130,7 @@ class Inference:
         split: str,
         data_dir: Path,
         members: Sequence[Member],
-        settings: Postprocess,
+        postprocess: Postprocess,
         *,
         hflip: bool = False,
     ) -> tuple[Predictions, Path]:
@@ -147,7 +147,7 @@ class Inference:
             InputError: predictions are there, but of other images or perhaps of other networks.
         """
         dataset: Dataset[Sample]
-        run, options = run_of(members, hflip=hflip), sample_options(members[0].info)
+        run, options = run_of(members, hflip=hflip), sample_options(members[0].experiment)
         epoch = last_epoch(members)
         if split == "test":
             path = run.test_predictions_path(epoch)
@@ -167,11 +167,11 @@ class Inference:
             predictions = load_predictions(path)
             if predictions.ids.tolist() != ids:
                 raise InputError(f"{path}: is of other images; --overwrite makes it again")
-            header = describe_members(members, settings, hflip=hflip)
+            header = describe_members(members, postprocess, hflip=hflip)
             if predictions.header.get("ensemble") != header.get("ensemble"):
                 raise InputError(f"{path}: is of another ensemble; --overwrite makes it again")
             return predictions, path
-        predictions = self.predict(dataset, members, settings, hflip=hflip)
+        predictions = self.predict(dataset, members, postprocess, hflip=hflip)
         if self.processes.is_first:
             predictions.save(path)
         return predictions, path
@@ -191,7 +191,7 @@ class Inference:
             InputError: a checkpoint is missing, broken or of another experiment.
         """
         return [
-            load_network(member.info, load_checkpoint(path, member.run.model), path)
+            load_network(member.experiment, load_checkpoint(path, member.run.model), path)
             for member, path in zip(members, self.find_weights(members), strict=True)
         ]
 

@@ -29,7 +29,7 @@ def write_results(
     folder: Path,
     files: Sequence[ImageFile],
     predictions: Predictions,
-    settings: Postprocess,
+    postprocess: Postprocess,
     *,
     sample_path: Path | None = None,
 ) -> None:
@@ -40,15 +40,15 @@ def write_results(
     """
     path = folder / "predictions.npz"
     predictions.save(path)
-    write_boxes(folder / "boxes.csv", predictions, settings)
-    write_provenance(folder / "boxes.csv", predictions, path, settings)
+    write_boxes(folder / "boxes.csv", predictions, postprocess)
+    write_provenance(folder / "boxes.csv", predictions, path, postprocess)
     if ids_are_patients(files):
         save_submission(
-            folder / "submission.csv", predictions, path, settings, sample_path=sample_path
+            folder / "submission.csv", predictions, path, postprocess, sample_path=sample_path
         )
 
 
-def write_boxes(path: Path, predictions: Predictions, settings: Postprocess) -> None:
+def write_boxes(path: Path, predictions: Predictions, postprocess: Postprocess) -> None:
     """Write a row for each box, in pixels of its file; an image without one has a row too.
 
     Columns: file, x, y, width, height, score, and the probability of each class of the image.
@@ -56,7 +56,7 @@ def write_boxes(path: Path, predictions: Predictions, settings: Postprocess) -> 
     with replaced_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*BOX_COLUMNS, *(f"P({name})" for name in CLASS_NAMES)])
-        for image, boxes, scores in select_boxes(predictions, settings):
+        for image, boxes, scores in select_boxes(predictions, postprocess):
             probs = [f"{p:.4f}" for p in predictions.class_probs[image]]
             name = str(predictions.ids[image])
             in_file = predictions.in_file_pixels(image, boxes)
@@ -67,7 +67,7 @@ def write_boxes(path: Path, predictions: Predictions, settings: Postprocess) -> 
                 writer.writerow([name, *[""] * 5, *probs])
 
 
-def prediction_strings(predictions: Predictions, settings: Postprocess) -> dict[str, str]:
+def prediction_strings(predictions: Predictions, postprocess: Postprocess) -> dict[str, str]:
     """Write out the boxes of every image that count: `confidence x y width height` repeated.
 
     Returns:
@@ -77,7 +77,7 @@ def prediction_strings(predictions: Predictions, settings: Postprocess) -> dict[
 
     return {
         str(predictions.ids[image]): _format(predictions.in_file_pixels(image, boxes), scores)
-        for image, boxes, scores in select_boxes(predictions, settings)
+        for image, boxes, scores in select_boxes(predictions, postprocess)
     }
 
 
@@ -100,7 +100,7 @@ def save_submission(
     path: Path,
     predictions: Predictions,
     predictions_path: Path,
-    settings: Postprocess,
+    postprocess: Postprocess,
     *,
     sample_path: Path | None = None,
 ) -> int:
@@ -118,13 +118,13 @@ def save_submission(
     """
     from src.prediction.provenance import write_provenance
 
-    strings = prediction_strings(predictions, settings)
+    strings = prediction_strings(predictions, postprocess)
     order = list(strings)
     if sample_path is not None:
         order = read_sample_ids(sample_path)
         check_ids(list(strings), order, sample_path)
     write_submission(path, strings, order)
-    write_provenance(path, predictions, predictions_path, settings)
+    write_provenance(path, predictions, predictions_path, postprocess)
     return sum(map(bool, strings.values()))
 
 

@@ -34,15 +34,15 @@ class SelectedBoxes(NamedTuple):
     scores: NDArray[np.float32]
 
 
-def select_boxes(predictions: Predictions, settings: Postprocess) -> Iterator[SelectedBoxes]:
+def select_boxes(predictions: Predictions, postprocess: Postprocess) -> Iterator[SelectedBoxes]:
     """Choose the boxes that count, image after image."""
-    kept = suppress_at(predictions, [settings.nms])[0]
-    kept &= gate_scores(predictions, settings.gate) > settings.threshold
+    kept = suppress_at(predictions, [postprocess.nms])[0]
+    kept &= gate_scores(predictions, postprocess.gate) > postprocess.threshold
     for image in range(len(predictions)):
         rows = predictions.candidates_of(image)
         boxes = predictions.boxes_xyxy[rows][kept[rows]].astype(np.float64)
-        if settings.shrink != 1.0:
-            xywh = shrink_boxes(to_xywh(boxes), settings.shrink)
+        if postprocess.shrink != 1.0:
+            xywh = shrink_boxes(to_xywh(boxes), postprocess.shrink)
             boxes = np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]])
         yield SelectedBoxes(image, boxes, predictions.scores[rows][kept[rows]])
 

@@ -52,8 +52,8 @@ class Postprocess:
 
 
 PRESETS = {
-    settings.preset: settings
-    for settings in (
+    postprocess.preset: postprocess
+    for postprocess in (
         Postprocess(preset="plain"),
         Postprocess(preset="paper", size_rule="percentile", k=PAPER_K),
         Postprocess(
@@ -86,15 +86,15 @@ def choose_postprocess(
         InputError: a k for sizes that are averaged.
     """
     given = {name: value for name, value in flags.items() if value is not None}
-    settings = PRESETS[preset or (DEFAULT_COMBINED if combines else DEFAULT_ALONE)]
+    postprocess = PRESETS[preset or (DEFAULT_COMBINED if combines else DEFAULT_ALONE)]
     if "threshold" in given:
-        settings = replace(settings, threshold_from="flag")
-    settings = replace(settings, **given)
+        postprocess = replace(postprocess, threshold_from="flag")
+    postprocess = replace(postprocess, **given)
     if not combines:
-        return replace(settings, size_rule="mean", k=None)
-    settings = replace(settings, shrink=given.get("shrink", 1.0))
-    if settings.size_rule == "percentile":
-        return replace(settings, k=SECOND_PLACE_K if settings.k is None else settings.k)
+        return replace(postprocess, size_rule="mean", k=None)
+    postprocess = replace(postprocess, shrink=given.get("shrink", 1.0))
+    if postprocess.size_rule == "percentile":
+        return replace(postprocess, k=SECOND_PLACE_K if postprocess.k is None else postprocess.k)
     if "k" in given:
         raise InputError(f"--k {given['k']:g}: the sizes are averaged; --combine percentile uses k")
-    return replace(settings, k=None)
+    return replace(postprocess, k=None)

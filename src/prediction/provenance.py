@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from src.experiments.runs import Run, ensemble_run
-from src.experiments.table import MUST_AGREE, ModelInfo
+from src.experiments.table import MUST_AGREE, Experiment
 from src.prediction.predictions import Predictions
 from src.prediction.presets import Postprocess
 from src.system.errors import InputError
@@ -26,13 +26,13 @@ class Member:
 
     Attributes:
         run: whose checkpoint it is.
-        info: the settings of the run's experiment.
+        experiment: the settings of the run's experiment.
         epoch: of the checkpoint.
         weight: in the means of an ensemble, against those of the others.
     """
 
     run: Run
-    info: ModelInfo
+    experiment: Experiment
     epoch: int
     weight: float = 1.0
 
@@ -50,7 +50,7 @@ def check_members(members: Sequence[Member]) -> None:
             raise InputError(f"{place[0]} epoch {place[1]} is in the ensemble twice")
         seen.add(place)
         for name in MUST_AGREE:
-            ours, its = getattr(first.info, name), getattr(member.info, name)
+            ours, its = getattr(first.experiment, name), getattr(member.experiment, name)
             if ours != its:
                 raise InputError(
                     f"{first.run.model} and {member.run.model} cannot be combined: "
@@ -79,11 +79,11 @@ def last_epoch(members: Sequence[Member]) -> int:
     return max(member.epoch for member in members)
 
 
-def prediction_header(run: Run, info: ModelInfo, epoch: int) -> dict[str, Any]:
+def prediction_header(run: Run, experiment: Experiment, epoch: int) -> dict[str, Any]:
     """Say where predictions come from."""
     return {
-        "img_size": info.img_size,
-        "source_crop": info.source_crop,
+        "img_size": experiment.img_size,
+        "source_crop": experiment.source_crop,
         "frame": "pixels of the network input",
         "model": run.model,
         "fold": run.fold,
@@ -96,18 +96,18 @@ IDENTITY = ("model", "tag", "fold", "epoch")  # of a network, in headers
 
 
 def write_provenance(
-    csv_path: Path, predictions: Predictions, predictions_path: Path, settings: Postprocess
+    csv_path: Path, predictions: Predictions, predictions_path: Path, postprocess: Postprocess
 ) -> None:
-    """Write `<csv stem>.json`: predictions file, networks with their weights, settings.
+    """Write `<csv stem>.json`: predictions file, networks with their weights, postprocess.
 
     Args:
         predictions_path: their file; it is named relative to the CSV file's folder.
-        settings: with which the boxes were chosen.
+        postprocess: with which the boxes were chosen.
     """
     content = {
         "predictions": Path(os.path.relpath(predictions_path, csv_path.parent)).as_posix(),
         **describe_networks(predictions.header),
-        "postprocess": asdict(settings),
+        "postprocess": asdict(postprocess),
     }
     write_json(csv_path.with_suffix(".json"), content)
 
@@ -136,11 +136,11 @@ def stored_sizes(header: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_members(
-    members: Sequence[Member], settings: Postprocess, *, hflip: bool
+    members: Sequence[Member], postprocess: Postprocess, *, hflip: bool
 ) -> dict[str, Any]:
     """Say where predictions come from; of one network alone the same as after its training."""
     first, run = members[0], run_of(members, hflip=hflip)
-    header = prediction_header(run, first.info, last_epoch(members))
+    header = prediction_header(run, first.experiment, last_epoch(members))
     if run == first.run:
         return header
     total = sum(member.weight for member in members)
@@ -155,5 +155,5 @@ def describe_members(
         for member in members
     ]
     ensemble = {"members": described, "hflip": hflip}
-    ensemble |= {"size_rule": settings.size_rule, "k": settings.k}
+    ensemble |= {"size_rule": postprocess.size_rule, "k": postprocess.k}
     return header | {"fold": common_fold(members), "ensemble": ensemble}

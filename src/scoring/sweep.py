@@ -244,18 +244,18 @@ def sweep_pooled(
     return Sweep(chosen, grid.gates, grid.shrinks, grid.nms, grid.thresholds, scores, header)
 
 
-def score_images(predictions: Predictions, settings: Postprocess) -> FloatArray:
+def score_images(predictions: Predictions, postprocess: Postprocess) -> FloatArray:
     """Score every image at one setting.
 
     Returns:
         (I,) mean precision over the IoU thresholds, NaN where the image does not count.
     """
-    found, rows = _select(predictions, suppress_at(predictions, [settings.nms])[0])
-    found = found._replace(xywh=shrink_boxes(found.xywh, settings.shrink))
+    found, rows = _select(predictions, suppress_at(predictions, [postprocess.nms])[0])
+    found = found._replace(xywh=shrink_boxes(found.xywh, postprocess.shrink))
     true = Boxes(to_xywh(predictions.true_boxes_xyxy), predictions.true_offsets)
     steps = precision_steps(found, true)
-    values = gate_scores(predictions, settings.gate)[rows]
-    return image_scores(found, steps, true.counts(), values, settings.threshold)
+    values = gate_scores(predictions, postprocess.gate)[rows]
+    return image_scores(found, steps, true.counts(), values, postprocess.threshold)
 
 
 def _select(predictions: Predictions, kept: NDArray[np.bool_]) -> tuple[Boxes, NDArray[np.int64]]:

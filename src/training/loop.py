@@ -13,7 +13,7 @@ from src.experiments.checkpoints import Checkpoint, CheckpointError, load_checkp
 from src.experiments.experiment_file import sample_options
 from src.experiments.networks import build_model
 from src.experiments.runs import Run
-from src.experiments.table import ModelInfo
+from src.experiments.table import Experiment
 from src.prediction.provenance import prediction_header
 from src.retinanet.model import RetinaNet
 from src.system.errors import InputError, Interrupted
@@ -37,7 +37,7 @@ class Training:
     """One run in progress."""
 
     def __init__(
-        self, run: Run, info: ModelInfo, images: LabelledImages, options: TrainingOptions
+        self, run: Run, experiment: Experiment, images: LabelledImages, options: TrainingOptions
     ) -> None:
         """Build network, optimizer and loaders, and restore them where a run goes on.
 
@@ -45,30 +45,30 @@ class Training:
             InputError: the run's folder holds a training already, another process trains there,
                 a checkpoint does not fit, or the folder cannot be written.
         """
-        self.run, self.info, self.options = run, info, options
-        if options.from_epoch >= info.n_epochs:
+        self.run, self.experiment, self.options = run, experiment, options
+        if options.from_epoch >= experiment.n_epochs:
             raise InputError(
                 f"--from-epoch {options.from_epoch}: the experiment has epochs 0 to "
-                f"{info.n_epochs - 1}; --num-epochs makes it longer"
+                f"{experiment.n_epochs - 1}; --num-epochs makes it longer"
             )
         self.n_train, self.n_valid = len(images.train), len(images.valid)
-        self.files = TrainingFiles(run, info, options)
+        self.files = TrainingFiles(run, experiment, options)
         last = self.files.find_last()
         if options.processes.is_first:
             self.files.hold()
         self.train_loader, self.sampler = training_loader(
             images,
-            sample_options(info, options.seed),
-            batch_size=info.batch_size,
+            sample_options(experiment, options.seed),
+            batch_size=experiment.batch_size,
             n_workers=options.n_workers,
             device=options.acceleration.device,
-            accumulate=info.accumulate,
+            accumulate=experiment.accumulate,
             share=(options.processes.rank, options.processes.count),
         )
         self.valid_loader = validation_loader(
             images,
-            sample_options(info, options.seed),
-            batch_size=info.batch_size,
+            sample_options(experiment, options.seed),
+            batch_size=experiment.batch_size,
             n_workers=options.n_workers,
             device=options.acceleration.device,
             share=(options.processes.rank, options.processes.count),
@@ -99,8 +99,8 @@ class Training:
         acceleration, processes = self.options.acceleration, self.options.processes
         place = f"{acceleration.device} in {acceleration.precision}"
         place += f", {processes.count} processes" if processes.count > 1 else ""
-        start = f"epochs {self.progress.epoch} to {self.info.n_epochs - 1}"
-        if self.progress.epoch >= self.info.n_epochs:
+        start = f"epochs {self.progress.epoch} to {self.experiment.n_epochs - 1}"
+        if self.progress.epoch >= self.experiment.n_epochs:
             start = f"all {self.progress.epoch} epochs are done"
         if self.progress.n_batches:
             start += f", after {self.progress.n_batches} of {self.sampler.n_batches} batches"
@@ -118,7 +118,7 @@ class Training:
         """
         with closing(self.files), StopRequest() as request:
             try:
-                while self.progress.epoch < self.info.n_epochs:
+                while self.progress.epoch < self.experiment.n_epochs:
                     self._run_epoch(request)
             except Stopped:
                 self._save_state()
@@ -145,7 +145,7 @@ class Training:
             self.model,
             self.valid_loader,
             acceleration=self.options.acceleration,
-            header=prediction_header(self.run, self.info, progress.epoch),
+            header=prediction_header(self.run, self.experiment, progress.epoch),
             processes=self.options.processes,
             wants_to_stop=request,
         )
@@ -183,11 +183,11 @@ class Training:
         )
 
     def _out_of_memory(self) -> InputError:
-        info, half = self.info, max(1, self.info.batch_size // 2)
+        experiment, half = self.experiment, max(1, self.experiment.batch_size // 2)
         return self.options.acceleration.out_of_memory(
-            info.batch_size,
-            info.img_size,
-            f"--batch-size {half} --accumulate {2 * info.accumulate} trains the same steps, "
+            experiment.batch_size,
+            experiment.img_size,
+            f"--batch-size {half} --accumulate {2 * experiment.accumulate} trains the same steps, "
             f"--checkpoint-encoder and --precision bf16 need less",
         )
 
@@ -195,7 +195,7 @@ class Training:
         options = self.options
         seed_step(StepKey(options.seed, 0, 0))
         encoder_weights = None if skip_weights else options.encoder_weights
-        model = build_model(self.info, encoder_weights=encoder_weights)
+        model = build_model(self.experiment, encoder_weights=encoder_weights)
         if options.weights_path is not None and not skip_weights:
             checkpoint = load_checkpoint(options.weights_path, self.run.model)
             load_weights(model, checkpoint, options.weights_path)
@@ -204,14 +204,14 @@ class Training:
             model=model,
             optimization=Optimization(
                 model,
-                self.info,
-                steps_per_epoch=-(-self.sampler.n_batches // self.info.accumulate),
+                self.experiment,
+                steps_per_epoch=-(-self.sampler.n_batches // self.experiment.accumulate),
                 scales_loss=options.acceleration.precision == "fp16",
             ),
             acceleration=options.acceleration,
             processes=options.processes,
             seed=options.seed,
-            accumulate=self.info.accumulate,
+            accumulate=self.experiment.accumulate,
             skips_non_finite=options.skips_non_finite,
         )
 

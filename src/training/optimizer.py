@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR, ReduceLROnPlateau
 
-from src.experiments.table import ModelInfo
+from src.experiments.table import Experiment
 from src.retinanet.model import RetinaNet
 
 MIN_LOSS_SCALE = 2**-10  # where even this overflows, the numbers themselves are spoilt
@@ -21,26 +21,31 @@ SGD_MILESTONES = (8, 16, 20)
 SGD_FACTOR = 0.1
 
 
-def make_optimizer(model: RetinaNet, info: ModelInfo) -> Optimizer:
+def make_optimizer(model: RetinaNet, experiment: Experiment) -> Optimizer:
     """Make the experiment's optimizer: Adam without weight decay, or SGD."""
     fused = next(model.parameters()).is_cuda  # one kernel for all parameters
-    if info.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=info.learning_rate, fused=fused)
+    if experiment.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), lr=experiment.learning_rate, fused=fused)
     groups = [
         {
             "params": list(part.parameters()),
-            "lr": info.learning_rate * SGD_RATE_FACTORS.get(name, 1),
+            "lr": experiment.learning_rate * SGD_RATE_FACTORS.get(name, 1),
         }
         for name, part in model.named_children()
     ]
-    return torch.optim.SGD(groups, lr=info.learning_rate, momentum=SGD_MOMENTUM, fused=fused)
+    return torch.optim.SGD(groups, lr=experiment.learning_rate, momentum=SGD_MOMENTUM, fused=fused)
 
 
 class Optimization:
     """Optimizer, learning rate and gradients of one training."""
 
     def __init__(
-        self, model: RetinaNet, info: ModelInfo, *, steps_per_epoch: int, scales_loss: bool = False
+        self,
+        model: RetinaNet,
+        experiment: Experiment,
+        *,
+        steps_per_epoch: int,
+        scales_loss: bool = False,
     ) -> None:
         """Put the parts together.
 
@@ -49,10 +54,10 @@ class Optimization:
                 gradients, and leave out steps where it overflows.
         """
         self.parameters = list(model.parameters())
-        self.clip_norm = info.clip_norm
+        self.clip_norm = experiment.clip_norm
         self.steps_per_epoch = steps_per_epoch
-        self.optimizer = make_optimizer(model, info)
-        self.scheduler = Scheduler(self.optimizer, info, steps_per_epoch)
+        self.optimizer = make_optimizer(model, experiment)
+        self.scheduler = Scheduler(self.optimizer, experiment, steps_per_epoch)
         self.scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=scales_loss)
 
     @property
@@ -114,15 +119,15 @@ class Optimization:
 class Scheduler:
     """Moves the learning rate: after each step, or after each epoch."""
 
-    def __init__(self, optimizer: Optimizer, info: ModelInfo, steps_per_epoch: int) -> None:
+    def __init__(self, optimizer: Optimizer, experiment: Experiment, steps_per_epoch: int) -> None:
         self.by_step: LRScheduler | None = None
         self.by_epoch: LRScheduler | None = None
         self.by_loss: ReduceLROnPlateau | None = None
-        if info.scheduler == "one_cycle":
+        if experiment.scheduler == "one_cycle":
             peaks = [group["lr"] for group in optimizer.param_groups]
-            n_steps = info.n_epochs * steps_per_epoch
+            n_steps = experiment.n_epochs * steps_per_epoch
             self.by_step = OneCycleLR(optimizer, peaks, total_steps=n_steps, cycle_momentum=False)
-        elif info.scheduler == "milestones":
+        elif experiment.scheduler == "milestones":
             self.by_epoch = MultiStepLR(optimizer, list(SGD_MILESTONES), gamma=SGD_FACTOR)
         else:
             self.by_loss = ReduceLROnPlateau(

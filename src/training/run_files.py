@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from src.datasets.fingerprint import data_fingerprint
 from src.datasets.loaders import LabelledImages
 from src.experiments.checkpoints import Checkpoint, CheckpointError, load_checkpoint
-from src.experiments.experiment_file import Experiment, write_experiment
+from src.experiments.experiment_file import StoredTraining, write_stored_training
 from src.experiments.history import read_history, write_history
 from src.experiments.runs import Run, read_description
-from src.experiments.table import ModelInfo
+from src.experiments.table import Experiment
 from src.prediction.predictions import Predictions
 from src.retinanet.model import RetinaNet
 from src.system.errors import InputError
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class TrainingFiles:
     """What a run leaves behind; its folder is this process's alone from `hold` to `close`."""
 
-    def __init__(self, run: Run, info: ModelInfo, options: TrainingOptions) -> None:
-        self.run, self.info, self.options = run, info, options
+    def __init__(self, run: Run, experiment: Experiment, options: TrainingOptions) -> None:
+        self.run, self.experiment, self.options = run, experiment, options
         # What has to be the same where the training goes on, beside the experiment's settings.
         self.own = {"seed": options.seed, "precision": options.acceleration.precision}
         self._held = ExitStack()
@@ -103,10 +103,10 @@ class TrainingFiles:
                 f"to be repeated: their fingerprint is {fingerprint[:12]}, it had "
                 f"{str(options.data_fingerprint)[:12]}"
             )
-        experiment = Experiment(
+        stored = StoredTraining(
             model=self.run.model,
             fold=self.run.fold,
-            settings=self.info,
+            settings=self.experiment,
             seed=options.seed,
             precision=options.acceleration.precision,
             data_fingerprint=fingerprint,
@@ -120,7 +120,7 @@ class TrainingFiles:
             "weights_path": options.weights_path,
             "encoder_weights": options.encoder_weights,
         }
-        write_experiment(self.run, experiment, details)
+        write_stored_training(self.run, stored, details)
 
     def note_length(self, n_done: int) -> None:
         """Tell experiment.json of the epochs, should the run become longer or shorter than planned.
@@ -129,7 +129,7 @@ class TrainingFiles:
             n_done: epochs that are done; the run has no fewer.
         """
         content = read_description(self.run.experiment_path)
-        settings, n_epochs = content.get("settings"), max(self.info.n_epochs, n_done)
+        settings, n_epochs = content.get("settings"), max(self.experiment.n_epochs, n_done)
         if isinstance(settings, dict) and settings.get("n_epochs", n_epochs) != n_epochs:
             settings["n_epochs"] = n_epochs
             write_json(self.run.experiment_path, content)
@@ -167,13 +167,13 @@ class TrainingFiles:
         self._checkpoint(epoch, model, state | self.own).save(self.run.last_checkpoint_path)
 
     def _checkpoint(self, epoch: int, model: RetinaNet, state: dict[str, Any]) -> Checkpoint:
-        return Checkpoint(self.run.model, asdict(self.info), epoch, model.state_dict(), state)
+        return Checkpoint(self.run.model, asdict(self.experiment), epoch, model.state_dict(), state)
 
     def _check_settings(self, last: Checkpoint) -> None:
         """A training that goes on must go on as it began."""
-        settings = asdict(self.info) | self.own
+        settings = asdict(self.experiment) | self.own
         began = last.settings | {name: last.training.get(name) for name in self.own}
-        if self.info.scheduler != "one_cycle":
+        if self.experiment.scheduler != "one_cycle":
             settings["n_epochs"] = began.get("n_epochs")  # only one-cycle depends on the length
         for name, value in settings.items():
             if began.get(name) != value:

@@ -6,7 +6,7 @@ import pytest
 from src.actions.flags import parse_arguments
 from src.actions.resolve import choose_epochs, choose_members, default_epoch
 from src.experiments.runs import Run
-from src.experiments.table import MODELS
+from src.experiments.table import EXPERIMENTS
 from src.scoring.sweep import Sweep, saved_threshold
 from src.system.errors import InputError
 from src.system.files import write_json
@@ -20,7 +20,7 @@ def choose(tmp_path, monkeypatch):
         command = ["command", "--action", "generate_predictions", "--model", "demo", *flags]
         monkeypatch.setattr(sys, "argv", command)
         arguments = parse_arguments(data_dir=tmp_path, output_dir=tmp_path)
-        members = choose_members(Run("demo", 0, "", tmp_path), MODELS["demo"], arguments)
+        members = choose_members(Run("demo", 0, "", tmp_path), EXPERIMENTS["demo"], arguments)
         return [(member.run.fold, member.epoch, member.weight) for member in members]
 
     return call

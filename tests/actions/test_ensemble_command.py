@@ -12,7 +12,7 @@ import pytest
 from src import scores, train_runner
 from src.datasets.loaders import load_labelled_images
 from src.experiments.runs import Run, load_run, read_description
-from src.experiments.table import MODELS
+from src.experiments.table import EXPERIMENTS
 from src.prediction.predictions import load_predictions
 from src.scoring.sweep import SCORE_THRESHOLDS, Sweep, load_sweep
 
@@ -22,7 +22,7 @@ PREDICT = ("--action", "generate_predictions", "--num-workers", "0")
 @pytest.fixture
 def predict(call_main, talkative, phantoms, tmp_path, monkeypatch):
     """Return a function that predicts the test images and gives back the folder of the results."""
-    monkeypatch.setitem(MODELS, "twin", MODELS["demo"])
+    monkeypatch.setitem(EXPERIMENTS, "twin", EXPERIMENTS["demo"])
 
     def run(*flags, out="out", ok=True):
         folders = ("--data-dir", phantoms, "--output-dir", talkative, "--out", tmp_path / out)
@@ -71,7 +71,7 @@ def test_an_ensemble_takes_every_fold_of_every_model(predict):
 
 
 def test_an_ensemble_of_models_has_a_folder_of_its_own(call_main, talkative, phantoms, monkeypatch):
-    monkeypatch.setitem(MODELS, "twin", MODELS["demo"])
+    monkeypatch.setitem(EXPERIMENTS, "twin", EXPERIMENTS["demo"])
     outcome = call_main(
         train_runner.main, *PREDICT, "--data-dir", phantoms, "--output-dir", talkative,
         "--model", "demo", "twin", "--epoch", "0", "--split", "test",
@@ -114,7 +114,7 @@ def test_results_of_others_are_not_written_over_unless_told(predict):
 @pytest.fixture
 def predict_fold(call_main, talkative, phantoms, tmp_path, monkeypatch):
     """Return a function that predicts validation images, by networks whose folder it may fill."""
-    monkeypatch.setitem(MODELS, "twin", MODELS["demo"])
+    monkeypatch.setitem(EXPERIMENTS, "twin", EXPERIMENTS["demo"])
     output_dir = tmp_path / "runs"
     shutil.copytree(talkative, output_dir, copy_function=os.link)
 

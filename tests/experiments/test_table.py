@@ -6,7 +6,7 @@ import torch
 from src.datasets.augmentations import AUGMENTATION_LEVELS
 from src.experiments.checkpoints import Checkpoint, load_checkpoint
 from src.experiments.networks import build_empty_model, build_model, load_network
-from src.experiments.table import MODELS, ModelInfo, get_model_info
+from src.experiments.table import EXPERIMENTS, Experiment, get_experiment
 from src.retinanet.encoders import ENCODERS
 from src.system.errors import InputError
 
@@ -44,35 +44,44 @@ ORIGINAL = {
 
 @pytest.mark.parametrize("name", ORIGINAL)
 def test_an_experiment_has_the_settings_of_the_original_table(name):
-    info = MODELS[name]
-    found = (info.encoder, info.img_size, info.batch_size, info.augmentation_level)
+    experiment = EXPERIMENTS[name]
+    found = (
+        experiment.encoder,
+        experiment.img_size,
+        experiment.batch_size,
+        experiment.augmentation_level,
+    )
     assert found == ORIGINAL[name]
 
 
 @pytest.mark.parametrize("name", [name for name in ORIGINAL if name != "se_resnext101_512_sgd"])
 def test_an_original_experiment_trains_as_the_paper_does(name):
-    info = MODELS[name]
-    assert (info.optimizer, info.learning_rate, info.scheduler) == ("adam", 1e-5, "plateau")
-    assert info.clip_norm == 0.05
-    assert (info.pyramid_levels, info.pyramid_width, info.head_depth) == (
+    experiment = EXPERIMENTS[name]
+    assert (experiment.optimizer, experiment.learning_rate, experiment.scheduler) == (
+        "adam",
+        1e-5,
+        "plateau",
+    )
+    assert experiment.clip_norm == 0.05
+    assert (experiment.pyramid_levels, experiment.pyramid_width, experiment.head_depth) == (
         (2, 3, 4, 5, 6, 7),
         256,
         4,
     )
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_can_be_built_from_known_parts(name):
-    info = MODELS[name]
-    assert info.encoder in ENCODERS or info.encoder.startswith("timm/")
-    assert info.augmentation_level in AUGMENTATION_LEVELS
-    assert info.img_size >= 192
-    assert info.img_size % 32 == 0
+    experiment = EXPERIMENTS[name]
+    assert experiment.encoder in ENCODERS or experiment.encoder.startswith("timm/")
+    assert experiment.augmentation_level in AUGMENTATION_LEVELS
+    assert experiment.img_size >= 192
+    assert experiment.img_size % 32 == 0
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_batch_norm_is_trained_exactly_where_nothing_is_pretrained(name):
-    assert MODELS[name].trains_batch_norm is not MODELS[name].pretrained
+    assert EXPERIMENTS[name].trains_batch_norm is not EXPERIMENTS[name].pretrained
 
 
 @pytest.mark.parametrize(
@@ -80,12 +89,15 @@ def test_batch_norm_is_trained_exactly_where_nothing_is_pretrained(name):
     [("auto", True, False), ("auto", False, True), ("frozen", False, False), ("train", True, True)],
 )
 def test_batch_norm_can_be_chosen(batch_norm, pretrained, trained):
-    info = replace(MODELS["resnet50_512"], batch_norm=batch_norm, pretrained=pretrained)
-    assert info.trains_batch_norm is trained
+    experiment = replace(EXPERIMENTS["resnet50_512"], batch_norm=batch_norm, pretrained=pretrained)
+    assert experiment.trains_batch_norm is trained
 
 
 def test_effective_dropouts_are_stated():
-    dropouts = {name: (info.dropout_class, info.dropout_global) for name, info in MODELS.items()}
+    dropouts = {
+        name: (experiment.dropout_class, experiment.dropout_global)
+        for name, experiment in EXPERIMENTS.items()
+    }
     assert dropouts["se_resnext101_dr0.75_512"] == (0.75, 0.75)
     assert dropouts["se_resnext50_512_dr0.8"] == (0.8, 0.8)
     assert dropouts["se_resnext101_512"] == (0.5, 0.5)
@@ -93,59 +105,67 @@ def test_effective_dropouts_are_stated():
 
 
 def test_basic_rotations_turns_corners():
-    assert {name for name, info in MODELS.items() if info.box_points == "corners"} == {
-        "se_resnext101_dr0.75_512_basic_rotations"
-    }
+    assert {
+        name for name, experiment in EXPERIMENTS.items() if experiment.box_points == "corners"
+    } == {"se_resnext101_dr0.75_512_basic_rotations"}
 
 
 def test_the_sgd_experiment_uses_sgd():
-    info = MODELS["se_resnext101_512_sgd"]
-    assert (info.optimizer, info.scheduler) == ("sgd", "milestones")
+    experiment = EXPERIMENTS["se_resnext101_512_sgd"]
+    assert (experiment.optimizer, experiment.scheduler) == ("sgd", "milestones")
 
 
 @pytest.mark.parametrize("name", ["demo", "resnet18_256_scratch"])
 def test_a_small_experiment_learns_from_scratch(name):
-    info = MODELS[name]
-    assert (info.pretrained, info.scheduler, info.trains_batch_norm) == (False, "one_cycle", True)
-    assert info.learning_rate >= 1e-3
+    experiment = EXPERIMENTS[name]
+    assert (experiment.pretrained, experiment.scheduler, experiment.trains_batch_norm) == (
+        False,
+        "one_cycle",
+        True,
+    )
+    assert experiment.learning_rate >= 1e-3
 
 
 def test_an_unknown_experiment_suggests_near_names():
     with pytest.raises(InputError, match="did you mean resnet50_512"):
-        get_model_info("resnet50-512")
+        get_experiment("resnet50-512")
     with pytest.raises(InputError, match="--list-models"):
-        get_model_info("zzz")
+        get_experiment("zzz")
 
 
 def test_any_network_of_timm_is_an_experiment():
-    info = get_model_info("timm/resnet10t", batch_size=3)
-    assert (info.encoder, info.batch_size, info.optimizer) == ("timm/resnet10t", 3, "adam")
+    experiment = get_experiment("timm/resnet10t", batch_size=3)
+    assert (experiment.encoder, experiment.batch_size, experiment.optimizer) == (
+        "timm/resnet10t",
+        3,
+        "adam",
+    )
 
 
 def test_settings_can_be_overridden_and_none_leaves_them():
-    info = get_model_info("demo", batch_size=3, learning_rate=None, n_epochs=5)
-    assert (info.batch_size, info.n_epochs) == (3, 5)
-    assert info.learning_rate == MODELS["demo"].learning_rate
-    assert MODELS["demo"].batch_size == 8
+    experiment = get_experiment("demo", batch_size=3, learning_rate=None, n_epochs=5)
+    assert (experiment.batch_size, experiment.n_epochs) == (3, 5)
+    assert experiment.learning_rate == EXPERIMENTS["demo"].learning_rate
+    assert EXPERIMENTS["demo"].batch_size == 8
 
 
 def test_an_unknown_setting_is_an_error():
     with pytest.raises(TypeError, match="batch"):
-        get_model_info("demo", batch=3)
+        get_experiment("demo", batch=3)
 
 
 def test_an_experiment_cannot_be_changed():
     with pytest.raises(AttributeError):
-        MODELS["demo"].batch_size = 3  # type: ignore[misc]
+        EXPERIMENTS["demo"].batch_size = 3  # type: ignore[misc]
     with pytest.raises(TypeError):
-        ModelInfo("resnet18", batch_size=2)  # type: ignore[call-arg]
+        Experiment("resnet18", batch_size=2)  # type: ignore[call-arg]
 
 
 def test_build_model_follows_the_settings():
-    info = get_model_info(
+    experiment = get_experiment(
         "demo", pyramid_width=16, head_depth=1, dropout_class=0.3, dropout_global=0.6
     )
-    model = build_model(info)
+    model = build_model(experiment)
     assert model.levels == (3, 4, 5, 6, 7)
     assert model.train_batch_norm
     assert model.class_head.output.in_channels == 16
@@ -156,11 +176,11 @@ def test_build_model_follows_the_settings():
 
 @pytest.mark.parametrize("name", ["demo", "se_resnext50_512", "swinv2_tiny_512"])
 def test_a_network_around_loaded_weights_is_the_network_that_was_saved(name, tmp_path):
-    info, path = MODELS[name], tmp_path / "000.pt"
+    experiment, path = EXPERIMENTS[name], tmp_path / "000.pt"
     torch.manual_seed(0)
-    saved = build_model(info).eval()
-    Checkpoint(name, asdict(info), 0, saved.state_dict(), {}).save(path)
-    loaded = load_network(info, load_checkpoint(path, name), path).eval()
+    saved = build_model(experiment).eval()
+    Checkpoint(name, asdict(experiment), 0, saved.state_dict(), {}).save(path)
+    loaded = load_network(experiment, load_checkpoint(path, name), path).eval()
     for part in ("named_parameters", "named_buffers"):
         ours, expected = (dict(getattr(model, part)()) for model in (loaded, saved))
         assert list(ours) == list(expected)
@@ -170,6 +190,6 @@ def test_a_network_around_loaded_weights_is_the_network_that_was_saved(name, tmp
 def test_building_an_empty_model_leaves_initialisation_as_it_was():
     drawn = torch.nn.init.kaiming_normal_
     with pytest.raises(InputError):
-        build_empty_model(replace(MODELS["demo"], encoder="none"))
+        build_empty_model(replace(EXPERIMENTS["demo"], encoder="none"))
     assert torch.nn.init.kaiming_normal_ is drawn
-    assert build_model(MODELS["demo"]).pyramid.output[0].weight.std() > 0.01  # type: ignore[operator]
+    assert build_model(EXPERIMENTS["demo"]).pyramid.output[0].weight.std() > 0.01  # type: ignore[operator]

@@ -12,7 +12,7 @@ from src import train_runner
 from src.experiments.checkpoints import CheckpointError, load_checkpoint
 from src.experiments.networks import load_network
 from src.experiments.runs import Run
-from src.experiments.table import MODELS
+from src.experiments.table import EXPERIMENTS
 from src.prediction.predictions import load_predictions
 from src.radiographs.dicom import read_image
 
@@ -57,7 +57,7 @@ def test_a_picture_gives_what_its_dicom_file_gives(predict, phantoms, tmp_path):
 
 def test_a_checkpoint_of_another_input_size_is_refused(talkative):
     path = Run("demo", 0, "", talkative).checkpoint_path(0)
-    info = replace(MODELS["demo"], img_size=256)
+    info = replace(EXPERIMENTS["demo"], img_size=256)
     with pytest.raises(CheckpointError, match=r"000\.pt: was trained with img_size 192, not 256"):
         load_network(info, load_checkpoint(path, "demo"), path)
 

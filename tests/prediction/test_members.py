@@ -4,15 +4,17 @@ from pathlib import Path
 import pytest
 
 from src.experiments.runs import Run
-from src.experiments.table import MODELS
+from src.experiments.table import EXPERIMENTS
 from src.prediction.provenance import Member, check_members
 from src.system.errors import InputError
 
-DEMO = MODELS["demo"]
+DEMO = EXPERIMENTS["demo"]
 
 
 def member(model="demo", fold=0, epoch=0, **changes):
-    return Member(run=Run(model, fold, "", Path()), info=replace(DEMO, **changes), epoch=epoch)
+    return Member(
+        run=Run(model, fold, "", Path()), experiment=replace(DEMO, **changes), epoch=epoch
+    )
 
 
 def test_networks_of_different_encoders_folds_and_epochs_are_combined():

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from src.experiments.networks import build_model
-from src.experiments.table import MODELS
+from src.experiments.table import EXPERIMENTS
 from src.retinanet.acceleration import (
     Acceleration,
     choose_device,
@@ -117,7 +117,7 @@ def test_recomputing_is_refused_where_batch_norm_would_count_twice():
 
 @torch.no_grad()
 def test_a_compiled_network_says_the_same(monkeypatch):
-    plain = build_model(MODELS["demo"]).eval()
+    plain = build_model(EXPERIMENTS["demo"]).eval()
     compiled = copy.deepcopy(plain)
     monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))

@@ -8,7 +8,7 @@ from scripts import benchmark
 from scripts.benchmarks import networks, profiling
 from scripts.benchmarks.arithmetic import batch_flops
 from src.experiments.networks import build_model
-from src.experiments.table import MODELS
+from src.experiments.table import EXPERIMENTS
 from src.retinanet.losses import match_anchors
 from tests.training.test_engine import ON_CPU
 
@@ -24,7 +24,7 @@ def _without_processes(monkeypatch):
 @torch.no_grad()
 @pytest.mark.parametrize("trains", [True, False])
 def test_arithmetic_is_what_the_network_does(trains):
-    info = MODELS["demo"]
+    info = EXPERIMENTS["demo"]
     batch = networks.make_batch(info.img_size, 3)
     model = build_model(info)
     anchors = model.anchors(batch.images)
@@ -47,7 +47,9 @@ def test_train_tells_what_was_reached_and_where_the_time_went(call_main, tmp_pat
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     (row,) = json.loads((tmp_path / "n.json").read_text())["rows"]
-    expected = batch_flops(MODELS["demo"], networks.make_batch(192, 2), skips=True, trains=True)
+    expected = batch_flops(
+        EXPERIMENTS["demo"], networks.make_batch(192, 2), skips=True, trains=True
+    )
     assert row["TFLOP/s"] == pytest.approx(expected / row["median s"] / 1e12)
     assert row["of the peak %"] == pytest.approx(200 * row["TFLOP/s"])
     assert "aten::convolution_backward" in (tmp_path / "p.txt").read_text()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.experiments.table import ModelInfo
+from src.experiments.table import Experiment
 from src.prediction.inference import predict
 from src.prediction.predictions import ARRAYS
 from src.retinanet.acceleration import Acceleration
@@ -19,8 +19,8 @@ ON_CPU = Acceleration(device=CPU)
 HEADER = {"img_size": 192, "model": "tiny"}
 
 
-def info(**settings):
-    return replace(ModelInfo(encoder="tiny", batch_size=2, learning_rate=1e-3), **settings)
+def experiment(**settings):
+    return replace(Experiment(encoder="tiny", batch_size=2, learning_rate=1e-3), **settings)
 
 
 def make_batches(sizes, seed=0):

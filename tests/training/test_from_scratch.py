@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.experiments.networks import build_model
-from src.experiments.table import MODELS
+from src.experiments.table import EXPERIMENTS
 from src.retinanet.losses import detection_losses
 from src.structures import Target
 from src.training.epoch import StepKey, seed_step
@@ -24,7 +24,7 @@ def two_images():
 
 
 def loss_after_steps(n_steps, **changes):
-    info = dataclasses.replace(MODELS["demo"], pyramid_width=16, head_depth=1, **changes)
+    info = dataclasses.replace(EXPERIMENTS["demo"], pyramid_width=16, head_depth=1, **changes)
     seed_step(StepKey(0, 0, 0))
     model = build_model(info)
     optimizer = make_optimizer(model, info)
@@ -40,17 +40,17 @@ def loss_after_steps(n_steps, **changes):
 
 
 def test_training_batch_norm_is_the_default_exactly_without_pretrained_weights():
-    for name, info in MODELS.items():
+    for name, info in EXPERIMENTS.items():
         assert info.trains_batch_norm == (not info.pretrained), name
-    frozen = dataclasses.replace(MODELS["demo"], batch_norm="frozen")
-    trained = dataclasses.replace(MODELS["resnet101_512"], batch_norm="train")
+    frozen = dataclasses.replace(EXPERIMENTS["demo"], batch_norm="frozen")
+    trained = dataclasses.replace(EXPERIMENTS["resnet101_512"], batch_norm="train")
     assert not frozen.trains_batch_norm
     assert trained.trains_batch_norm
 
 
 @pytest.mark.parametrize("batch_norm", ["auto", "frozen"])
 def test_the_network_follows_the_option(batch_norm):
-    info = dataclasses.replace(MODELS["resnet18_256_scratch"], batch_norm=batch_norm)
+    info = dataclasses.replace(EXPERIMENTS["resnet18_256_scratch"], batch_norm=batch_norm)
     model = build_model(info).train()
     layers = [m for m in model.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert len(layers) == 20

@@ -18,14 +18,14 @@ from src.training.epoch import (
 )
 from src.training.optimizer import Optimization, make_optimizer
 from tests.retinanet.test_model import tiny_model
-from tests.training.test_engine import CPU, ON_CPU, flat_weights, info, make_batches
+from tests.training.test_engine import CPU, ON_CPU, experiment, flat_weights, make_batches
 
 
 def make_learner(
     model, *, settings=None, optimizer=None, n_batches=1, seed=0, clip_norm=1.0,
     acceleration=ON_CPU, **options,
 ):  # fmt: skip
-    settings = replace(settings or info(), clip_norm=clip_norm)
+    settings = replace(settings or experiment(), clip_norm=clip_norm)
     optimization = Optimization(
         model, settings, steps_per_epoch=n_batches, scales_loss=acceleration.precision == "fp16"
     )
@@ -74,7 +74,7 @@ def test_train_epoch_draws_dropout_from_seed_and_epoch(change):
 
 def test_train_epoch_lowers_the_loss():
     model, batches = tiny_model(train_batch_norm=True), make_batches([4])
-    settings = info(learning_rate=1e-2)
+    settings = experiment(learning_rate=1e-2)
     optimizer = make_optimizer(model, settings)
     losses = [train(model, batches, optimizer=optimizer)["loss"] for _ in range(8)]
     assert losses[-1] < 0.8 * losses[0]

@@ -7,12 +7,12 @@ import torch
 from src.experiments.checkpoints import Checkpoint, load_checkpoint
 from src.training.optimizer import Optimization, Scheduler, make_optimizer
 from tests.retinanet.test_model import tiny_model
-from tests.training.test_engine import info
+from tests.training.test_engine import experiment
 
 
 def test_adam_moves_all_parameters_without_weight_decay():
     model = tiny_model()
-    optimizer = make_optimizer(model, info(learning_rate=1e-5))
+    optimizer = make_optimizer(model, experiment(learning_rate=1e-5))
     (group,) = optimizer.param_groups
     assert isinstance(optimizer, torch.optim.Adam)
     assert (group["lr"], group["weight_decay"]) == (1e-5, 0)
@@ -21,7 +21,7 @@ def test_adam_moves_all_parameters_without_weight_decay():
 
 def test_sgd_gives_each_part_the_second_places_rate():
     model = tiny_model()
-    optimizer = make_optimizer(model, info(optimizer="sgd", learning_rate=0.01))
+    optimizer = make_optimizer(model, experiment(optimizer="sgd", learning_rate=0.01))
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     expected = {"encoder": 0.002, "pyramid": 0.01, "box_head": 0.02, "class_head": 0.01,
                 "global_head": 0.01}  # fmt: skip
@@ -47,18 +47,18 @@ def rates_of(settings, n_epochs, losses=None, steps_per_epoch=2):
 
 def test_plateau_cuts_the_rate_after_five_epochs_without_progress():
     losses = [1.0, 0.9, 0.8, *[0.85] * 7]
-    rates = rates_of(info(learning_rate=1e-5), 10, losses)
+    rates = rates_of(experiment(learning_rate=1e-5), 10, losses)
     assert rates == pytest.approx([1e-5] * 8 + [2e-6] * 2)
 
 
 def test_milestones_divide_the_rate_after_epochs_8_16_and_20():
-    settings = info(scheduler="milestones", learning_rate=1.0)
+    settings = experiment(scheduler="milestones", learning_rate=1.0)
     expected = [1.0] * 8 + [0.1] * 8 + [0.01] * 4 + [0.001] * 2
     assert rates_of(settings, 22) == pytest.approx(expected)
 
 
 def test_one_cycle_rises_to_the_rate_and_falls_to_nothing():
-    settings = info(scheduler="one_cycle", learning_rate=1e-2, n_epochs=20)
+    settings = experiment(scheduler="one_cycle", learning_rate=1e-2, n_epochs=20)
     rates = rates_of(settings, 20, steps_per_epoch=5)
     peak = int(np.argmax(rates))
     assert max(rates) == pytest.approx(1e-2, rel=0.01)
@@ -70,7 +70,7 @@ def test_one_cycle_rises_to_the_rate_and_falls_to_nothing():
 
 @pytest.mark.parametrize("scheduler", ["plateau", "milestones", "one_cycle"])
 def test_a_scheduler_goes_on_from_its_saved_state(scheduler, tmp_path):
-    settings = info(scheduler=scheduler, learning_rate=1e-2, n_epochs=12)
+    settings = experiment(scheduler=scheduler, learning_rate=1e-2, n_epochs=12)
 
     def advance(optimizer, scheduler, epochs):
         rates = []
@@ -100,7 +100,7 @@ def test_a_scheduler_goes_on_from_its_saved_state(scheduler, tmp_path):
 
 
 def test_a_state_of_another_device_keeps_the_kernel_of_this_one():
-    saved, own = (Optimization(tiny_model(), info(), steps_per_epoch=1) for _ in range(2))
+    saved, own = (Optimization(tiny_model(), experiment(), steps_per_epoch=1) for _ in range(2))
     state = saved.state_dict()
     state["optimizer"]["param_groups"][0]["fused"] = True  # as on a GPU
     own.load_state_dict(state)
@@ -108,7 +108,7 @@ def test_a_state_of_another_device_keeps_the_kernel_of_this_one():
 
 
 def scaled(model, scale):
-    optimization = Optimization(model, info(), steps_per_epoch=1, scales_loss=True)
+    optimization = Optimization(model, experiment(), steps_per_epoch=1, scales_loss=True)
     optimization.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     return optimization
 
@@ -121,7 +121,7 @@ def one_gradient(optimization, model, value):
 
 def test_the_gradient_is_clipped_without_the_losss_scale():
     models = [tiny_model(), tiny_model()]
-    plain = Optimization(models[0], info(), steps_per_epoch=1)
+    plain = Optimization(models[0], experiment(), steps_per_epoch=1)
     norms = [
         one_gradient(optimization, model, 1e-3)
         for optimization, model in zip((plain, scaled(models[1], 2.0**10)), models, strict=True)
@@ -134,7 +134,7 @@ def test_the_gradient_is_clipped_without_the_losss_scale():
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler")  # the first is left out
 def test_a_step_that_overflows_moves_the_rate_alone_and_lowers_the_scale():
     model = tiny_model()
-    settings = info(scheduler="one_cycle", n_epochs=10)
+    settings = experiment(scheduler="one_cycle", n_epochs=10)
     optimization = Optimization(model, settings, steps_per_epoch=1, scales_loss=True)
     before, rate = copy.deepcopy(model.state_dict()), optimization.learning_rate
     scale = optimization.scaler.get_scale()
@@ -155,6 +155,6 @@ def test_the_losss_scale_goes_on_from_its_saved_state(tmp_path):
     first = scaled(tiny_model(), 2.0**7)
     path = tmp_path / "last.pt"
     Checkpoint("demo", {}, 0, {}, first.state_dict()).save(path)
-    second = Optimization(tiny_model(), info(), steps_per_epoch=1, scales_loss=True)
+    second = Optimization(tiny_model(), experiment(), steps_per_epoch=1, scales_loss=True)
     second.load_state_dict(load_checkpoint(path, "demo", resume=True).training)
     assert second.scaler.get_scale() == 2.0**7

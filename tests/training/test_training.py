@@ -12,7 +12,7 @@ from src.datasets.data_folder import DicomFolder
 from src.datasets.loaders import load_labelled_images
 from src.experiments.checkpoints import CheckpointError, load_checkpoint
 from src.experiments.runs import Run
-from src.experiments.table import MODELS
+from src.experiments.table import EXPERIMENTS
 from src.prediction.predictions import ARRAYS, load_predictions
 from src.retinanet.acceleration import Acceleration
 from src.system.errors import InputError
@@ -24,7 +24,7 @@ from src.training.run_files import TrainingFiles
 ON_CPU = Acceleration(device=torch.device("cpu"))
 # The demo's network made smaller still; it draws dropout and augments as the paper's do.
 SMALL = replace(
-    MODELS["demo"],
+    EXPERIMENTS["demo"],
     pyramid_width=16,
     head_depth=1,
     dropout_class=0.5,
