@@ -31,7 +31,7 @@ from pathlib import Path
 
 import cv2
 
-from src.files import replaced_file
+from src.system.files import replaced_file
 
 MAX_WIDTH = 1500
 PHOTOGRAPHS = {"examples", "augmentation", "rotation_example", "overview"}

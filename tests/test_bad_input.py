@@ -92,7 +92,7 @@ def drop_column(name):
     [
         (["--model", "resnet50-512"], ["resnet50-512", "did you mean"]),
         (["--action", "dance"], ["dance", "check_metric"]),
-        (["--fold", "4"], ["--fold: 4", "0 to 3"]),
+        (["--fold", "4"], ["--fold: 4", "0 and 3"]),
         (["--fold", "-1"], ["--fold"]),
         (["--fold", "first"], ["first"]),
         (["--epoch", "-1", "--action", "check_metric"], ["-1"]),

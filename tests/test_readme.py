@@ -22,7 +22,7 @@ TEACH = f"""
 import dataclasses, pathlib, sys
 import numpy as np
 sys.path.append({str(ROOT)!r})
-from src.predictions import load_predictions
+from src.prediction.predictions import load_predictions
 path = pathlib.Path("output/demo_fold_0/predictions/000.npz")
 known = load_predictions(path)
 dataclasses.replace(

@@ -9,7 +9,7 @@ import pytest
 
 from src.datasets.annotations import IMAGE_SIZE, read_label_files
 from src.prediction.postprocess import gate_scores, shrink_boxes, suppress_at
-from src.prediction.predictions import Predictions
+from src.prediction.predictions import Predictions, PredictionsError
 from src.prediction.presets import GATES
 from src.scores import main
 from src.scoring.sweep import (
@@ -281,12 +281,12 @@ def test_sweep_run_takes_the_epochs_that_are_named(tmp_path):
 
 
 def test_sweep_run_names_what_is_missing(tmp_path):
-    with pytest.raises(ScoresError, match="nothing: "):
+    with pytest.raises(PredictionsError, match="nothing: "):
         sweep_run(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ScoresError, match="holds no predictions; --action train"):
+    with pytest.raises(PredictionsError, match="holds no predictions; --action train"):
         sweep_run(tmp_path / "empty")
-    with pytest.raises(ScoresError, match=r"no predictions of epoch 4; it has \[0, 1\]"):
+    with pytest.raises(PredictionsError, match=r"no predictions of epoch 4; it has \[0, 1\]"):
         sweep_run(save_run(tmp_path, 0, 1), [0, 4])
 
 

@@ -294,7 +294,7 @@ def test_generate_predictions_uses_what_is_saved_unless_told(
     copied, phantoms, call_main, monkeypatch
 ):
     before = copied.predictions_path(1).stat().st_mtime_ns
-    monkeypatch.setattr("src.training.epoch.predict", None)  # nothing can be predicted
+    monkeypatch.setattr("src.prediction.inference.predict", None)  # nothing can be predicted
     outcome = call_main(
         main, "--action", "generate_predictions", "--model", "demo", "--epoch", "1",
         "--data-dir", phantoms, "--output-dir", copied.output_dir,
@@ -343,7 +343,7 @@ def test_plots_of_a_run_are_drawn_by_their_commands(
 
 def test_list_models_names_every_experiment(call_main, monkeypatch):
     # One is enough: building every network is slow.
-    monkeypatch.setattr("src.experiments.table.MODELS", {"demo": EXPERIMENTS["demo"]})
+    monkeypatch.setattr("src.experiments.table.EXPERIMENTS", {"demo": EXPERIMENTS["demo"]})
     outcome = call_main(main, "--list-models")
     assert outcome.code == 0
     assert any(line.startswith("demo ") for line in outcome.out.splitlines())

@@ -21,7 +21,7 @@ HOW_IT_FAILS = ("0 bytes left", f"{LEFT_OVER} bytes left", "read-only")
 ENDLESS = """
 import sys
 from pathlib import Path
-from src.files import replaced_file
+from src.system.files import replaced_file
 
 with replaced_file(Path(sys.argv[1])) as temporary, temporary.open("wb") as file:
     while True:

@@ -233,7 +233,7 @@ def get_experiment(name: str, **changes: object) -> Experiment:
     """Look up an experiment.
 
     Args:
-        name: in `MODELS`, or `timm/<model>` for any encoder of timm with the paper's settings.
+        name: in `EXPERIMENTS`, or `timm/<model>` for any encoder of timm with the paper's settings.
         changes: settings to override; None leaves one as it is.
 
     Raises:

@@ -186,10 +186,10 @@ def test_a_broken_image_ends_a_command_in_one_line(tmp_path, n_workers):
         "import torch",
         "from pathlib import Path",
         "from src.datasets.detection_dataset import SampleOptions",
-        "from src.datasets.image_files import ImageFile",
+        "from src.radiographs.image_files import ImageFile",
         "from src.datasets.loaders import unlabelled_loader",
         "from src.datasets.test_dataset import TestDataset",
-        "from src.errors import report_errors",
+        "from src.system.command_line import report_errors",
         "with report_errors():",
         f"    files = [ImageFile('a', Path({str(path)!r}))]",
         "    data = TestDataset(files, SampleOptions(img_size=8))",
@@ -253,7 +253,7 @@ LEAVE_A_WORKER = """
 import sys, torch
 from pathlib import Path
 from src.datasets.detection_dataset import SampleOptions
-from src.datasets.image_files import find_challenge_images
+from src.radiographs.image_files import find_challenge_images
 from src.datasets.loaders import unlabelled_loader
 from src.datasets.test_dataset import TestDataset
 dataset = TestDataset(find_challenge_images(Path(sys.argv[1])), SampleOptions(img_size=32))
@@ -272,10 +272,10 @@ LIMIT_SHARED_MEMORY = """
 import resource, sys, torch
 from pathlib import Path
 from src.datasets.detection_dataset import SampleOptions
-from src.datasets.image_files import find_challenge_images
+from src.radiographs.image_files import find_challenge_images
 from src.datasets.loaders import unlabelled_loader
 from src.datasets.test_dataset import TestDataset
-from src.errors import report_errors
+from src.system.command_line import report_errors
 dataset = TestDataset(find_challenge_images(Path(sys.argv[1])), SampleOptions(img_size=32))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # bytes; /dev/shm is made of files
 with report_errors():

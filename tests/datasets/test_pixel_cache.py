@@ -321,7 +321,7 @@ def test_cache_survives_a_builder_that_is_killed(build, files, tmp_path):
         "import time",
         "from pathlib import Path",
         "from src.datasets import cache_building",
-        "from src.datasets.image_sources import DicomFolder",
+        "from src.datasets.data_folder import DicomFolder",
         "read = cache_building.read_pixels",
         "def read_slowly(path):",
         "    if path.stem == 'c': print('half way', flush=True); time.sleep(9999)",

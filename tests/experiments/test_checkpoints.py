@@ -15,8 +15,8 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from src.checkpoints import Checkpoint
-from src.errors import report_errors
+from src.experiments.checkpoints import Checkpoint
+from src.system.command_line import report_errors
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # bytes a file can grow to

@@ -64,7 +64,7 @@ def test_folds_without_a_common_epoch_are_refused(tmp_path):
     run_dirs = save_folds(tmp_path, folds=[0], epochs=[0]) + save_folds(
         tmp_path, folds=[1], epochs=[1]
     )
-    with pytest.raises(ScoresError, match=r"no epoch in common: demo_fold_0 has \[0\]"):
+    with pytest.raises(PredictionsError, match=r"no epoch in common: demo_fold_0 has \[0\]"):
         sweep_pooled(run_dirs)
 
 
@@ -78,7 +78,7 @@ def test_predictions_of_another_run_in_the_folder_are_refused(tmp_path):
 def test_predictions_of_another_epoch_under_its_name_are_refused(tmp_path):
     (run_dir,) = save_folds(tmp_path, folds=[0])
     fold_predictions(0, epoch=7).save(run_dir / "predictions" / "001.npz")
-    with pytest.raises(ScoresError, match=r"001\.npz: is of epoch 7"):
+    with pytest.raises(PredictionsError, match=r"001\.npz: is of epoch 7"):
         sweep_run(run_dir)
 
 

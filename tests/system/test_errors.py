@@ -21,7 +21,7 @@ def test_help_shows_the_defaults_that_say_something(capsys):
 
 def test_a_reader_that_leaves_ends_a_command_in_silence():
     code = """
-from src.errors import report_errors
+from src.system.command_line import report_errors
 with report_errors():
     print("much" * 100_000)
     print("more")
@@ -37,7 +37,10 @@ with report_errors():
 
 @pytest.mark.parametrize("flags", [(), ("-u",)])
 def test_a_standard_output_that_takes_no_more_ends_with_one_line(flags):
-    code = "from src.errors import report_errors\nwith report_errors(): print('much' * 10_000)"
+    code = (
+        "from src.system.command_line import report_errors\n"
+        "with report_errors(): print('much' * 10_000)"
+    )
     with Path("/dev/full").open("w") as full:
         outcome = subprocess.run(
             [sys.executable, *flags, "-c", code],

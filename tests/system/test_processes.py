@@ -88,7 +88,7 @@ def wait_until(condition, seconds=120):
 def test_processes_end_with_the_one_that_started_them():
     work = "print('at work', flush=True) or __import__('time').sleep(9999)"
     mapping = (
-        "from src.datasets import processes",
+        "from src.system import processes",
         "processes.MIN_FILES = 1",
         f"list(processes.map_files(eval, [{work!r}], n_workers=2))",
     )

@@ -59,10 +59,10 @@ class TimmEncoder(Encoder):
         self.model = model
         self.img_size = _fixed_size(model, img_size)
         self.net = self._create(out_indices=None)
-        reductions = [level["reduction"] for level in self.net.feature_info.experiment]
+        reductions = [level["reduction"] for level in self.net.feature_info.info]
         self.pyramid: SimplePyramid | None = None
         if set(reductions) == {16}:
-            self.pyramid = SimplePyramid(self.net.feature_info.experiment[-1]["num_chs"])
+            self.pyramid = SimplePyramid(self.net.feature_info.info[-1]["num_chs"])
         else:
             self._choose_levels(reductions)
         # Swin and its kin give (B, H, W, C).
