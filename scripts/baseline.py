@@ -12,12 +12,11 @@ from pathlib import Path
 if __name__ == "__main__":  # run by path: find `config` and `src` from the repository's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
+import config
 from src.datasets.annotations import IMAGE_SIZE, Record, read_records
 from src.datasets.data_folder import DataFolder
 from src.datasets.folds import load_folds, split_records
@@ -49,8 +48,6 @@ def constant_score(records: Sequence[Record], boxes_xywh: FloatArray) -> float:
 
 
 def main() -> None:
-    import config
-
     parser = CommandParser("Score constant boxes on a validation fold.")
     parser.add_argument("--data-dir", type=Path, default=config.DATA_DIR)
     parser.add_argument("--fold", type=below(N_FOLDS), default=0, help="validation fold")

@@ -27,7 +27,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import config
-from src.prediction.presets import DEFAULT_THRESHOLD, NMS_IOU
+from src.prediction.presets import NMS_IOU, Postprocess
 from src.system.command_line import (
     CommandParser,
     natural,
@@ -70,21 +70,25 @@ def main() -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """Write the graph if it passes the check."""
-    from src.actions.resolve import default_epoch
     from src.experiments.runs import load_run
     from src.experiments.table import get_experiment
     from src.onnx_export.check import check_graph
     from src.onnx_export.graph import write_graph
+    from src.scoring.sweep import choose_epoch
     from src.system.files import replaced_file
 
     run = load_run(arguments.run)
     experiment = get_experiment(run.model)
-    epoch = default_epoch(run) if arguments.epoch is None else arguments.epoch
+    saved = run.epochs_with_checkpoint()
+    if not saved:
+        raise InputError(f"{run.dir}: holds no checkpoints; --action train makes them")
+    choice = choose_epoch(run.scores_path, saved, arguments.epoch)
+    epoch, threshold = choice.epoch, choice.fill(Postprocess()).threshold
     detector = _load_detector(run, experiment, epoch, arguments)
     n_images, images = _check_images(arguments.check_images, experiment)
     path = arguments.out or run.dir / f"{epoch:03}.onnx"
     with replaced_file(path) as temporary:
-        write_graph(temporary, detector, _describe(run, experiment, epoch, detector))
+        write_graph(temporary, detector, _describe(run, experiment, epoch, detector, threshold))
         check = check_graph(temporary, detector, images, n_images)
         print(*check.lines(), sep="\n")
         check.require(arguments.tolerance)
@@ -133,14 +137,12 @@ def _check_images(place: Path | None, experiment: Experiment) -> tuple[int, Iter
 
 
 def _describe(
-    run: Run, experiment: Experiment, epoch: int, detector: PaddedDetector
+    run: Run, experiment: Experiment, epoch: int, detector: PaddedDetector, threshold: float
 ) -> dict[str, str]:
     """Say what a user of the file has to know: texts as they are, everything else as JSON."""
     from src.retinanet.candidates import MAX_CANDIDATES, MIN_SCORE, MIN_SHARE_OF_TOP
-    from src.scoring.sweep import saved_threshold
     from src.structures import CLASS_NAMES
 
-    threshold = saved_threshold(run.scores_path, epoch, "score")
     facts = {
         "experiment": run.model,
         "fold": run.fold,
@@ -151,7 +153,7 @@ def _describe(
         "source_crop": experiment.source_crop,
         "preprocessing": PREPROCESSING,
         "decoding": DECODING,
-        "threshold": DEFAULT_THRESHOLD if threshold is None else threshold,
+        "threshold": threshold,
         "nms_iou": detector.nms_iou,
         "max_boxes": detector.max_boxes,
         "max_candidates": MAX_CANDIDATES,

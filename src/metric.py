@@ -22,6 +22,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
+NO_MATCH = -1  # of a predicted box that hits no true one
 BOOTSTRAP_DRAWS = 2000
 IOU_THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75)
 
@@ -40,6 +41,14 @@ class Boxes(NamedTuple):
     def counts(self) -> IntArray:
         """Return the number of boxes of each image, (I,)."""
         return np.diff(self.offsets)
+
+    def kept(self, mask: BoolArray) -> Boxes:
+        """Return the boxes where `mask` (K,) is true, image after image as before."""
+        return Boxes(self.xywh[mask], np.concatenate([[0], np.cumsum(mask)])[self.offsets])
+
+    def images(self) -> IntArray:
+        """Return the image that each box belongs to, (K,)."""
+        return np.repeat(np.arange(len(self.offsets) - 1), self.counts())
 
 
 def iou(boxes_xywh: ArrayLike, others_xywh: ArrayLike) -> FloatArray:
@@ -118,7 +127,8 @@ def precision_steps(
         return steps
     rank = np.arange(len(n_true)) - np.repeat(predicted.offsets[:-1], predicted.counts())
     rank, n_true = rank[rows, None], n_true[rows, None]
-    n_hits = match_boxes(predicted, true, thresholds)[rows].cumsum(axis=0)  # (K, T)
+    hits = match_boxes(predicted, true, thresholds)[rows] != NO_MATCH
+    n_hits = hits.cumsum(axis=0)  # (K, T)
     first = np.flatnonzero(rank == 0)
     before = np.concatenate([np.zeros((1, n_hits.shape[1]), dtype=n_hits.dtype), n_hits])[first]
     n_hits = n_hits - np.repeat(before, np.diff(np.append(first, len(rows))), axis=0)
@@ -131,8 +141,8 @@ def precision_steps(
 
 def match_boxes(
     predicted: Boxes, true: Boxes, thresholds: tuple[float, ...] = IOU_THRESHOLDS
-) -> BoolArray:
-    """Say which predicted boxes hit a true one.
+) -> IntArray:
+    """Find the true box that each predicted box hits.
 
     Args:
         predicted: K boxes, best first within each image.
@@ -140,10 +150,11 @@ def match_boxes(
         thresholds: T of IoU.
 
     Returns:
-        (K, T), whatever else of the image is kept: a hit needs only the better boxes.
+        (K, T) rows of `true`, -1 where a box hits none; whatever else of the image is kept, because
+        a hit depends on the better boxes alone.
     """
     limits = np.asarray(thresholds, dtype=np.float64)
-    hits = np.zeros((len(predicted.xywh), len(limits)), dtype=bool)
+    hits = np.full((len(predicted.xywh), len(limits)), NO_MATCH)
     found, target = _pairs(predicted, true)
     overlaps = iou(predicted.xywh[found], true.xywh[target])
     close = overlaps >= limits.min(initial=np.inf)
@@ -153,7 +164,7 @@ def match_boxes(
     n_rivals = np.bincount(target, minlength=len(true.xywh))[target]
     n_choices = np.bincount(found, minlength=len(hits))[found]
     alone = (n_rivals == 1) & (n_choices == 1)
-    hits[found[alone]] = reached[alone]
+    hits[found[alone]] = np.where(reached[alone], target[alone, None], NO_MATCH)
     # The rest in turns: the first pair of every image, then the second, ...
     found, target, reached = found[~alone], target[~alone], reached[~alone]
     image = np.searchsorted(predicted.offsets, found, side="right") - 1
@@ -162,8 +173,8 @@ def match_boxes(
     order = np.argsort(turn, kind="stable")
     for pairs in np.split(order, np.cumsum(np.bincount(turn))[:-1]) if len(order) else []:
         f, t = found[pairs], target[pairs]
-        new = reached[pairs] & ~hits[f] & ~taken[t]
-        hits[f] |= new
+        new = reached[pairs] & (hits[f] == NO_MATCH) & ~taken[t]
+        hits[f] = np.where(new, t[:, None], hits[f])
         taken[t] |= new
     return hits
 
@@ -200,18 +211,22 @@ def dataset_scores(
 
 
 def image_scores(
-    predicted: Boxes, steps: FloatArray, n_true: IntArray, scores: FloatArray, threshold: float
+    predicted: Boxes, true: Boxes, thresholds: tuple[float, ...] = IOU_THRESHOLDS
 ) -> FloatArray:
-    """Score every image at one score threshold; arguments as in `dataset_scores`.
+    """Score every image by the boxes that are predicted in it.
+
+    Args:
+        predicted: K boxes, best first within each image.
+        true: of the same images.
+        thresholds: of IoU.
 
     Returns:
         (I,) mean precision of each image, NaN where it does not count.
     """
-    kept = scores > threshold
-    image = np.repeat(np.arange(len(n_true)), predicted.counts())
-    totals = np.bincount(image, weights=steps * kept, minlength=len(n_true))
-    n_kept = np.bincount(image, weights=kept, minlength=len(n_true))
-    return np.where((n_true == 0) & (n_kept == 0), np.nan, totals)
+    n_true = true.counts()
+    steps = precision_steps(predicted, true, thresholds)
+    totals = np.bincount(predicted.images(), weights=steps, minlength=len(n_true))
+    return np.where((n_true == 0) & (predicted.counts() == 0), np.nan, totals)
 
 
 def bootstrap_interval(

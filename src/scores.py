@@ -14,29 +14,23 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
+from src.challenge.leaderboard import score_submission
 from src.experiments.runs import Run
-from src.metric import (
-    bootstrap_interval,
-)
-from src.prediction.predictions import load_epoch
-from src.prediction.presets import GATES, Postprocess
-from src.scoring.sweep import (
-    AXES,
-    NEAR_BEST,
+from src.metric import bootstrap_interval, image_scores
+from src.prediction.postprocess import choose_boxes
+from src.prediction.presets import GATES
+from src.prediction.saved_epochs import load_epoch
+from src.scoring.grid import (
     NMS_GRID,
     SCORE_THRESHOLDS,
     SHRINK_GRID,
     Grid,
-    Sweep,
-    score_images,
     sweep_pooled,
     sweep_run,
 )
+from src.scoring.sweep import AXES, NEAR_BEST, Sweep
 from src.structures import N_FOLDS
 from src.system.command_line import CommandParser, factor, natural, number, report_errors, share
 
@@ -44,14 +38,15 @@ from src.system.command_line import CommandParser, factor, natural, number, repo
 def _describe(sweep: Sweep, run_dirs: Sequence[Path]) -> Iterator[str]:
     """Say what came out best, how sure that is, and how flat the optimum."""
     best = sweep.best()
-    postprocess = Postprocess(**{name: best[name] for name in AXES if name != "epoch"})
-    low, high = bootstrap_interval(score_images(load_epoch(run_dirs, best["epoch"]), postprocess))
-    yield f"best score {best['score']:.4f} (95 % of bootstrap draws {low:.4f} to {high:.4f})"
-    if best["score"] == 0:
-        yield "  no setting hits a true box; a longer training might"
+    if best is None:
+        yield "no setting hits a true box; a longer training might"
         return
-    yield "  at " + " ".join(f"--{name} {best[name]}" for name in AXES)
-    near = sweep.near_best()
+    predictions = load_epoch(run_dirs, best.epoch)
+    chosen = choose_boxes(predictions, best.postprocess)
+    low, high = bootstrap_interval(image_scores(chosen.boxes, predictions.truth()))
+    yield f"best score {best.score:.4f} (95 % of bootstrap draws {low:.4f} to {high:.4f})"
+    yield "  at " + " ".join(f"--{name} {getattr(best, name)}" for name in AXES)
+    near = sweep.near_best(best)
     yield f"  within {NEAR_BEST} of it: " + "; ".join(
         f"{name} {', '.join(map(str, near[name]))}" for name in AXES if len(near[name]) > 1
     )
@@ -59,14 +54,14 @@ def _describe(sweep: Sweep, run_dirs: Sequence[Path]) -> Iterator[str]:
 
 def _pools(sweeps: dict[Path, Sweep]) -> Iterator[tuple[str, list[Path]]]:
     """Find the models of which all folds are there: the name of the pool and its runs."""
-    groups: dict[tuple[Any, Any], dict[int, Path]] = {}
+    groups: dict[tuple[str | None, str | None], dict[int | None, Path]] = {}
     for run_dir, sweep in sweeps.items():
-        header = sweep.header
-        groups.setdefault((header["model"], header["tag"]), {})[header["fold"]] = run_dir
+        run = sweep.run
+        groups.setdefault((run.model, run.tag), {})[run.fold] = run_dir
     for (model, tag), by_fold in groups.items():
         if set(by_fold) == set(range(N_FOLDS)):
             name = Run(str(model), 0, str(tag or ""), Path()).common_name
-            yield f"{name}_all_folds", [by_fold[fold] for fold in sorted(by_fold)]
+            yield f"{name}_all_folds", [by_fold[fold] for fold in range(N_FOLDS)]
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -80,7 +75,13 @@ def _parse_arguments() -> argparse.Namespace:
     add("--thresholds", type=number, nargs="+", default=SCORE_THRESHOLDS, help="on score x 5")
     add("--nms", type=share, nargs="+", default=NMS_GRID, help="IoU thresholds of the suppression")
     add("--shrinks", type=factor, nargs="+", default=SHRINK_GRID, help="factors on boxes' sides")
-    add("--gates", nargs="+", choices=GATES, default=GATES, help="what meets the threshold")
+    add(
+        "--gates",
+        nargs="+",
+        choices=tuple(GATES),
+        default=tuple(GATES),
+        help="what meets the threshold",
+    )
     arguments = parser.parse_args()
     if arguments.truth is None and arguments.truth_classes is not None:
         parser.error("--truth-classes needs --truth")
@@ -112,8 +113,6 @@ def main() -> None:
 
 
 def _score_submissions(arguments: argparse.Namespace) -> None:
-    from src.challenge.leaderboard import score_submission
-
     for path in arguments.runs:
         result = score_submission(path, arguments.truth, arguments.truth_classes)
         print(f"{path}:", *result.lines(), sep="\n  ")

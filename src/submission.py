@@ -14,43 +14,42 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from src.actions.flags import add_postprocess_flags, postprocess_flags
 from src.challenge.submission_check import check_submission
 from src.challenge.submission_file import IMAGE_SIZE, SubmissionError
-from src.prediction.outputs import save_submission
+from src.challenge.submission_stats import (
+    format_columns,
+    submission_statistics,
+    training_statistics,
+)
+from src.prediction.outputs import write_submission
+from src.prediction.postprocess import choose_boxes
+from src.prediction.predictions import Predictions, load_predictions
 from src.prediction.presets import Postprocess, choose_postprocess
 from src.system.command_line import CommandParser, positive, report_errors
 
-if TYPE_CHECKING:  # `--help` waits for nothing
-    from src.prediction.predictions import Predictions
-
 
 def _write(arguments: argparse.Namespace) -> None:
-    from src.prediction.predictions import load_predictions
-
     path = arguments.predictions
     if arguments.out.suffix == ".json":  # the name of what is written beside
         raise SubmissionError(f"{arguments.out}: a submission is a CSV file")
     predictions = load_predictions(path)
     postprocess = _settle_postprocess(arguments, predictions)
-    n_with_boxes = save_submission(
-        arguments.out, predictions, path, postprocess, sample_path=arguments.sample
-    )
+    chosen = choose_boxes(predictions, postprocess)
+    write_submission(arguments.out, predictions, chosen, path, sample_path=arguments.sample)
+    n_with_boxes = int((chosen.boxes.counts() > 0).sum())
     print(f"{len(predictions)} images, {n_with_boxes} with boxes\n{arguments.out}")
 
 
 def _settle_postprocess(arguments: argparse.Namespace, predictions: Predictions) -> Postprocess:
     """Join the flags with how the sizes were combined when the images were predicted."""
-    from src.prediction.provenance import stored_sizes
-
+    ensemble = predictions.provenance.ensemble
+    settled = {} if ensemble is None else {"size_rule": ensemble.size_rule, "k": ensemble.k}
     postprocess = choose_postprocess(
         arguments.postprocess,
-        postprocess_flags(arguments) | stored_sizes(predictions.header),
-        combines="ensemble" in predictions.header,
+        postprocess_flags(arguments) | settled,
+        combines=ensemble is not None,
     )
     if postprocess.threshold_is_open:
         raise SubmissionError(
@@ -75,12 +74,6 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _stats(arguments: argparse.Namespace) -> None:
-    from src.challenge.submission_stats import (
-        format_columns,
-        submission_statistics,
-        training_statistics,
-    )
-
     columns = {arguments.submission.name: submission_statistics(arguments.submission)}
     if arguments.data_dir is not None:
         columns["training set"] = training_statistics(arguments.data_dir)

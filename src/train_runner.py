@@ -159,43 +159,23 @@ def _make_training(
 
 def check_metric(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> None:
     """Score the saved predictions at the paper's thresholds; save and show the table."""
-    from src.actions.resolve import choose_epochs, settle_postprocess
-    from src.scoring.sweep import Grid, sweep_run
-    from src.visualizations.figures import save_figure
-    from src.visualizations.plot_sweep import plot_sweep
+    from src.actions.check_metric import check_metric
 
-    epochs = choose_epochs(arguments, run.epochs_with_predictions(), run)
-    postprocess = settle_postprocess(arguments)
-    grid = Grid(gates=(postprocess.gate,), shrinks=(postprocess.shrink,), nms=(postprocess.nms,))
-    sweep = sweep_run(run.dir, epochs, grid)
-    sweep.save(run.scores_path)
-    table = sweep.table().pivot(index="epoch", columns="threshold", values="score")
-    print(table.to_string(float_format="%.3f"))
-    best = sweep.best()
-    print(
-        f"best score {best['score']:.4f} at epoch {best['epoch']}, threshold {best['threshold']:g}"
-        if best["score"] > 0
-        else "no epoch hits a true box; a longer training might"
-    )
-    pictures = save_figure(plot_sweep(sweep, run.name), run.pics_dir / "scores.png")
-    print(run.scores_path, run.scores_path.with_suffix(".csv"), *pictures, sep="\n")
+    check_metric(run, arguments)
 
 
 def generate_predictions(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> None:
     """Predict the validation fold, the test images or other files; write .npz and CSV."""
-    from src.actions.generate_predictions import predict_files, predict_split
-    from src.actions.resolve import asks_for_ensemble
+    from src.actions.generate_predictions import generate_predictions
     from src.system.distributed import joined_processes
 
-    alone_or_valid = arguments.split == "valid" or not asks_for_ensemble(arguments)
-    predict = predict_split if arguments.input is None and alone_or_valid else predict_files
     with joined_processes(arguments.device) as processes:
-        predict(run, experiment, arguments, processes)
+        generate_predictions(run, experiment, arguments, processes)
 
 
 def test_model(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> None:
     """Draw true and found boxes over validation images."""
-    from src.actions.generate_predictions import draw_validation
+    from src.actions.test_model import draw_validation
 
     draw_validation(run, experiment, arguments)
 

@@ -121,12 +121,12 @@ def repeat(images: LabelledImages, n_train: int) -> LabelledImages:
 def time_epoch(training: Training, epoch: int) -> Iterator[Row]:
     """Train, validate, predict and score; yield a row for each."""
     from src.prediction.inference import predict
-    from src.prediction.provenance import prediction_header
-    from src.scoring.sweep import sweep_epoch
+    from src.prediction.provenance import trained_provenance
+    from src.scoring.grid import sweep_epoch
     from src.training.epoch import Progress, train_epoch, validate
 
     acceleration = training.options.acceleration
-    header = prediction_header(training.run, training.experiment, epoch)
+    provenance = trained_provenance(training.run, training.experiment, epoch)
     training.sampler.epoch = epoch
     watched = WatchedLoader(training.train_loader)
     progress = Progress(epoch=epoch)
@@ -138,7 +138,7 @@ def time_epoch(training: Training, epoch: int) -> Iterator[Row]:
 
     watched = WatchedLoader(training.valid_loader)
     (_, found), seconds = timed(
-        lambda: validate(training.model, watched, acceleration=acceleration, header=header)
+        lambda: validate(training.model, watched, acceleration=acceleration, provenance=provenance)
     )
     yield _row("validation", len(found), seconds, watched.waited)
 
@@ -146,7 +146,7 @@ def time_epoch(training: Training, epoch: int) -> Iterator[Row]:
     acceleration.place_for_inference(network)
     watched = WatchedLoader(training.valid_loader)
     found, seconds = timed(
-        lambda: predict(network, watched, acceleration=acceleration, header=header)
+        lambda: predict(network, watched, acceleration=acceleration, provenance=provenance)
     )
     yield _row("prediction", len(found), seconds, watched.waited)
 

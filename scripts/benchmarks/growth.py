@@ -19,13 +19,14 @@ from src.experiments.table import get_experiment
 from src.prediction.postprocess import suppress_at
 from src.prediction.predictions import Predictions
 from src.prediction.presets import NMS_IOU
+from src.prediction.provenance import Provenance
 from src.retinanet.acceleration import (
     Acceleration,
     choose_device,
     choose_precision,
     set_global_switches,
 )
-from src.scoring.sweep import sweep_epoch
+from src.scoring.grid import sweep_epoch
 
 SIZE = 512  # of invented predictions, pixels
 FEW_BOXES = 8  # candidates of an image, where the images grow in number
@@ -148,5 +149,5 @@ def invent_predictions(n_images: int, n_boxes: int) -> Predictions:
         true_offsets=np.concatenate([[0], np.cumsum(n_true)]),
         true_boxes_xyxy=clusters[n_true > 0, 0].astype(np.float32),
         true_categories=np.where(n_true > 0, 2, 1),
-        header={"img_size": SIZE},
+        provenance=Provenance(img_size=SIZE),
     )

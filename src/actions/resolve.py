@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from src.actions.flags import postprocess_flags
 from src.experiments.runs import Run, check_owner
 from src.experiments.table import Experiment, get_experiment
 from src.prediction.presets import Postprocess, choose_postprocess
-from src.prediction.provenance import Member, check_members
-from src.scoring.sweep import load_sweep, saved_threshold
+from src.prediction.provenance import Member, NetworkSet
+from src.retinanet.acceleration import (
+    Acceleration,
+    choose_device,
+    choose_precision,
+    set_global_switches,
+)
+from src.scoring.sweep import choose_epoch
 from src.system.errors import InputError
-
-if TYPE_CHECKING:  # check_metric does not wait for PyTorch
-    from src.retinanet.acceleration import Acceleration
 
 
 def asks_for_ensemble(arguments: argparse.Namespace) -> bool:
@@ -40,28 +42,19 @@ def choose_epochs(arguments: argparse.Namespace, saved: list[int], run: Run) -> 
 
 
 def epochs_to_use(run: Run, arguments: argparse.Namespace) -> list[int]:
-    """Take the epochs that the flags name, else the best one by check_metric, else the last."""
-    source = run.at(arguments.weights_dir)
-    epochs = choose_epochs(arguments, source.epochs_with_checkpoint(), source)
-    return [default_epoch(run, arguments.weights_dir)] if epochs is None else epochs
-
-
-def default_epoch(run: Run, weights_dir: Path | None = None) -> int:
-    """Choose the best epoch by check_metric or, where none has a score, the last one saved.
+    """Take the epochs that the flags name, else the best one by check_metric, else the last.
 
     Raises:
         InputError: no checkpoints are there.
     """
-    path = scores_path(run, weights_dir)
-    if path.exists():
-        best = load_sweep(path).best()
-        if best["score"] > 0:
-            return int(best["epoch"])
-    source = run.at(weights_dir)
+    source = run.at(arguments.weights_dir)
     saved = source.epochs_with_checkpoint()
+    epochs = choose_epochs(arguments, saved, source)
+    if epochs is not None:
+        return epochs
     if not saved:
         raise InputError(f"{source.dir}: holds no checkpoints; --action train makes them")
-    return saved[-1]
+    return [choose_epoch(scores_path(run, arguments.weights_dir), saved).epoch]
 
 
 def scores_path(run: Run, weights_dir: Path | None) -> Path:
@@ -75,10 +68,10 @@ def scores_path(run: Run, weights_dir: Path | None) -> Path:
     return run.scores_path
 
 
-def choose_members(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> list[Member]:
-    """Collect the networks of an ensemble: models x folds x epochs.
-
-    A run's weight is shared out among its epochs; a run of weight 0 is left out.
+def settle_networks(
+    run: Run, experiment: Experiment, arguments: argparse.Namespace
+) -> list[NetworkSet]:
+    """Collect the networks that predict: one ensemble, or each epoch of a run by itself.
 
     Args:
         run, experiment: of the first model.
@@ -86,48 +79,57 @@ def choose_members(run: Run, experiment: Experiment, arguments: argparse.Namespa
     Raises:
         InputError: the weights do not fit the runs, or the networks do not fit each other.
     """
+    if asks_for_ensemble(arguments):
+        members = tuple(_members_of_ensemble(run, experiment, arguments))
+        return [NetworkSet(members=members, hflip=arguments.tta == "hflip")]
+    return [
+        NetworkSet(members=(Member(run=run, experiment=experiment, epoch=epoch),))
+        for epoch in epochs_to_use(run, arguments)
+    ]
+
+
+def _members_of_ensemble(
+    run: Run, experiment: Experiment, arguments: argparse.Namespace
+) -> Iterator[Member]:
+    """Yield models x folds x epochs.
+
+    A run's weight is shared out among its epochs; a run of weight 0 is left out.
+    """
     experiments = {run.model: experiment}
     for name in arguments.models[1:]:
         experiments[name] = get_experiment(name, batch_size=arguments.batch_size)
     folds = arguments.folds or [run.fold]
     runs = [replace(run, model=name, fold=fold) for name in arguments.models for fold in folds]
-    members: list[Member] = []
     for each, weight in zip(runs, _weigh_runs(arguments.run_weights, runs), strict=True):
         check_owner(each)
         epochs = epochs_to_use(each, arguments) if weight != 0 else []
-        share = 1.0 if weight is None else weight / max(1, len(epochs))
-        members += [
-            Member(run=each, experiment=experiments[each.model], epoch=epoch, weight=share)
-            for epoch in epochs
-        ]
-    check_members(members)
-    return members
+        own_weight = 1.0 if weight is None else weight / max(1, len(epochs))
+        for epoch in epochs:
+            yield Member(
+                run=each, experiment=experiments[each.model], epoch=epoch, weight=own_weight
+            )
 
 
 def settle_postprocess(
-    arguments: argparse.Namespace, members: Sequence[Member] | None = None
+    arguments: argparse.Namespace, networks: NetworkSet | None = None
 ) -> Postprocess:
     """Choose how boxes are chosen: by the flags, the preset, and check_metric's threshold.
 
     Args:
-        members: the networks that predict; None where the threshold does not matter. What
-            check_metric found is of one network alone and so serves no ensemble.
+        networks: those that predict; None where the threshold does not matter. What check_metric
+            found is of one network alone and so serves no ensemble.
     """
-    combines = members is not None and (len(members) > 1 or bool(arguments.tta))
+    combines = networks is not None and networks.combines
     if not combines:
         _refuse_sizes(arguments)
     postprocess = choose_postprocess(
         arguments.postprocess, postprocess_flags(arguments), combines=combines
     )
-    if members is None or combines or not postprocess.threshold_is_open:
+    if networks is None or combines:
         return postprocess
-    (member,) = members
+    (member,) = networks.members
     path = scores_path(member.run, arguments.weights_dir)
-    best = saved_threshold(path, member.epoch, postprocess.gate)
-    if best is None:
-        return postprocess
-    source = f"check_metric, epoch {member.epoch}"
-    return replace(postprocess, threshold=best, threshold_from=source)
+    return choose_epoch(path, [member.epoch], member.epoch).fill(postprocess)
 
 
 def choose_acceleration(arguments: argparse.Namespace) -> Acceleration:
@@ -136,13 +138,6 @@ def choose_acceleration(arguments: argparse.Namespace) -> Acceleration:
     Raises:
         InputError: there is no such device, or it does not have the precision.
     """
-    from src.retinanet.acceleration import (
-        Acceleration,
-        choose_device,
-        choose_precision,
-        set_global_switches,
-    )
-
     device = choose_device(arguments.device)
     set_global_switches(deterministic=arguments.deterministic)
     return Acceleration(

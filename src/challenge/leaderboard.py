@@ -18,7 +18,6 @@ from src.metric import (
     IntArray,
     bootstrap_interval,
     image_scores,
-    precision_steps,
 )
 from src.structures import CLASS_NAMES, UNKNOWN_CATEGORY
 
@@ -126,18 +125,9 @@ def score_boxes(
         submitted: patientId -> boxes in any order; of equal confidences the first comes first.
         records: the truth of each patient, sorted.
     """
-    predicted, confidences = _in_order([submitted[record.patient_id] for record in records])
+    predicted = _in_order([submitted[record.patient_id] for record in records])
     true = _gather([record.boxes_xywh for record in records])
-    precisions = [
-        image_scores(
-            predicted,
-            precision_steps(predicted, true, (threshold,)),
-            true.counts(),
-            confidences,
-            -np.inf,  # every submitted box counts
-        )
-        for threshold in IOU_THRESHOLDS
-    ]
+    precisions = [image_scores(predicted, true, (threshold,)) for threshold in IOU_THRESHOLDS]
     return LeaderboardResult(
         ids=tuple(record.patient_id for record in records),
         categories=np.array([record.category for record in records]),
@@ -161,14 +151,13 @@ def _check_patients(
         raise SubmissionError(f"{path}: {'; '.join(problems)}")
 
 
-def _in_order(images: Sequence[Sequence[SubmittedBox]]) -> tuple[Boxes, FloatArray]:
-    """Return the boxes of all images, best first within each, and their confidences (K,)."""
+def _in_order(images: Sequence[Sequence[SubmittedBox]]) -> Boxes:
+    """Return the boxes of all images, best first within each."""
     tables = []
     for boxes in images:
         table = np.array(boxes, dtype=np.float64).reshape(-1, len(SubmittedBox._fields))
         tables.append(table[np.argsort(-table[:, 0], kind="stable")])
-    merged = _gather([table[:, 1:] for table in tables])
-    return merged, np.concatenate([table[:, 0] for table in tables])
+    return _gather([table[:, 1:] for table in tables])
 
 
 def _gather(images: Sequence[FloatArray]) -> Boxes:

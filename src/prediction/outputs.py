@@ -1,131 +1,186 @@
-"""What is written of predictions: boxes.csv, Kaggle's submission, and what made them."""
+"""What is written of predictions: boxes.csv, Kaggle's submission, and what made them.
+
+Predictions are kept and used again with other settings, so their own file does not tell what a CSV
+was made with: a JSON file beside every CSV does.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from src.challenge.submission_check import check_ids, read_sample_ids
 from src.challenge.submission_file import HEADER
-from src.prediction.postprocess import select_boxes
+from src.experiments.experiment_file import write_description
+from src.prediction.postprocess import ChosenBoxes
 from src.prediction.predictions import Predictions
 from src.prediction.presets import Postprocess
-from src.prediction.provenance import write_provenance
-from src.radiographs.image_files import ImageFile, ids_are_patients
+from src.prediction.provenance import NetworkSet, Provenance
 from src.structures import CLASS_NAMES
-from src.system.files import replaced_file
-
-if TYPE_CHECKING:  # `--help` waits for nothing
-    import numpy as np
-    from numpy.typing import NDArray
-
+from src.system.files import replaced_file, write_json
 
 BOX_COLUMNS = ("file", "x", "y", "width", "height", "score")
 
 
-def write_results(
-    folder: Path,
-    files: Sequence[ImageFile],
-    predictions: Predictions,
-    postprocess: Postprocess,
-    *,
-    sample_path: Path | None = None,
-) -> None:
-    """Write predictions.npz and boxes.csv, and submission.csv where the files are patients'.
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """The files that the predictions of some images by some networks go to.
+
+    Attributes:
+        folder: of all of them.
+        predictions: candidates of every image.
+        submission: Kaggle's CSV, for images that are patients'.
+        boxes: boxes.csv; None where nobody asks for it.
+        is_run: whether the folder is a run's: its experiment.json, where a training wrote one,
+            stays, and its predictions are used again.
+    """
+
+    folder: Path
+    predictions: Path
+    submission: Path
+    boxes: Path | None = None
+    is_run: bool = False
+
+    @property
+    def experiment(self) -> Path:
+        return self.folder / "experiment.json"
+
+    @property
+    def overlays(self) -> Path:
+        return self.folder / "overlays"
+
+
+def place_in_run(networks: NetworkSet, split: str) -> Place:
+    """Name the files of a split in the layout of a run, by the networks' last epoch.
 
     Args:
-        sample_path: a sample submission, for the order of the submission's rows.
+        split: "valid" or "test".
     """
-    path = folder / "predictions.npz"
-    predictions.save(path)
-    write_boxes(folder / "boxes.csv", predictions, postprocess)
-    write_provenance(folder / "boxes.csv", predictions, path, postprocess)
-    if ids_are_patients(files):
-        save_submission(
-            folder / "submission.csv", predictions, path, postprocess, sample_path=sample_path
-        )
+    run, epoch = networks.run, networks.last_epoch
+    paths = {"valid": run.predictions_path, "test": run.test_predictions_path}
+    return Place(
+        folder=run.dir,
+        predictions=paths[split](epoch),
+        submission=run.submission_path(split, epoch),
+        is_run=True,
+    )
 
 
-def write_boxes(path: Path, predictions: Predictions, postprocess: Postprocess) -> None:
+def place_in_folder(folder: Path) -> Place:
+    """Name the files in a folder that holds the predictions of one set of images alone."""
+    return Place(
+        folder=folder,
+        predictions=folder / "predictions.npz",
+        submission=folder / "submission.csv",
+        boxes=folder / "boxes.csv",
+    )
+
+
+def write_boxes(
+    path: Path, predictions: Predictions, chosen: ChosenBoxes, predictions_path: Path
+) -> None:
     """Write a row for each box, in pixels of its file; an image without one has a row too.
 
     Columns: file, x, y, width, height, score, and the probability of each class of the image.
     """
-    with replaced_file(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*BOX_COLUMNS, *(f"P({name})" for name in CLASS_NAMES)])
-        for image, boxes, scores in select_boxes(predictions, postprocess):
-            probs = [f"{p:.4f}" for p in predictions.class_probs[image]]
-            name = str(predictions.ids[image])
-            in_file = predictions.in_file_pixels(image, boxes)
-            for (x, y, x2, y2), score in zip(in_file, scores, strict=True):
-                box = [f"{value:.1f}" for value in (x, y, x2 - x, y2 - y)]
-                writer.writerow([name, *box, f"{score:.4f}", *probs])
-            if not len(scores):
-                writer.writerow([name, *[""] * 5, *probs])
+    header = [*BOX_COLUMNS, *(f"P({name})" for name in CLASS_NAMES)]
+    _write_csv(path, header, _box_rows(predictions, chosen))
+    write_provenance(path, predictions.provenance, chosen.postprocess, predictions_path)
 
 
-def prediction_strings(predictions: Predictions, postprocess: Postprocess) -> dict[str, str]:
-    """Write out the boxes of every image that count: `confidence x y width height` repeated.
-
-    Returns:
-        patientId -> string, empty for an image without boxes; pixels of the image's file.
-    """
-    from src.prediction.postprocess import select_boxes
-
-    return {
-        str(predictions.ids[image]): _format(predictions.in_file_pixels(image, boxes), scores)
-        for image, boxes, scores in select_boxes(predictions, postprocess)
-    }
-
-
-def write_submission(path: Path, strings: Mapping[str, str], order: Iterable[str]) -> None:
-    """Write a submission, whole or not at all.
-
-    Args:
-        strings: patientId -> PredictionString.
-        order: the patients, as the rows shall follow.
-    """
-    from src.system.files import replaced_file
-
-    with replaced_file(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
-        writer.writerows((patient, strings[patient]) for patient in order)
-
-
-def save_submission(
+def write_submission(
     path: Path,
     predictions: Predictions,
+    chosen: ChosenBoxes,
     predictions_path: Path,
-    postprocess: Postprocess,
     *,
     sample_path: Path | None = None,
-) -> int:
+) -> None:
     """Write the submission of some predictions, and beside it (.json) where it comes from.
 
     Args:
         predictions_path: their file.
         sample_path: a sample submission, for the order of the rows.
 
-    Returns:
-        How many images have boxes.
-
     Raises:
         SubmissionError: the sample is wrong, or names other patients.
     """
-    from src.prediction.provenance import write_provenance
-
-    strings = prediction_strings(predictions, postprocess)
-    order = list(strings)
+    strings = prediction_strings(predictions, chosen)
+    order: Sequence[str] = list(strings)
     if sample_path is not None:
         order = read_sample_ids(sample_path)
         check_ids(list(strings), order, sample_path)
-    write_submission(path, strings, order)
-    write_provenance(path, predictions, predictions_path, postprocess)
-    return sum(map(bool, strings.values()))
+    _write_csv(path, HEADER, ((patient, strings[patient]) for patient in order))
+    write_provenance(path, predictions.provenance, chosen.postprocess, predictions_path)
+
+
+def prediction_strings(predictions: Predictions, chosen: ChosenBoxes) -> dict[str, str]:
+    """Write out the boxes of every image that count: `confidence x y width height` repeated.
+
+    Returns:
+        patientId -> string, empty for an image without boxes; pixels of the image's file.
+    """
+    strings = {}
+    for image, patient in enumerate(predictions.ids.tolist()):
+        boxes, scores = chosen.of_image(image)
+        strings[patient] = _format(predictions.in_file_pixels(image, boxes), scores)
+    return strings
+
+
+def write_provenance(
+    csv_path: Path, provenance: Provenance, postprocess: Postprocess, predictions_path: Path
+) -> None:
+    """Write `<csv stem>.json`: predictions file, networks with their weights, postprocess.
+
+    Args:
+        predictions_path: is named relative to the CSV file's folder.
+    """
+    content = {
+        "predictions": Path(os.path.relpath(predictions_path, csv_path.parent)).as_posix(),
+        **describe_networks(provenance),
+        "postprocess": asdict(postprocess),
+    }
+    write_json(csv_path.with_suffix(".json"), content)
+
+
+def write_prediction_experiment(
+    place: Place, provenance: Provenance, postprocess: Postprocess, images_dir: Path
+) -> None:
+    """Write experiment.json: which networks looked at which images, and how."""
+    content = {
+        "model": provenance.model,
+        "tag": provenance.tag,
+        "fold": provenance.fold,
+        **describe_networks(provenance),
+        "postprocess": asdict(postprocess),
+        "images": images_dir,
+    }
+    write_description(place.experiment, content)
+
+
+def describe_networks(provenance: Provenance) -> dict[str, Any]:
+    """Write out the networks as files name them: members (their weights sum to 1), and hflip."""
+    members = [asdict(network) for network in provenance.networks]
+    return {"members": members, "hflip": provenance.hflip}
+
+
+def _box_rows(predictions: Predictions, chosen: ChosenBoxes) -> Iterator[list[str]]:
+    for image, name in enumerate(predictions.ids.tolist()):
+        probs = [f"{p:.4f}" for p in predictions.class_probs[image]]
+        boxes, scores = chosen.of_image(image)
+        in_file = predictions.in_file_pixels(image, boxes)
+        for (x, y, x2, y2), score in zip(in_file, scores, strict=True):
+            box = [f"{value:.1f}" for value in (x, y, x2 - x, y2 - y)]
+            yield [name, *box, f"{score:.4f}", *probs]
+        if not len(scores):
+            yield [name, *[""] * 5, *probs]
 
 
 def _format(boxes_xyxy: NDArray[np.float64], scores: NDArray[np.float32]) -> str:
@@ -133,3 +188,10 @@ def _format(boxes_xyxy: NDArray[np.float64], scores: NDArray[np.float32]) -> str
         f"{score:.4f} {x:.1f} {y:.1f} {x2 - x:.1f} {y2 - y:.1f}"
         for (x, y, x2, y2), score in zip(boxes_xyxy, scores, strict=True)
     )
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    with replaced_file(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

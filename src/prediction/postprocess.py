@@ -1,70 +1,68 @@
-"""Which candidates count in the end: suppression, gates, size."""
+"""Which candidates count in the end: suppression, gate, size."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from src.metric import Boxes, FloatArray, IntArray, iou
 from src.prediction.predictions import Predictions
-from src.prediction.presets import Postprocess
+from src.prediction.presets import GATES, NOT_NORMAL_WEIGHT, Postprocess
+from src.structures import NOT_NORMAL, OPACITY
 
-SCORE_FACTOR = 5.0  # the original release
-CATEGORY_FACTOR = 10.0  # the second place
-NOT_NORMAL_WEIGHT = 0.1  # of that class in an image's category; the second place
 MAX_PADDED = 4_000_000  # numbers in one chunk's tables: keeps memory below 100 MB
 PER_PAIR = 10  # numbers that the overlap of two boxes takes on its way
 
 
-class SelectedBoxes(NamedTuple):
-    """What counts in one image.
+@dataclass(frozen=True, eq=False)
+class ChosenBoxes:
+    """The boxes that count, of all images.
 
     Attributes:
-        image: its index in the predictions.
-        boxes_xyxy: (N, 4) float64, pixels of the network input;
-            `Predictions.in_file_pixels` carries them to the file.
-        scores: (N,) descending.
+        postprocess: how they were chosen.
+        rows: (F,) their rows among the candidates.
+        boxes: F boxes, pixels of the network input, shrunk; best first within each image.
+        scores: (F,) float32, descending within each image.
     """
 
-    image: int
-    boxes_xyxy: NDArray[np.float64]
+    postprocess: Postprocess
+    rows: IntArray
+    boxes: Boxes
     scores: NDArray[np.float32]
 
+    def of_image(self, image: int) -> tuple[FloatArray, NDArray[np.float32]]:
+        """Return the boxes of an image, (N, 4) xyxy in pixels of the input, and their scores."""
+        rows = slice(*self.boxes.offsets[image : image + 2].tolist())
+        xywh = self.boxes.xywh[rows]
+        return np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]]), self.scores[rows]
 
-def select_boxes(predictions: Predictions, postprocess: Postprocess) -> Iterator[SelectedBoxes]:
-    """Choose the boxes that count, image after image."""
+
+def choose_boxes(predictions: Predictions, postprocess: Postprocess) -> ChosenBoxes:
+    """Choose the boxes that count: suppress overlaps, apply the gate, scale the sides."""
     kept = suppress_at(predictions, [postprocess.nms])[0]
     kept &= gate_scores(predictions, postprocess.gate) > postprocess.threshold
-    for image in range(len(predictions)):
-        rows = predictions.candidates_of(image)
-        boxes = predictions.boxes_xyxy[rows][kept[rows]].astype(np.float64)
-        if postprocess.shrink != 1.0:
-            xywh = shrink_boxes(to_xywh(boxes), postprocess.shrink)
-            boxes = np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]])
-        yield SelectedBoxes(image, boxes, predictions.scores[rows][kept[rows]])
+    boxes = predictions.candidates().kept(kept)
+    shrunk = boxes._replace(xywh=shrink_boxes(boxes.xywh, postprocess.shrink))
+    return ChosenBoxes(postprocess, np.flatnonzero(kept), shrunk, predictions.scores[kept])
 
 
 def gate_scores(predictions: Predictions, gate: str) -> FloatArray:
     """Compute what is compared with the score threshold, for every candidate.
 
     Args:
-        gate: one of `presets.GATES`. "score": score x 5, the original release; "score_category":
-            score x category x 10, and "sqrt_score_category": sqrt(score x category) x 5, the second
-            place, where category = P(opacity) + .1 P(not normal) of the image.
+        gate: a key of `presets.GATES`.
 
     Returns:
         (K,), in the order of the candidates, descending within each image.
     """
-    scores = predictions.scores.astype(np.float64)
-    if gate == "score":
-        return scores * SCORE_FACTOR
     probs = predictions.class_probs.astype(np.float64)
-    category = probs[:, 2] + NOT_NORMAL_WEIGHT * probs[:, 0]  # the order of CLASS_NAMES
-    scores = scores * np.repeat(category, np.diff(predictions.offsets))
-    return scores * CATEGORY_FACTOR if gate == "score_category" else np.sqrt(scores) * SCORE_FACTOR
+    category = probs[:, OPACITY] + NOT_NORMAL_WEIGHT * probs[:, NOT_NORMAL]
+    of_candidates = np.repeat(category, np.diff(predictions.offsets))
+    values: FloatArray = GATES[gate].value(predictions.scores.astype(np.float64), of_candidates)
+    return values
 
 
 def suppress_at(
@@ -80,7 +78,7 @@ def suppress_at(
     """
     limits = np.asarray(thresholds, dtype=np.float64)[:, None]
     kept = np.ones((len(limits), len(predictions.scores)), dtype=bool)
-    candidates = Boxes(to_xywh(predictions.boxes_xyxy), predictions.offsets)
+    candidates = predictions.candidates()
     sizes = candidates.counts()
     if images is not None:
         sizes = np.where(np.isin(np.arange(len(sizes)), list(images)), sizes, 0)
@@ -101,12 +99,6 @@ def shrink_boxes(boxes_xywh: FloatArray, factor: float) -> FloatArray:
     """Scale the sides of boxes (K, 4) about their centres (second place: 0.875)."""
     sides = boxes_xywh[:, 2:]
     return np.concatenate([boxes_xywh[:, :2] + sides * (1 - factor) / 2, sides * factor], axis=1)
-
-
-def to_xywh(boxes_xyxy: NDArray[np.floating[Any]]) -> FloatArray:
-    """Turn boxes (K, 4) from two corners into corner and size, float64."""
-    boxes = boxes_xyxy.astype(np.float64)
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
 def _pad_boxes(boxes: Boxes, images: IntArray) -> tuple[FloatArray, IntArray]:

@@ -1,29 +1,33 @@
-"""What a model found in a set of images, as one file: candidates, truth, class probabilities.
+"""What networks found in a set of images, as one file: candidates, truth, class probabilities.
 
 The candidates are those before the final non-maximum suppression, so that its threshold can be
-swept later without the model. All boxes are in pixels of the network input; `image_sizes` leads
+swept later without the networks. All boxes are in pixels of the network input; `image_sizes` leads
 back to the pixels of the files.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.experiments.runs import numbered_files
+from src.metric import Boxes, FloatArray
+from src.prediction.provenance import Provenance
 from src.structures import UNKNOWN_CATEGORY
 from src.system.array_files import read_arrays
 from src.system.errors import InputError
 from src.system.files import replaced_file
+from src.system.records import build_record
 
 FORMAT = "pneumonia-predictions"
 FORMAT_VERSION = 1
+FRAME = "pixels of the network input"  # of all boxes, for readers of the file
 
 # name -> (kind of number, shape; letters are sizes that must agree)
 ARRAYS: dict[str, tuple[str, tuple[str | int, ...]]] = {
@@ -57,9 +61,7 @@ class Predictions:
         true_offsets: (I + 1,) int64, like `offsets`.
         true_boxes_xyxy: (M, 4) float32, pixels of the network input.
         true_categories: (I,) int64, -1 where unknown.
-        header: img_size (side of the network input, pixels), source_crop (side of the file's
-            central square that it shows, None for all), model, fold, epoch and what else tells
-            where the file comes from; plain JSON values.
+        provenance: the networks that made them, and the size of their input.
     """
 
     ids: NDArray[np.str_]
@@ -71,7 +73,7 @@ class Predictions:
     true_offsets: NDArray[np.int64]
     true_boxes_xyxy: NDArray[np.float32]
     true_categories: NDArray[np.int64]
-    header: dict[str, Any] = field(default_factory=dict)
+    provenance: Provenance
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -84,7 +86,15 @@ class Predictions:
     @property
     def img_size(self) -> int:
         """Return the side of the network input, pixels."""
-        return int(self.header["img_size"])
+        return self.provenance.img_size
+
+    def candidates(self) -> Boxes:
+        """Return the candidates of all images, pixels of the network input."""
+        return Boxes(to_xywh(self.boxes_xyxy), self.offsets)
+
+    def truth(self) -> Boxes:
+        """Return the true boxes of all images, pixels of the network input."""
+        return Boxes(to_xywh(self.true_boxes_xyxy), self.true_offsets)
 
     def candidates_of(self, image: int) -> slice:
         """Return the rows of `boxes_xyxy` and `scores` that belong to an image."""
@@ -99,7 +109,7 @@ class Predictions:
     ) -> NDArray[np.float64]:
         """Carry boxes (N, 4) of an image from pixels of the network input to those of its file."""
         file_size = self.image_sizes[image, ::-1].astype(np.float64)  # width, height
-        source_crop = self.header.get("source_crop")
+        source_crop = self.provenance.source_crop
         shown = np.full(2, float(source_crop)) if source_crop else file_size
         corner = (file_size - shown) / 2
         boxes = boxes_xyxy.astype(np.float64)
@@ -107,7 +117,12 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """Write to `path` (.npz), whole or not at all."""
-        header = {"format": FORMAT, "version": FORMAT_VERSION, **self.header}
+        made_by = {
+            name: value
+            for name, value in dataclasses.asdict(self.provenance).items()
+            if name != "ensemble" or value is not None
+        }
+        header = {"format": FORMAT, "version": FORMAT_VERSION, "frame": FRAME, **made_by}
         arrays = {name: getattr(self, name) for name in ARRAYS}
         arrays["header"] = np.array(json.dumps(header))
         with replaced_file(path) as temporary:
@@ -121,18 +136,18 @@ def load_predictions(path: Path) -> Predictions:
         PredictionsError: missing, no .npz, or not the arrays of this format.
     """
     content = read_arrays(path, ("header", *ARRAYS), "predictions", PredictionsError)
-    header = _parse_header(path, content.pop("header"))
+    provenance = _parse_header(path, content.pop("header"))
     _check_arrays(path, content)
-    return Predictions(header=header, **content)
+    return Predictions(provenance=provenance, **content)
 
 
 def join_predictions(parts: Sequence[Predictions]) -> Predictions:
     """Put predictions of different images, such as those of four folds, into one.
 
-    The header keeps what all parts agree on.
+    Their provenance keeps what all parts agree on.
 
     Raises:
-        PredictionsError: an image is in two parts, or the network inputs differ in size.
+        PredictionsError: an image is in two parts, or the network inputs differ.
     """
     first = parts[0]
     seen: dict[str, int] = {}
@@ -140,6 +155,11 @@ def join_predictions(parts: Sequence[Predictions]) -> Predictions:
         if part.img_size != first.img_size:
             raise PredictionsError(
                 f"predictions of {first.img_size} and of {part.img_size} px cannot be pooled"
+            )
+        if part.provenance.source_crop != first.provenance.source_crop:
+            raise PredictionsError(
+                f"predictions of source crops {first.provenance.source_crop} and "
+                f"{part.provenance.source_crop} cannot be pooled"
             )
         for patient in part.ids.tolist():
             if patient in seen:
@@ -156,12 +176,13 @@ def join_predictions(parts: Sequence[Predictions]) -> Predictions:
             arrays[name] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         else:
             arrays[name] = np.concatenate(values)
-    header = {
-        key: value
-        for key, value in first.header.items()
-        if all(part.header.get(key) == value for part in parts)
+    differing = {
+        field.name: None
+        for field in dataclasses.fields(Provenance)
+        if len({getattr(part.provenance, field.name) for part in parts}) > 1
     }
-    return Predictions(header=header, **arrays)
+    provenance = dataclasses.replace(first.provenance, **differing)  # type: ignore[arg-type]
+    return Predictions(provenance=provenance, **arrays)
 
 
 def take_images(predictions: Predictions, images: Sequence[int]) -> Predictions:
@@ -178,26 +199,33 @@ def take_images(predictions: Predictions, images: Sequence[int]) -> Predictions:
         arrays |= {name: getattr(predictions, name)[order] for name in names}
     for name in ("ids", "image_sizes", "class_probs", "true_categories"):
         arrays[name] = getattr(predictions, name)[list(images)]
-    return Predictions(header=predictions.header, **arrays)
+    return Predictions(provenance=predictions.provenance, **arrays)
+
+
+def to_xywh(boxes_xyxy: NDArray[np.floating[Any]]) -> FloatArray:
+    """Turn boxes (K, 4) from two corners into corner and size, float64."""
+    boxes = boxes_xyxy.astype(np.float64)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
 def _origin(predictions: Predictions) -> str:
-    header = predictions.header
-    return f"{header.get('model')} fold {header.get('fold')}"
+    return f"{predictions.provenance.model} fold {predictions.provenance.fold}"
 
 
-def _parse_header(path: Path, header: NDArray[Any]) -> dict[str, Any]:
+def _parse_header(path: Path, header: NDArray[Any]) -> Provenance:
     try:
         fields = json.loads(str(header))
-        ok = fields["format"] == FORMAT and fields["version"] == FORMAT_VERSION
-        ok = ok and isinstance(fields["img_size"], int) and fields["img_size"] > 0
-        source_crop = fields.get("source_crop")
-        ok = ok and (source_crop is None or (isinstance(source_crop, int) and source_crop > 0))
-    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
-        raise PredictionsError(f"{path}: not a predictions file: its header is wrong") from error
-    if not ok:
-        raise PredictionsError(f"{path}: not a predictions file of format version {FORMAT_VERSION}")
-    return {name: value for name, value in fields.items() if name not in ("format", "version")}
+        version = (fields["format"], fields["version"])
+        if version == (FORMAT, FORMAT_VERSION):
+            known = {field.name for field in dataclasses.fields(Provenance)}
+            return build_record(
+                Provenance, {name: value for name, value in fields.items() if name in known}
+            )
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise PredictionsError(
+            f"{path}: not a predictions file: its header is wrong: {error}"
+        ) from error
+    raise PredictionsError(f"{path}: not a predictions file of format version {FORMAT_VERSION}")
 
 
 def _check_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
@@ -222,55 +250,3 @@ def _check_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     for name in ("boxes_xyxy", "scores", "true_boxes_xyxy", "class_probs"):
         if not np.isfinite(arrays[name]).all():
             raise PredictionsError(f"{path}: {name} holds a number that is not finite")
-
-
-def load_epoch(run_dirs: Sequence[Path], epoch: int) -> Predictions:
-    """Load the validation predictions of one epoch of one or several runs, as one.
-
-    Raises:
-        PredictionsError: a run does not have the epoch.
-        PredictionsError: a file is broken, or of another run, or the runs cannot be pooled.
-    """
-    parts = []
-    for run_dir in run_dirs:
-        saved = saved_epochs(run_dir)
-        if epoch not in saved:
-            raise PredictionsError(
-                f"{run_dir}: holds no predictions of epoch {epoch}; it has {saved}"
-            )
-        path = run_dir / "predictions" / f"{epoch:03}.npz"
-        predictions = load_predictions(path)
-        if predictions.header.get("epoch", epoch) != epoch:
-            raise PredictionsError(f"{path}: is of epoch {predictions.header['epoch']}")
-        parts.append(predictions)
-    return parts[0] if len(parts) == 1 else join_predictions(parts)
-
-
-def saved_epochs(run_dir: Path) -> list[int]:
-    """Return the epochs of a run whose predictions are saved.
-
-    Raises:
-        PredictionsError: there are none.
-    """
-    if not run_dir.is_dir():
-        raise PredictionsError(f"{run_dir}: no such folder of a run")
-    saved = numbered_files(run_dir / "predictions", ".npz")
-    if not saved:
-        raise PredictionsError(
-            f"{run_dir / 'predictions'}: holds no predictions; --action train makes them"
-        )
-    return saved
-
-
-def common_epochs(run_dirs: Sequence[Path]) -> list[int]:
-    """Return the epochs that all runs have.
-
-    Raises:
-        PredictionsError: there are none.
-    """
-    epochs = [saved_epochs(run_dir) for run_dir in run_dirs]
-    common = sorted(set(epochs[0]).intersection(*epochs[1:]))
-    if not common:
-        had = "; ".join(f"{d.name} has {e}" for d, e in zip(run_dirs, epochs, strict=True))
-        raise PredictionsError(f"the runs have no epoch in common: {had}")
-    return common

@@ -1,17 +1,20 @@
-"""How boxes are chosen from what networks say: one record, and named presets of it.
+"""How boxes are chosen from what networks say: gates, one record of settings, and its presets.
 
-Needs the standard library alone, so that command lines can name the presets in no time.
+Needs the standard library alone: a command line names gates and presets before anything else is
+imported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from src.system.errors import InputError
 
-GATES = ("score", "score_category", "sqrt_score_category")
+SCORE_FACTOR = 5.0  # the original release
+CATEGORY_FACTOR = 10.0  # the second place
+NOT_NORMAL_WEIGHT = 0.1  # of that class in an image's category; the second place
 SIZE_RULES = ("percentile", "mean")
 DEFAULT_THRESHOLD = 0.3  # on score x 5, where check_metric was not run; the second place's default
 NMS_IOU = 0.05  # opacities do not overlap; the original release
@@ -20,13 +23,38 @@ SECOND_PLACE_K = 0.9  # the second place's script
 PAPER_K = 1.6  # the paper's text
 
 
+@dataclass(frozen=True)
+class Gate:
+    """What a box's threshold is compared with.
+
+    Attributes:
+        formula: for readers; category is P(opacity) + .1 P(not normal) of the image.
+        value: of the scores and the categories of their images, arrays of one length.
+    """
+
+    formula: str
+    value: Callable[[Any, Any], Any]
+
+
+GATES = {
+    "score": Gate("score × 5", lambda score, category: score * SCORE_FACTOR),
+    "score_category": Gate(
+        "score × category × 10", lambda score, category: score * category * CATEGORY_FACTOR
+    ),
+    "sqrt_score_category": Gate(
+        "√(score × category) × 5",
+        lambda score, category: (score * category) ** 0.5 * SCORE_FACTOR,
+    ),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Postprocess:
     """How boxes are chosen from what networks say.
 
     Attributes:
         preset: what the settings started from, a key of `PRESETS`.
-        gate: what is compared with the threshold; see `selection.gate_scores`.
+        gate: what is compared with the threshold, a key of `GATES`.
         threshold: a box counts when its gate is greater.
         threshold_from: "flag", "preset", "check_metric, epoch 3", or "default", which gives way
             to check_metric's best threshold.
@@ -44,6 +72,10 @@ class Postprocess:
     shrink: float = 1.0
     size_rule: Literal["percentile", "mean"] = "mean"
     k: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.gate not in GATES:
+            raise ValueError(f"gate {self.gate!r} does not exist; one of {', '.join(GATES)}")
 
     @property
     def threshold_is_open(self) -> bool:

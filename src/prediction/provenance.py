@@ -1,23 +1,91 @@
-"""Which networks predicted, alone or together, and how that is written beside what they found.
-
-Predictions are kept and used again with other settings: their own header does not tell what a CSV
-was made with, so a JSON file beside every CSV does.
-"""
+"""Which networks predict together, and how files name what made their predictions."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 from src.experiments.runs import Run, ensemble_run
 from src.experiments.table import MUST_AGREE, Experiment
-from src.prediction.predictions import Predictions
 from src.prediction.presets import Postprocess
 from src.system.errors import InputError
-from src.system.files import write_json
+from src.system.records import show_value
+
+MAX_SIDE = 2**16  # pixels, of a network input or of what it shows
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkId:
+    """Names a network in files.
+
+    Attributes:
+        model, tag, fold: of its run.
+        epoch: of its checkpoint.
+        weight: in the means of an ensemble, whose weights sum to 1.
+    """
+
+    model: str | None = None
+    tag: str | None = None
+    fold: int | None = None
+    epoch: int | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Combination:
+    """How the outputs of several networks, or the views of one, were combined.
+
+    Attributes:
+        members: the networks.
+        hflip: whether each saw the mirrored images as well.
+        size_rule, k: how the sizes of boxes were combined; see `retinanet.ensemble.Ensemble`.
+    """
+
+    members: tuple[NetworkId, ...]
+    hflip: bool
+    size_rule: Literal["percentile", "mean"] = "mean"
+    k: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What made some predictions.
+
+    Attributes:
+        img_size: side of the network input, pixels.
+        source_crop: side of the file's central square that the input shows; None shows all.
+        model, tag: of the run that the predictions belong to.
+        fold: that all networks have left out of their training; None where they differ.
+        epoch: of the network; of several the last.
+        ensemble: how several were combined; None for one network alone.
+    """
+
+    img_size: int
+    source_crop: int | None = None
+    model: str | None = None
+    fold: int | None = None
+    tag: str | None = None
+    epoch: int | None = None
+    ensemble: Combination | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("img_size", "source_crop"):
+            side = getattr(self, name)
+            if side is not None and not 0 < side <= MAX_SIDE:
+                raise ValueError(f"{name} {show_value(side)} is not from 1 to {MAX_SIDE} pixels")
+
+    @property
+    def networks(self) -> tuple[NetworkId, ...]:
+        """Return the networks, one or several."""
+        if self.ensemble is not None:
+            return self.ensemble.members
+        alone = NetworkId(model=self.model, tag=self.tag, fold=self.fold, epoch=self.epoch)
+        return (alone,)
+
+    @property
+    def hflip(self) -> bool:
+        """Say whether the networks saw the mirrored images as well."""
+        return self.ensemble is not None and self.ensemble.hflip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +94,7 @@ class Member:
 
     Attributes:
         run: whose checkpoint it is.
-        experiment: the settings of the run's experiment.
+        experiment: of the run.
         epoch: of the checkpoint.
         weight: in the means of an ensemble, against those of the others.
     """
@@ -37,123 +105,100 @@ class Member:
     weight: float = 1.0
 
 
-def check_members(members: Sequence[Member]) -> None:
-    """Make sure that networks can be combined: all different, with the same input and anchors.
+@dataclass(frozen=True, kw_only=True)
+class NetworkSet:
+    """Networks that predict together: all different, with the same input and anchors.
+
+    Attributes:
+        members: at least one.
+        hflip: whether each sees the mirrored images as well, which makes an ensemble of one.
 
     Raises:
-        InputError: they cannot; the message names two of them and why.
+        InputError: they cannot be combined; the message names two of them and why.
     """
-    first, seen = members[0], set()
-    for member in members:
-        place = (member.run.name, member.epoch)
-        if place in seen:
-            raise InputError(f"{place[0]} epoch {place[1]} is in the ensemble twice")
-        seen.add(place)
-        for name in MUST_AGREE:
-            ours, its = getattr(first.experiment, name), getattr(member.experiment, name)
-            if ours != its:
-                raise InputError(
-                    f"{first.run.model} and {member.run.model} cannot be combined: "
-                    f"{name} is {ours} and {its}"
-                )
+
+    members: tuple[Member, ...]
+    hflip: bool = False
+
+    def __post_init__(self) -> None:
+        first, seen = self.members[0], set()
+        for member in self.members:
+            place = (member.run.name, member.epoch)
+            if place in seen:
+                raise InputError(f"{place[0]} epoch {place[1]} is in the ensemble twice")
+            seen.add(place)
+            for name in MUST_AGREE:
+                ours, its = getattr(first.experiment, name), getattr(member.experiment, name)
+                if ours != its:
+                    raise InputError(
+                        f"{first.run.model} and {member.run.model} cannot be combined: "
+                        f"{name} is {ours} and {its}"
+                    )
+
+    @property
+    def combines(self) -> bool:
+        """Say whether outputs are combined, of several networks or of the views of one."""
+        return len(self.members) > 1 or self.hflip
+
+    @property
+    def run(self) -> Run:
+        """Return the run that the predictions belong to: the network's, or the ensemble's."""
+        if self.combines:
+            return ensemble_run([member.run for member in self.members])
+        return self.members[0].run
+
+    @property
+    def fold(self) -> int | None:
+        """Return the fold that all have left out of their training, None where they differ."""
+        folds = {member.run.fold for member in self.members}
+        return folds.pop() if len(folds) == 1 else None
+
+    @property
+    def last_epoch(self) -> int:
+        """Return the last epoch, by which the predictions are named."""
+        return max(member.epoch for member in self.members)
+
+    @property
+    def experiment(self) -> Experiment:
+        """Return the first network's experiment: all agree on what shapes their input."""
+        return self.members[0].experiment
+
+    def provenance(self, postprocess: Postprocess) -> Provenance:
+        """Say what will have made the predictions.
+
+        Args:
+            postprocess: how several combine the sizes of their boxes.
+        """
+        ensemble = None
+        if self.combines:
+            total = sum(member.weight for member in self.members)
+            ensemble = Combination(
+                members=tuple(
+                    NetworkId(
+                        model=member.run.model,
+                        tag=member.run.tag,
+                        fold=member.run.fold,
+                        epoch=member.epoch,
+                        weight=member.weight / total,
+                    )
+                    for member in self.members
+                ),
+                hflip=self.hflip,
+                size_rule=postprocess.size_rule,
+                k=postprocess.k,
+            )
+        return Provenance(
+            img_size=self.experiment.img_size,
+            source_crop=self.experiment.source_crop,
+            model=self.run.model,
+            fold=self.fold,
+            tag=self.run.tag,
+            epoch=self.last_epoch,
+            ensemble=ensemble,
+        )
 
 
-def run_of(members: Sequence[Member], *, hflip: bool) -> Run:
-    """Return whose predictions are theirs: the run of one network, or one for the ensemble.
-
-    Args:
-        hflip: whether networks see the mirrored images as well, which makes an ensemble of one.
-    """
-    runs = [member.run for member in members]
-    return runs[0] if len(runs) == 1 and not hflip else ensemble_run(runs)
-
-
-def common_fold(members: Sequence[Member]) -> int | None:
-    """Return the fold that all members have left out of their training, None where they differ."""
-    folds = {member.run.fold for member in members}
-    return folds.pop() if len(folds) == 1 else None
-
-
-def last_epoch(members: Sequence[Member]) -> int:
-    """Return the last of the members' epochs, by which an ensemble's predictions are named."""
-    return max(member.epoch for member in members)
-
-
-def prediction_header(run: Run, experiment: Experiment, epoch: int) -> dict[str, Any]:
-    """Say where predictions come from."""
-    return {
-        "img_size": experiment.img_size,
-        "source_crop": experiment.source_crop,
-        "frame": "pixels of the network input",
-        "model": run.model,
-        "fold": run.fold,
-        "tag": run.tag,
-        "epoch": epoch,
-    }
-
-
-IDENTITY = ("model", "tag", "fold", "epoch")  # of a network, in headers
-
-
-def write_provenance(
-    csv_path: Path, predictions: Predictions, predictions_path: Path, postprocess: Postprocess
-) -> None:
-    """Write `<csv stem>.json`: predictions file, networks with their weights, postprocess.
-
-    Args:
-        predictions_path: their file; it is named relative to the CSV file's folder.
-        postprocess: with which the boxes were chosen.
-    """
-    content = {
-        "predictions": Path(os.path.relpath(predictions_path, csv_path.parent)).as_posix(),
-        **describe_networks(predictions.header),
-        "postprocess": asdict(postprocess),
-    }
-    write_json(csv_path.with_suffix(".json"), content)
-
-
-def describe_networks(header: dict[str, Any]) -> dict[str, Any]:
-    """Return what made some predictions, by their header.
-
-    Returns:
-        members: model, tag, fold, epoch and weight of each network; the weights sum to 1.
-        hflip: whether each saw the mirrored images as well.
-    """
-    ensemble = header.get("ensemble")
-    if isinstance(ensemble, dict):
-        return {name: ensemble.get(name) for name in ("members", "hflip")}
-    alone = {name: header.get(name) for name in IDENTITY} | {"weight": 1.0}
-    return {"members": [alone], "hflip": False}
-
-
-def stored_sizes(header: dict[str, Any]) -> dict[str, Any]:
-    """Return size_rule and k by which the sizes of some predictions were combined."""
-    ensemble = header.get("ensemble")
-    if isinstance(ensemble, dict) and ensemble.get("size_rule") == "percentile":
-        k = ensemble.get("k")
-        return {"size_rule": "percentile", "k": float(k) if isinstance(k, (int, float)) else None}
-    return {"size_rule": "mean"}
-
-
-def describe_members(
-    members: Sequence[Member], postprocess: Postprocess, *, hflip: bool
-) -> dict[str, Any]:
-    """Say where predictions come from; of one network alone the same as after its training."""
-    first, run = members[0], run_of(members, hflip=hflip)
-    header = prediction_header(run, first.experiment, last_epoch(members))
-    if run == first.run:
-        return header
-    total = sum(member.weight for member in members)
-    described = [
-        {
-            "model": member.run.model,
-            "tag": member.run.tag,
-            "fold": member.run.fold,
-            "epoch": member.epoch,
-            "weight": member.weight / total,
-        }
-        for member in members
-    ]
-    ensemble = {"members": described, "hflip": hflip}
-    ensemble |= {"size_rule": postprocess.size_rule, "k": postprocess.k}
-    return header | {"fold": common_fold(members), "ensemble": ensemble}
+def trained_provenance(run: Run, experiment: Experiment, epoch: int) -> Provenance:
+    """Say what made the predictions that a training saves after an epoch."""
+    member = Member(run=run, experiment=experiment, epoch=epoch)
+    return NetworkSet(members=(member,)).provenance(Postprocess())

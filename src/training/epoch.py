@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from src.prediction.inference import _Collector, _share, progress_bar
+from src.prediction.collector import PredictionCollector, gather_predictions, progress_bar
 from src.prediction.predictions import Predictions
+from src.prediction.provenance import Provenance
 from src.retinanet.acceleration import Acceleration
 from src.retinanet.candidates import MIN_SCORE, find_candidates
 from src.retinanet.losses import detection_losses, match_anchors
@@ -272,7 +273,7 @@ def validate(
     batches: Iterable[Batch],
     *,
     acceleration: Acceleration,
-    header: dict[str, Any],
+    provenance: Provenance,
     processes: Processes = ALONE,
     wants_to_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[dict[str, float], Predictions]:
@@ -280,7 +281,7 @@ def validate(
 
     Args:
         batches: of this process: every `processes.count`-th image.
-        header: goes into the predictions; img_size at least.
+        provenance: goes into the predictions.
         wants_to_stop: asked after every batch.
 
     Returns:
@@ -291,7 +292,7 @@ def validate(
         Stopped: this process wants to.
     """
     running = RunningLosses()
-    collected = _Collector(header)
+    collected = PredictionCollector(provenance)
     model.eval()
     with torch.inference_mode(), progress_bar(batches, "validation", processes.is_first) as bar:
         for host_batch in bar:
@@ -312,7 +313,9 @@ def validate(
                 acceleration.device
             )
         ).tolist()
-    return RunningLosses(sums, int(n_images)).means(), _share(collected.finish(), processes)
+    return RunningLosses(sums, int(n_images)).means(), gather_predictions(
+        collected.finish(), processes
+    )
 
 
 def loss_sums(losses: Losses, n_images: int) -> Tensor:

@@ -14,7 +14,7 @@ from src.experiments.experiment_file import sample_options
 from src.experiments.networks import build_model
 from src.experiments.runs import Run
 from src.experiments.table import Experiment
-from src.prediction.provenance import prediction_header
+from src.prediction.provenance import trained_provenance
 from src.retinanet.model import RetinaNet
 from src.system.errors import InputError, Interrupted
 from src.system.processes import StopRequest
@@ -145,7 +145,7 @@ class Training:
             self.model,
             self.valid_loader,
             acceleration=self.options.acceleration,
-            header=prediction_header(self.run, self.experiment, progress.epoch),
+            provenance=trained_provenance(self.run, self.experiment, progress.epoch),
             processes=self.options.processes,
             wants_to_stop=request,
         )

@@ -15,8 +15,11 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+from matplotlib.figure import Figure
+
+import config
+from src.datasets.tables import AnnotationsError
 from src.system.command_line import CommandParser, natural, report_errors
 from src.visualizations.eda_example import Subject, read_subject
 from src.visualizations.eda_images import (
@@ -26,9 +29,7 @@ from src.visualizations.eda_images import (
     draw_rotation_growth,
 )
 from src.visualizations.eda_labels import draw_box_maps, draw_boxes_per_image, draw_class_counts
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from src.visualizations.figures import PRINT_DPI, save_figure
 
 FIGURES: dict[str, Callable[[Subject], Figure]] = {
     "class_counts": draw_class_counts,
@@ -47,8 +48,6 @@ def draw_figures(subject: Subject, names: Sequence[str] | None) -> dict[str, Fig
     Raises:
         InputError: a figure that was asked for cannot be drawn, or a file is broken.
     """
-    from src.datasets.tables import AnnotationsError
-
     figures: dict[str, Figure] = {}
     for name in names or FIGURES:
         try:
@@ -61,8 +60,6 @@ def draw_figures(subject: Subject, names: Sequence[str] | None) -> dict[str, Fig
 
 
 def main() -> None:
-    import config
-
     parser = CommandParser("Draw the classes, boxes and augmentations of a data folder.")
     parser.add_argument("--data-dir", type=Path, default=config.DATA_DIR)
     parser.add_argument("--out", type=Path, default=Path("eda"), help="folder of the figures")
@@ -80,8 +77,6 @@ def main() -> None:
             patient_id=arguments.patient,
         )
         figures = draw_figures(subject, arguments.only)
-        from src.visualizations.figures import PRINT_DPI, save_figure
-
         for name, figure in figures.items():
             print(*save_figure(figure, arguments.out / f"{name}.png", dpi=PRINT_DPI), sep="\n")
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from src.datasets.annotations import Record, read_records
+from src.datasets.augmentations import AUGMENTATION_LEVELS
+from src.datasets.data_folder import DataFolder
+from src.datasets.tables import AnnotationsError
+from src.datasets.transforms import FloatArray
 from src.system.errors import InputError
-
-if TYPE_CHECKING:  # `--help` waits for nothing
-    from src.datasets.annotations import Record
-    from src.datasets.data_folder import DataFolder
-    from src.datasets.transforms import FloatArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +39,6 @@ class Subject:
         Raises:
             AnnotationsError: there are none.
         """
-        from src.datasets.tables import AnnotationsError
-
         boxes = np.concatenate([record.boxes_xywh for record in self.records])
         if len(boxes) == 0:
             raise AnnotationsError(f"{self.folder.labels_path}: holds no boxes")
@@ -64,8 +61,6 @@ class Subject:
         Raises:
             AnnotationsError: it is not there.
         """
-        from src.datasets.tables import AnnotationsError
-
         path = self.folder.images_dir("train") / f"{record.patient_id}.dcm"
         if not path.is_file():
             raise AnnotationsError(f"{path}: no such file")
@@ -78,10 +73,6 @@ def read_subject(data_dir: Path, *, level: int, seed: int, patient_id: str | Non
     Raises:
         InputError: the labels are wrong, or there is no such level or patient.
     """
-    from src.datasets.annotations import read_records
-    from src.datasets.augmentations import AUGMENTATION_LEVELS
-    from src.datasets.data_folder import DataFolder
-
     if level not in AUGMENTATION_LEVELS:
         raise InputError(
             f"unknown level {level}; one of {', '.join(map(str, AUGMENTATION_LEVELS))}"

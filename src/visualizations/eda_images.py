@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from src.datasets.annotations import IMAGE_SIZE
+from src.datasets.augmentations import AUGMENTATION_LEVELS
+from src.datasets.data_folder import DicomFolder
+from src.datasets.detection_dataset import SampleOptions, TrainingDataset, ValidationDataset
+from src.datasets.tables import AnnotationsError
+from src.datasets.transforms import (
+    BoxPoints,
+    Crop,
+    FloatArray,
+    central_crop,
+    warp_boxes,
+    warp_image,
+)
+from src.radiographs.dicom import read_image
+from src.radiographs.pixels import as_float
+from src.structures import CLASS_NAMES
 from src.visualizations.eda_example import Subject
 from src.visualizations.eda_labels import SHOWN_ORDER
-
-if TYPE_CHECKING:  # `--help` waits for nothing
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from src.datasets.transforms import BoxPoints, Crop, FloatArray
+from src.visualizations.figures import (
+    BOX_COLOUR,
+    clean,
+    draw_boxes,
+    draw_outline,
+    new_figure,
+    show_image,
+)
 
 SAMPLE_SIZE = 512  # side of a network input, pixels; the paper's
 N_DRAWS = 7  # with the image as it is, two rows of four
@@ -48,9 +68,6 @@ def hull_growth(boxes_xywh: FloatArray, angles: FloatArray, points: BoxPoints) -
     Returns:
         (A, N), 1 for a box that stays as large as it is.
     """
-    from src.datasets.annotations import IMAGE_SIZE
-    from src.datasets.transforms import central_crop, warp_boxes
-
     whole = central_crop((IMAGE_SIZE, IMAGE_SIZE), IMAGE_SIZE)
     areas = []
     for angle in angles.tolist():
@@ -61,8 +78,6 @@ def hull_growth(boxes_xywh: FloatArray, angles: FloatArray, points: BoxPoints) -
 
 def describe_level(level: int) -> str:
     """Say in one line what an augmentation level does beside its shift."""
-    from src.datasets.augmentations import AUGMENTATION_LEVELS
-
     settings = asdict(AUGMENTATION_LEVELS[level])
     parts = [f"{name.replace('_', ' ')} {value:g}" for name, value in settings.items() if value]
     return ", ".join(parts).replace("eight bit 1", "8 bit") or "the shift alone"
@@ -70,10 +85,6 @@ def describe_level(level: int) -> str:
 
 def draw_examples(subject: Subject) -> Figure:
     """Show an image of each class with its boxes (paper, Fig. 1)."""
-    from src.radiographs.dicom import read_image
-    from src.structures import CLASS_NAMES
-    from src.visualizations.figures import BOX_COLOUR, draw_boxes, new_figure, show_image
-
     classes = [[r for r in subject.records if r.category == i] for i in SHOWN_ORDER]
     records = [subject.choose(members) for members in classes if members]
     figure = new_figure(2.4 * len(records), 2.8)
@@ -88,10 +99,6 @@ def draw_examples(subject: Subject) -> Figure:
 
 def draw_augmentation(subject: Subject) -> Figure:
     """Show an image as it is and several draws of its augmentation, as training sees them."""
-    from src.datasets.data_folder import DicomFolder
-    from src.datasets.detection_dataset import SampleOptions, TrainingDataset, ValidationDataset
-    from src.visualizations.figures import BOX_COLOUR, draw_boxes, new_figure, show_image
-
     record, level = subject.shown_record(), subject.level
     source = DicomFolder(subject.image_path(record).parent)
     options = SampleOptions(img_size=SAMPLE_SIZE, augmentation_level=level, seed=subject.seed)
@@ -109,12 +116,6 @@ def draw_augmentation(subject: Subject) -> Figure:
 
 def draw_rotation_example(subject: Subject) -> Figure:
     """Show an image's largest box turned by some angles, with its hulls by thirds and corners."""
-    from src.datasets.tables import AnnotationsError
-    from src.datasets.transforms import Crop, warp_image
-    from src.radiographs.dicom import read_image
-    from src.radiographs.pixels import as_float
-    from src.visualizations.figures import new_figure, show_image
-
     record = subject.shown_record()
     if len(record.boxes_xywh) == 0:
         raise AnnotationsError(f"patient {record.patient_id} has no box to turn")
@@ -136,9 +137,6 @@ def draw_rotation_example(subject: Subject) -> Figure:
 
 def _draw_hulls(axes: Axes, boxes_xywh: FloatArray, crop: Crop) -> None:
     """Draw both hulls of a turned box and the box, and write below how large the hulls are."""
-    from src.datasets.transforms import warp_boxes
-    from src.visualizations.figures import draw_boxes, draw_outline
-
     for i, (points, look) in enumerate(HULL_LOOKS.items()):
         hulls_xyxy = warp_boxes(boxes_xywh, crop, points)
         draw_boxes(axes, hulls_xyxy, look.on_image, linestyle=look.linestyle)
@@ -160,9 +158,6 @@ def _draw_hulls(axes: Axes, boxes_xywh: FloatArray, crop: Crop) -> None:
 
 def draw_rotation_growth(subject: Subject) -> Figure:
     """Draw how much larger than the box its hull becomes with the angle."""
-    from src.datasets.augmentations import AUGMENTATION_LEVELS
-    from src.visualizations.figures import clean, new_figure
-
     boxes = subject.boxes_xywh()
     figure = new_figure(4.6, 3.2)
     axes = figure.subplots()

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
+from src.datasets.annotations import IMAGE_SIZE, Record
+from src.datasets.transforms import FloatArray
+from src.structures import CLASS_NAMES
 from src.visualizations.eda_example import Subject
-
-if TYPE_CHECKING:  # `--help` waits for nothing
-    from matplotlib.axes import Axes
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.figure import Figure
-
-    from src.datasets.annotations import Record
-    from src.datasets.transforms import FloatArray
+from src.visualizations.figures import COLOUR_MAP, MARK_COLOUR, draw_counts, new_figure
 
 SHOWN_ORDER = (1, 0, 2)  # of CLASS_NAMES: normal, not normal, lung opacity, as in the paper
 SIZE_BIN = 32  # pixels of the file
@@ -51,9 +51,6 @@ def cover_shares(boxes_xywh: FloatArray, size: int) -> FloatArray:
 
 def draw_class_counts(subject: Subject) -> Figure:
     """Draw how many images there are of each class (paper, Fig. 2)."""
-    from src.structures import CLASS_NAMES
-    from src.visualizations.figures import draw_counts, new_figure
-
     counts = count_classes(subject.records)
     figure = new_figure(6.0, 1.6)
     axes = figure.subplots()
@@ -64,8 +61,6 @@ def draw_class_counts(subject: Subject) -> Figure:
 
 def draw_boxes_per_image(subject: Subject) -> Figure:
     """Draw how many images have no box, one, two, ..."""
-    from src.visualizations.figures import draw_counts, new_figure
-
     counts = count_boxes(subject.records)
     names = [f"{n} box" if n == 1 else f"{n or 'no'} boxes" for n in range(len(counts))]
     n_boxes = sum(n * count for n, count in enumerate(counts))
@@ -78,8 +73,6 @@ def draw_boxes_per_image(subject: Subject) -> Figure:
 
 def draw_box_maps(subject: Subject) -> Figure:
     """Draw where boxes lie and how large they are."""
-    from src.visualizations.figures import new_figure
-
     boxes = subject.boxes_xywh()
     figure = new_figure(7.2, 2.8)
     place, size = figure.subplots(1, 2, gridspec_kw={"wspace": 0.1})
@@ -89,9 +82,6 @@ def draw_box_maps(subject: Subject) -> Figure:
 
 
 def _draw_places(axes: Axes, boxes_xywh: FloatArray) -> None:
-    from src.datasets.annotations import IMAGE_SIZE
-    from src.visualizations.figures import COLOUR_MAP
-
     percents = 100 * cover_shares(boxes_xywh, IMAGE_SIZE)
     image = axes.imshow(percents, cmap=COLOUR_MAP, vmin=0, extent=(0, IMAGE_SIZE, IMAGE_SIZE, 0))
     _label_pixels(axes, "x", "y", title=f"Place of {len(boxes_xywh):,} boxes")
@@ -99,11 +89,6 @@ def _draw_places(axes: Axes, boxes_xywh: FloatArray) -> None:
 
 
 def _draw_sizes(axes: Axes, boxes_xywh: FloatArray) -> None:
-    from matplotlib.colors import LogNorm
-
-    from src.datasets.annotations import IMAGE_SIZE
-    from src.visualizations.figures import COLOUR_MAP, MARK_COLOUR
-
     edges = np.arange(0, IMAGE_SIZE + SIZE_BIN, SIZE_BIN)
     width, height = boxes_xywh[:, 2:].T
     counts, *_ = np.histogram2d(height, width, bins=[edges, edges])
@@ -130,8 +115,6 @@ def _draw_sizes(axes: Axes, boxes_xywh: FloatArray) -> None:
 
 
 def _label_pixels(axes: Axes, x: str, y: str, *, title: str) -> None:
-    from src.datasets.annotations import IMAGE_SIZE
-
     ticks = range(0, IMAGE_SIZE + 1, IMAGE_SIZE // 4)
     axes.set(xlabel=f"{x} (pixels)", ylabel=f"{y} (pixels)", xticks=ticks, yticks=ticks)
     axes.set_title(title, loc="left", fontsize="medium")
@@ -139,7 +122,5 @@ def _label_pixels(axes: Axes, x: str, y: str, *, title: str) -> None:
 
 def _add_scale(axes: Axes, image: ScalarMappable, label: str) -> None:
     """Add a colour bar as high as the axes."""
-    from matplotlib.ticker import StrMethodFormatter
-
     beside = axes.inset_axes((1.04, 0.0, 0.05, 1.0))
     axes.figure.colorbar(image, cax=beside, label=label, format=StrMethodFormatter("{x:.0f}"))

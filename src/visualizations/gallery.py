@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.metric import IntArray, iou
-from src.prediction.postprocess import shrink_boxes, to_xywh
+from src.metric import FloatArray, IntArray, iou
+from src.prediction.postprocess import gate_scores, shrink_boxes
+from src.prediction.predictions import to_xywh
 from src.scoring.matching import HIT_IOU, Findings
 
 SCORE_DECIMALS = 9  # equal scores of images differ by rounding behind that
@@ -24,7 +25,7 @@ class Entry:
     Attributes:
         image: its index in the predictions.
         reason: why it is shown, for the reader.
-        marked_found: found boxes that are meant, as indices into `Findings.rows`.
+        marked_found: found boxes that are meant, as rows of `Findings.boxes`.
         marked_true: true boxes that are meant, as rows of `Findings.true`.
     """
 
@@ -40,7 +41,8 @@ def worst_false_positives(findings: Findings, n_images: int) -> list[Entry]:
     All false positives of an image are marked; the surest decides its place.
     """
     false = np.flatnonzero(findings.matches < 0)
-    false = false[np.argsort(-findings.gates[findings.rows[false]], kind="stable")]
+    gates = _gates(findings)[findings.chosen.rows]
+    false = false[np.argsort(-gates[false], kind="stable")]
     groups = _by_image(false, findings.boxes.offsets)[:n_images]
     return [
         Entry(image, _explain_false(findings, image, boxes), marked_found=boxes)
@@ -96,6 +98,11 @@ def best_hits(findings: Findings, n_images: int) -> list[Entry]:
     ]
 
 
+def _gates(findings: Findings) -> FloatArray:
+    """Return what is compared with the threshold, for every candidate."""
+    return gate_scores(findings.predictions, findings.postprocess.gate)
+
+
 def _images_of(boxes: IntArray, offsets: IntArray) -> IntArray:
     """Return the image that each box belongs to, given as a row of a table with these offsets."""
     return np.searchsorted(offsets, boxes, side="right") - 1
@@ -114,7 +121,7 @@ def _noticed_by(findings: Findings, true_row: int) -> tuple[float, int]:
     predictions = findings.predictions
     image = int(_images_of(np.array([true_row]), findings.true.offsets)[0])
     rows = predictions.candidates_of(image)
-    candidates = shrink_boxes(to_xywh(predictions.boxes_xyxy[rows]), findings.setting.shrink)
+    candidates = shrink_boxes(to_xywh(predictions.boxes_xyxy[rows]), findings.postprocess.shrink)
     reaching = np.flatnonzero(iou(candidates, findings.true.xywh[true_row]) >= HIT_IOU)
     if len(reaching) == 0:
         return 0.0, -1
@@ -124,7 +131,7 @@ def _noticed_by(findings: Findings, true_row: int) -> tuple[float, int]:
 
 def _explain_false(findings: Findings, image: int, boxes: Sequence[int]) -> str:
     """Say how sure the surest false positive is, and how far from a true box."""
-    score = findings.predictions.scores[findings.rows[boxes[0]]]
+    score = findings.chosen.scores[boxes[0]]
     true = findings.true.xywh[findings.predictions.truth_of(image)]
     overlap = iou(findings.boxes.xywh[boxes[0]], true).max(initial=0.0)
     if len(true) == 0:
@@ -144,9 +151,9 @@ def _explain_missed(findings: Findings, boxes: Sequence[int]) -> str:
     score, row = _noticed_by(findings, boxes[0])
     if row < 0:
         cause = f"no candidate reaches IoU {HIT_IOU:.2f} with it"
-    elif findings.gates[row] <= findings.setting.threshold:
+    elif _gates(findings)[row] <= findings.postprocess.threshold:
         cause = f"its best candidate scores {score:.2f}, below the threshold"
-    elif row not in findings.rows:
+    elif row not in findings.chosen.rows:
         cause = f"its best candidate, score {score:.2f}, fell to a better box in the NMS"
     else:
         cause = f"its best candidate, score {score:.2f}, hits another true box"

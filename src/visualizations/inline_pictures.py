@@ -55,13 +55,11 @@ def _draw_boxes(findings: Findings, entry: Entry, text_size: float) -> Iterator[
     true = predictions.in_file_pixels(image, predictions.true_boxes_xyxy[rows])
     for row, box in enumerate(true.tolist(), start=rows.start):
         yield _rectangle(box, "true", marked=row in entry.marked_true)
-    first, stop = findings.boxes.offsets[image : image + 2].tolist()
-    xywh = findings.boxes.xywh[first:stop]
-    xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    found = predictions.in_file_pixels(image, xyxy.astype(np.float32))
-    for i, box in enumerate(found.tolist(), start=first):
+    boxes, scores = findings.chosen.of_image(image)
+    first = int(findings.boxes.offsets[image])
+    found = predictions.in_file_pixels(image, boxes).tolist()
+    for i, (box, score) in enumerate(zip(found, scores.tolist(), strict=True), start=first):
         yield _rectangle(box, "found", marked=i in entry.marked_found)
-        score = predictions.scores[findings.rows[i]]
         x, y = box[0] + 0.2 * text_size, max(box[1] - 0.3 * text_size, text_size)
         yield f'<text x="{x:.0f}" y="{y:.0f}">{score:.2f}</text>'
 

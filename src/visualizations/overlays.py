@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from src.prediction.postprocess import SelectedBoxes
+from src.prediction.postprocess import ChosenBoxes
 from src.prediction.predictions import Predictions
 from src.structures import CLASS_NAMES, OPACITY, UNKNOWN_CATEGORY
 from src.system.files import replaced_file
@@ -66,26 +66,27 @@ def draw_overlay(
 
 
 def draw_predictions(
-    image: NDArray[np.float32], predictions: Predictions, found: SelectedBoxes
+    picture: NDArray[np.float32], predictions: Predictions, chosen: ChosenBoxes, image: int
 ) -> NDArray[np.uint8]:
     """Draw the boxes that count in one image over it, and its truth where that is known.
 
     Args:
-        image: (S, S) in [0, 1], the network input.
+        picture: (S, S) in [0, 1], the network input.
+        image: its index in the predictions.
 
     Returns:
         (H', W', 3) uint8, RGB.
     """
-    index = found.image
-    opacity = predictions.class_probs[index, OPACITY]
-    caption = f"{predictions.ids[index]}  P(opacity) {opacity:.2f}"
-    if predictions.true_categories[index] != UNKNOWN_CATEGORY:
-        caption += f"  true: {CLASS_NAMES[predictions.true_categories[index]]}"
+    opacity = predictions.class_probs[image, OPACITY]
+    caption = f"{predictions.ids[image]}  P(opacity) {opacity:.2f}"
+    if predictions.true_categories[image] != UNKNOWN_CATEGORY:
+        caption += f"  true: {CLASS_NAMES[predictions.true_categories[image]]}"
+    boxes_xyxy, scores = chosen.of_image(image)
     return draw_overlay(
-        image,
-        true_boxes_xyxy=predictions.true_boxes_xyxy[predictions.truth_of(index)],
-        boxes_xyxy=found.boxes_xyxy,
-        scores=found.scores,
+        picture,
+        true_boxes_xyxy=predictions.true_boxes_xyxy[predictions.truth_of(image)],
+        boxes_xyxy=boxes_xyxy,
+        scores=scores,
         caption=caption,
     )
 

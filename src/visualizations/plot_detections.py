@@ -16,19 +16,34 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from src.metric import FloatArray
+from src.prediction.presets import NMS_IOU, SCORE_FACTOR, Postprocess
+from src.prediction.saved_epochs import saved_epochs
+from src.scoring.matching import (
+    MATCH_IOU,
+    Matches,
+    load_labelled,
+    match_predictions,
+    precision_recall,
+)
+from src.scoring.sweep import choose_epoch
 from src.system.command_line import CommandParser, natural, number, report_errors, share
 from src.system.errors import InputError
-
-if TYPE_CHECKING:  # `--help` waits for nothing
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from src.metric import FloatArray
-    from src.scoring.matching import Matches
+from src.visualizations.eda_labels import cover_shares
+from src.visualizations.figures import (
+    COLOUR_MAP,
+    check_picture_path,
+    clean,
+    name_runs,
+    new_figure,
+    save_figure,
+    style_of,
+)
 
 ROW_HEIGHT = 3.4  # of a run's row of panels, inches
 N_LEVELS = 200  # of score, along a curve
@@ -54,10 +69,6 @@ class RunDetections:
 
 def plot_precision_recall(runs: Sequence[RunDetections]) -> Figure:
     """Compare runs: precision and recall by score, and against each other."""
-    from src.prediction.postprocess import SCORE_FACTOR
-    from src.scoring.matching import MATCH_IOU, precision_recall
-    from src.visualizations.figures import clean, new_figure, style_of
-
     figure = new_figure(12, 3.8 + 0.25 * len(runs))
     panels = figure.subplots(1, 3)
     levels = np.linspace(0, 1, N_LEVELS, endpoint=False)
@@ -87,8 +98,6 @@ def plot_precision_recall(runs: Sequence[RunDetections]) -> Figure:
 
 def plot_boxes(runs: Sequence[RunDetections]) -> Figure:
     """Compare found boxes with true ones: sides, areas and places, a row for each run."""
-    from src.visualizations.figures import new_figure
-
     figure = new_figure(13, ROW_HEIGHT * len(runs))
     rows = figure.subfigures(len(runs), 1, squeeze=False)[:, 0]
     for row, run in zip(rows, runs, strict=True):
@@ -120,30 +129,25 @@ def load_detections(
     Raises:
         InputError: no such epoch, no true boxes, or nothing found over the threshold.
     """
-    from src.prediction.postprocess import SCORE_FACTOR
-    from src.scoring.matching import choose_setting, load_labelled, match_predictions
-
-    epoch, best_threshold = choose_setting(run_dir, epoch)
-    threshold = best_threshold if threshold is None else threshold
-    predictions = load_labelled(run_dir, epoch)
+    choice = choose_epoch(run_dir / "scores.npz", saved_epochs(run_dir), epoch)
+    if threshold is None:
+        threshold = choice.fill(Postprocess()).threshold
+    predictions = load_labelled(run_dir, choice.epoch)
     if len(predictions.true_boxes_xyxy) == 0:
-        raise InputError(f"{run_dir}: epoch {epoch} holds no true boxes to compare with")
+        raise InputError(f"{run_dir}: epoch {choice.epoch} holds no true boxes to compare with")
     matches = match_predictions(predictions, nms=nms)
     min_score = threshold / SCORE_FACTOR
     top = matches.scores.max(initial=0.0)
     if top <= min_score:
         raise InputError(
-            f"{run_dir}: epoch {epoch} found nothing with score x 5 over {threshold:g}; the "
+            f"{run_dir}: epoch {choice.epoch} found nothing with score x 5 over {threshold:g}; the "
             f"highest is {SCORE_FACTOR * top:.3g}"
         )
-    return RunDetections(f"{name}, epoch {epoch}", matches, min_score)
+    return RunDetections(f"{name}, epoch {choice.epoch}", matches, min_score)
 
 
 def _draw_ratios(axes: Axes, matches: Matches) -> None:
     """Draw how wide and how high hits are, over their true boxes."""
-    from src.scoring.matching import MATCH_IOU
-    from src.visualizations.figures import clean, style_of
-
     edges = np.geomspace(*RATIO_RANGE, N_RATIO_BINS + 1).tolist()
     ratios = matches.side_ratios()
     for i, (side, values) in enumerate(zip(("width", "height"), ratios.T, strict=True)):
@@ -164,8 +168,6 @@ def _draw_ratios(axes: Axes, matches: Matches) -> None:
 
 def _draw_areas(axes: Axes, matches: Matches) -> None:
     """Draw the size of hits against that of their true boxes."""
-    from src.visualizations.figures import COLOUR_MAP, clean
-
     hits = matches.true_rows >= 0
     found = np.sqrt(matches.boxes[hits, 2:].prod(axis=1))
     true = np.sqrt(matches.true_boxes[matches.true_rows[hits], 2:].prod(axis=1))
@@ -180,9 +182,6 @@ def _draw_areas(axes: Axes, matches: Matches) -> None:
 
 def _draw_places(true_axes: Axes, found_axes: Axes, matches: Matches) -> None:
     """Draw where true boxes lie and where found ones, on one scale of colours."""
-    from src.visualizations.eda_labels import cover_shares
-    from src.visualizations.figures import COLOUR_MAP
-
     tables = [
         cover_shares(_in_cells(boxes), PLACE_SIZE) for boxes in (matches.true_boxes, matches.boxes)
     ]
@@ -212,7 +211,7 @@ def _parse_arguments() -> argparse.Namespace:
     add("--epoch", type=natural, help="by default each run's best of check_metric, or its last")
     add("--threshold", type=number, help="score x 5 over which a box counts; by default the best "
         "of check_metric, or 0.3")  # fmt: skip
-    add("--nms", type=share, default=0.05, help="IoU over which the weaker of two boxes goes")
+    add("--nms", type=share, default=NMS_IOU, help="IoU over which the weaker of two boxes goes")
     add("--out", type=Path, default=Path("detections.png"), help="_<figure> is added to the name; "
         "PNG, a PDF beside")  # fmt: skip
     return parser.parse_args()
@@ -221,8 +220,6 @@ def _parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = _parse_arguments()
     with report_errors():
-        from src.visualizations.figures import check_picture_path, name_runs, save_figure
-
         check_picture_path(arguments.out)
         runs = [
             load_detections(

@@ -13,19 +13,28 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from src.metric import FloatArray, IntArray
+from src.prediction.predictions import Predictions
+from src.prediction.saved_epochs import saved_epochs
+from src.scoring.calibration import class_reliabilities, count_confusions
+from src.scoring.matching import load_labelled
+from src.scoring.sweep import choose_epoch
+from src.structures import CLASS_NAMES
 from src.system.command_line import CommandParser, natural, report_errors
 from src.visualizations.eda_labels import SHOWN_ORDER
-
-if TYPE_CHECKING:  # `--help` waits for nothing
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from src.metric import FloatArray, IntArray
-    from src.prediction.predictions import Predictions
+from src.visualizations.figures import (
+    COLOURS,
+    clean,
+    draw_heat_map,
+    name_runs,
+    new_figure,
+    save_figure,
+)
 
 MARKERS = ("^", "o", "s")  # of the classes, beside their colours
 ROW_HEIGHT = 4.0  # of a run's panels, inches
@@ -37,8 +46,6 @@ def plot_global_head(runs: Mapping[str, Predictions]) -> Figure:
     Args:
         runs: name -> predictions with truth.
     """
-    from src.visualizations.figures import new_figure
-
     figure = new_figure(9.5, ROW_HEIGHT * len(runs))
     rows = figure.subfigures(len(runs), 1, squeeze=False)[:, 0]
     for row, (name, predictions) in zip(rows, runs.items(), strict=True):
@@ -52,10 +59,6 @@ def plot_global_head(runs: Mapping[str, Predictions]) -> Figure:
 
 def _draw_confusion(axes: Axes, true_categories: IntArray, class_probs: FloatArray) -> None:
     """Draw counts, coloured by their share of the true class."""
-    from src.scoring.matching import count_confusions
-    from src.structures import CLASS_NAMES
-    from src.visualizations.figures import draw_heat_map
-
     counts = count_confusions(true_categories, class_probs)[np.ix_(SHOWN_ORDER, SHOWN_ORDER)]
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
@@ -74,10 +77,6 @@ def _draw_confusion(axes: Axes, true_categories: IntArray, class_probs: FloatArr
 
 def _draw_calibration(axes: Axes, true_categories: IntArray, class_probs: FloatArray) -> None:
     """Draw how often each class is true, by its probability, and the expected calibration error."""
-    from src.scoring.matching import class_reliabilities
-    from src.structures import CLASS_NAMES
-    from src.visualizations.figures import COLOURS, clean
-
     of_classes, top = class_reliabilities(true_categories, class_probs)
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
     for category in SHOWN_ORDER:
@@ -105,12 +104,10 @@ def main() -> None:
     add("--out", type=Path, default=Path("global_head.png"), help="PNG; a PDF beside")
     arguments = parser.parse_args()
     with report_errors():
-        from src.scoring.matching import choose_setting, load_labelled
-        from src.visualizations.figures import name_runs, save_figure
-
         runs = {}
         for run_dir, name in zip(arguments.runs, name_runs(arguments.runs), strict=True):
-            epoch, _ = choose_setting(run_dir, arguments.epoch)
+            saved = saved_epochs(run_dir)
+            epoch = choose_epoch(run_dir / "scores.npz", saved, arguments.epoch).epoch
             runs[f"{name}, epoch {epoch}"] = load_labelled(run_dir, epoch)
         print(*save_figure(plot_global_head(runs), arguments.out), sep="\n")
 

@@ -13,33 +13,27 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import numpy as np
+from matplotlib.figure import Figure
+
+from src.scoring.sweep import Sweep, load_sweep
 from src.system.command_line import CommandParser, report_errors
-
-if TYPE_CHECKING:  # `--help` waits for nothing
-    from matplotlib.figure import Figure
-
-    from src.scoring.sweep import Sweep
+from src.visualizations.figures import clean, name_runs, new_figure, save_figure, style_of
 
 
 def plot_runs(names: Sequence[str], sweeps: Sequence[Sweep]) -> Figure:
     """Compare runs: score by epoch on the left, by threshold on the right."""
-    import numpy as np
-
-    from src.visualizations.figures import clean, new_figure, style_of
-
     figure = new_figure(10, 4)
     by_epoch, by_threshold = figure.subplots(1, 2)
     for i, (name, sweep) in enumerate(zip(names, sweeps, strict=True)):
-        best = sweep.best()
-        epoch = sweep.epochs.index(best["epoch"])
+        epoch = sweep.place_of(sweep.best())["epoch"]
         others = tuple(range(1, sweep.scores.ndim))
         # fmax passes over scores that do not exist, and says nothing where there is none.
         best_by_epoch = np.fmax.reduce(sweep.scores, axis=others)
         by_epoch.plot(sweep.epochs, best_by_epoch, label=name, **style_of(i))
         best_by_threshold = np.fmax.reduce(sweep.scores[epoch], axis=(0, 1, 2))
-        label = f"{name}, epoch {best['epoch']}"
+        label = f"{name}, epoch {sweep.epochs[epoch]}"
         by_threshold.plot(sweep.thresholds, best_by_threshold, label=label, **style_of(i))
     by_epoch.xaxis.get_major_locator().set_params(integer=True)
     clean(by_epoch, xlabel="epoch", ylabel="score", title="Best score of each epoch")
@@ -57,9 +51,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("metrics.png"), help="PNG; a PDF beside")
     arguments = parser.parse_args()
     with report_errors():
-        from src.scoring.sweep import load_sweep
-        from src.visualizations.figures import name_runs, save_figure
-
         sweeps = [load_sweep(run_dir / "scores.npz") for run_dir in arguments.runs]
         figure = plot_runs(name_runs(arguments.runs), sweeps)
         print(*save_figure(figure, arguments.out), sep="\n")

@@ -12,13 +12,13 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+import pandas as pd
+from matplotlib.figure import Figure
+
+from src.experiments.history import read_history
 from src.system.command_line import CommandParser, report_errors
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
+from src.visualizations.figures import clean, name_runs, new_figure, save_figure, style_of
 
 LOSSES = ("loss", "classification", "regression", "global_classification")
 
@@ -29,8 +29,6 @@ def plot_losses(histories: Mapping[str, pd.DataFrame], losses: Sequence[str]) ->
     Args:
         histories: name of a run -> its history, with `epoch` and `valid_<loss>`.
     """
-    from src.visualizations.figures import clean, new_figure, style_of
-
     figure = new_figure(5.5 * len(losses), 4)
     panels = figure.subplots(1, len(losses), squeeze=False)[0]
     for axes, loss in zip(panels, losses, strict=True):
@@ -54,9 +52,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("val_loss.png"), help="PNG; a PDF beside")
     arguments = parser.parse_args()
     with report_errors():
-        from src.experiments.history import read_history
-        from src.visualizations.figures import name_runs, save_figure
-
         columns = [f"valid_{loss}" for loss in arguments.loss]
         histories = {
             name: read_history(run_dir / "history.csv", columns)

@@ -14,14 +14,19 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
 
 import config
+from src.datasets.data_folder import DataFolder
+from src.experiments.runs import read_description
+from src.prediction.presets import Postprocess
+from src.prediction.saved_epochs import load_epoch, saved_epochs
+from src.scoring.grid import Grid, sweep_run
+from src.scoring.matching import find_boxes
+from src.scoring.sweep import Sweep, load_sweep
 from src.system.command_line import CommandParser, natural, positive, report_errors
-
-if TYPE_CHECKING:
-    from src.prediction.presets import Postprocess
-    from src.scoring.sweep import Sweep
+from src.system.files import write_text
+from src.visualizations import report_sections as sections
+from src.visualizations import report_settings as settings
 
 STYLE_PATH = Path(__file__).with_name("report.css")
 # The policy forbids scripts and anything from elsewhere, whatever a file's text may contain.
@@ -66,23 +71,23 @@ filled: the box that the image is listed for</span>
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class Shown:
     """What of a run is shown.
 
     Attributes:
         epoch: whose predictions.
-        setting: which boxes count.
+        postprocess: which boxes count.
         sweep: the scores, saved or computed for the page.
         notes: what the reader should know of them.
     """
 
     epoch: int
-    setting: Postprocess
+    postprocess: Postprocess
     sweep: Sweep
     notes: tuple[str, ...]
 
 
-def choose(run_dir: Path, epoch: int | None) -> Choice:
+def choose(run_dir: Path, epoch: int | None) -> Shown:
     """Take the best epoch by scores.npz, or the one that is named, and its best setting.
 
     Scores that are missing are computed at the paper's grid, and not saved.
@@ -90,10 +95,6 @@ def choose(run_dir: Path, epoch: int | None) -> Choice:
     Raises:
         InputError: the run, its predictions or those of the epoch are missing.
     """
-    from src.prediction.predictions import saved_epochs
-    from src.prediction.presets import Postprocess
-    from src.scoring.sweep import AXES, Grid, load_sweep, sweep_run
-
     saved, path = saved_epochs(run_dir), run_dir / "scores.npz"
     notes = []
     if path.exists():
@@ -110,10 +111,11 @@ def choose(run_dir: Path, epoch: int | None) -> Choice:
             "The run's folder holds no scores.npz: these scores were computed for this page. "
             "--action check_metric saves them."
         )
-    chosen = sweep.best()["epoch"] if epoch is None else epoch
-    own = sweep if chosen in sweep.epochs else sweep_run(run_dir, [chosen], Grid(nms=sweep.nms))
-    best = {name: own.best(chosen)[name] for name in AXES if name != "epoch"}
-    return Choice(chosen, Postprocess(**best), sweep, tuple(notes))
+    choice = sweep.choose(saved, epoch)
+    if choice.epoch not in sweep.epochs:
+        choice = sweep_run(run_dir, [choice.epoch], Grid(nms=sweep.nms)).choose(saved, choice.epoch)
+    postprocess = Postprocess() if choice.best is None else choice.best.postprocess
+    return Shown(choice.epoch, postprocess, sweep, tuple(notes))
 
 
 def build_page(run_dir: Path, data_dir: Path | None, *, epoch: int | None, n_images: int) -> str:
@@ -127,35 +129,27 @@ def build_page(run_dir: Path, data_dir: Path | None, *, epoch: int | None, n_ima
     Raises:
         InputError: something is missing or wrong; the message names it.
     """
-    from src.datasets.data_folder import DataFolder
-    from src.experiments.runs import read_description
-    from src.prediction.predictions import load_epoch
-    from src.scoring.matching import find_boxes
-    from src.scoring.sweep import load_sweep
-    from src.visualizations import report_sections as sections
-    from src.visualizations import report_settings as settings
-
-    choice = choose(run_dir, epoch)
+    shown = choose(run_dir, epoch)
     experiment = read_description(run_dir / "experiment.json")
     images_dir = Path(str(experiment.get("images", "")))
     if data_dir is not None or not experiment.get("images"):
         images_dir = DataFolder(data_dir or config.DATA_DIR).images_dir("train")
-    findings = find_boxes(load_epoch([run_dir], choice.epoch), choice.setting)
+    findings = find_boxes(load_epoch([run_dir], shown.epoch), shown.postprocess)
     wider_path = run_dir / "sweep.npz"
     return PAGE.format(
         title=escape(run_dir.resolve().name),
         style=STYLE_PATH.read_text(encoding="utf-8"),
         summary=escape(settings.summarise_experiment(experiment)),
-        headline=sections.write_headline(findings, choice.epoch),
+        headline=sections.write_headline(findings, shown.epoch),
         curves=sections.write_curves(run_dir / "history.csv"),
         scores=sections.write_scores(
-            choice.sweep,
-            choice.notes,
+            shown.sweep,
+            shown.notes,
             wider=load_sweep(wider_path) if wider_path.exists() else None,
             hint="python src/scores.py with the run's folder sweeps NMS, box size and gate too.",
         ),
-        epoch=choice.epoch,
-        setting=escape(sections.describe_setting(choice.setting)),
+        epoch=shown.epoch,
+        setting=escape(sections.describe_postprocess(shown.postprocess)),
         legend=LEGEND,
         gallery=sections.write_gallery(findings, images_dir, n_images),
         settings=settings.write_settings(experiment),
@@ -173,8 +167,6 @@ def main() -> None:
     add("--num-images", type=positive, default=6, help="pictures in each list of the gallery")
     arguments = parser.parse_args()
     with report_errors():
-        from src.system.files import write_text
-
         page = build_page(
             arguments.run,
             arguments.data_dir,

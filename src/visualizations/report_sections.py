@@ -11,7 +11,7 @@ import numpy as np
 
 from src.experiments.history import read_history
 from src.metric import bootstrap_interval
-from src.prediction.presets import Postprocess
+from src.prediction.presets import GATES, Postprocess
 from src.radiographs.dicom import read_image
 from src.scoring.matching import HIT_IOU, Findings
 from src.scoring.sweep import AXES, NEAR_BEST, Sweep
@@ -30,11 +30,6 @@ from src.visualizations.plot_val_loss import plot_losses
 from src.visualizations.report_settings import in_words, write_table
 
 LOSS_PANELS = (("loss", "regression"), ("classification", "global_classification"))
-GATE_FORMULAS = {
-    "score": "score × 5",
-    "score_category": "score × category × 10",
-    "sqrt_score_category": "√(score × category) × 5",
-}
 AXIS_NAMES = {
     "epoch": "epoch",
     "gate": "gate",
@@ -46,7 +41,7 @@ AXIS_NAMES = {
 
 def write_headline(findings: Findings, epoch: int) -> str:
     """Write the numbers that one looks for first."""
-    n_true, n_found = len(findings.true.xywh), len(findings.rows)
+    n_true, n_found = len(findings.true.xywh), len(findings.matches)
     n_hits = n_true - len(findings.missed)
     counts = findings.true.counts()
     false_alarms = int(((counts == 0) & (findings.boxes.counts() > 0)).sum())
@@ -54,7 +49,7 @@ def write_headline(findings: Findings, epoch: int) -> str:
     score = float(np.nanmean(findings.image_scores))
     numbers = [
         (f"{score:.3f}", "challenge's score", f"95 % interval {low:.3f} to {high:.3f}"),
-        (str(epoch), "epoch", describe_setting(findings.setting)),
+        (str(epoch), "epoch", describe_postprocess(findings.postprocess)),
         (f"{n_hits} of {n_true}", "true boxes hit", f"recall {_share(n_hits, n_true)}"),
         (f"{n_found - n_hits} of {n_found}", "found boxes false",
          f"precision {_share(n_hits, n_found)}"),
@@ -74,10 +69,11 @@ def write_headline(findings: Findings, epoch: int) -> str:
     )
 
 
-def describe_setting(setting: Postprocess) -> str:
+def describe_postprocess(postprocess: Postprocess) -> str:
     """Say in words which boxes count."""
-    text = f"{GATE_FORMULAS[setting.gate]} > {setting.threshold:g}, NMS {setting.nms:g}"
-    return text if setting.shrink == 1 else f"{text}, boxes × {setting.shrink:g}"
+    gate = GATES[postprocess.gate].formula
+    text = f"{gate} > {postprocess.threshold:g}, NMS {postprocess.nms:g}"
+    return text if postprocess.shrink == 1 else f"{text}, boxes × {postprocess.shrink:g}"
 
 
 def write_curves(history_path: Path) -> str:
@@ -111,7 +107,7 @@ def write_scores(sweep: Sweep, notes: Iterable[str], *, wider: Sweep | None, hin
     """
     best = sweep.best()
     rows = "".join(
-        f"<tr{' class=best' if epoch == best['epoch'] else ''}><td>{epoch}</td>"
+        f"<tr{' class=best' if best and epoch == best.epoch else ''}><td>{epoch}</td>"
         f"<td>{score:.3f}</td><td>{threshold:g}</td></tr>"
         for epoch, score, threshold in _best_by_epoch(sweep)
     )
@@ -184,16 +180,19 @@ def _write_probability(name: str, prob: float, *, is_true: bool) -> str:
 
 def _write_wider(sweep: Sweep) -> str:
     """Name the best of a wide sweep, and along each axis what comes close to it."""
-    best, near = sweep.best(), sweep.near_best()
+    best = sweep.best()
+    if best is None:
+        return "<p>No setting hits a true box.</p>"
+    near = sweep.near_best(best)
     rows = [
-        (AXIS_NAMES[name], in_words(best[name]), ", ".join(map(in_words, near[name])))
+        (AXIS_NAMES[name], in_words(getattr(best, name)), ", ".join(map(in_words, near[name])))
         for name in AXES
     ]
     table = write_table(
         rows, header=("", "best", f"costs at most {NEAR_BEST:g}, all else as the best")
     )
     n_settings = f"{int(np.isfinite(sweep.scores).sum()):,}"
-    return f"<p>Best of {n_settings} settings: {best['score']:.3f}.</p>{table}"
+    return f"<p>Best of {n_settings} settings: {best.score:.3f}.</p>{table}"
 
 
 def _best_by_epoch(sweep: Sweep) -> list[tuple[int, float, float]]:

@@ -1,0 +1,30 @@
+"""--action check_metric: score the saved predictions at the paper's thresholds."""
+
+from __future__ import annotations
+
+import argparse
+
+from src.actions.resolve import choose_epochs, settle_postprocess
+from src.experiments.runs import Run
+from src.scoring.grid import Grid, sweep_run
+from src.visualizations.figures import save_figure
+from src.visualizations.plot_sweep import plot_sweep
+
+
+def check_metric(run: Run, arguments: argparse.Namespace) -> None:
+    """Score every epoch that is asked for; save and show the table, and name the best."""
+    epochs = choose_epochs(arguments, run.epochs_with_predictions(), run)
+    postprocess = settle_postprocess(arguments)
+    grid = Grid(gates=(postprocess.gate,), shrinks=(postprocess.shrink,), nms=(postprocess.nms,))
+    sweep = sweep_run(run.dir, epochs, grid)
+    sweep.save(run.scores_path)
+    table = sweep.table().pivot(index="epoch", columns="threshold", values="score")
+    print(table.to_string(float_format="%.3f"))
+    best = sweep.best()
+    print(
+        "no epoch hits a true box; a longer training might"
+        if best is None
+        else f"best score {best.score:.4f} at epoch {best.epoch}, threshold {best.threshold:g}"
+    )
+    pictures = save_figure(plot_sweep(sweep, run.name), run.pics_dir / "scores.png")
+    print(run.scores_path, run.scores_path.with_suffix(".csv"), *pictures, sep="\n")

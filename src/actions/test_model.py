@@ -1,0 +1,51 @@
+"""--action test_model: draw true and found boxes over validation images."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from src.actions.resolve import choose_acceleration, settle_networks, settle_postprocess
+from src.datasets.annotations import Record
+from src.datasets.loaders import load_labelled_images
+from src.experiments.experiment_file import sample_options
+from src.experiments.runs import Run
+from src.experiments.table import Experiment
+from src.prediction.image_sets import labelled_image_set
+from src.prediction.inference import Inference
+from src.prediction.postprocess import choose_boxes
+from src.visualizations.overlays import contact_sheet, draw_predictions, save_picture
+
+
+def draw_validation(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> None:
+    """Draw true and found boxes over validation images, for each epoch that is asked for."""
+    inference = Inference(
+        acceleration=choose_acceleration(arguments),
+        n_workers=arguments.num_workers,
+        weights_dir=arguments.weights_dir,
+    )
+    labelled = load_labelled_images(
+        arguments.data_dir, run.fold, debug=arguments.debug, cache_dir=arguments.cache_dir
+    )
+    images = labelled_image_set(labelled, _pick_images(labelled.valid, arguments.num_images))
+    dataset = images.dataset(sample_options(experiment))
+    for networks in settle_networks(run, experiment, arguments):
+        postprocess = settle_postprocess(arguments, networks)
+        predictions = inference.predict(images, networks, postprocess)
+        chosen = choose_boxes(predictions, postprocess)
+        folder = run.pics_dir / f"{networks.last_epoch:03}"
+        pictures = []
+        for image, patient in enumerate(images.ids):
+            picture = dataset[image].picture()
+            pictures.append(draw_predictions(picture, predictions, chosen, image))
+            save_picture(folder / f"{patient}.png", pictures[-1])
+        save_picture(folder / "overview.png", contact_sheet(pictures))
+        print(f"epoch {networks.last_epoch}: {len(images)} pictures and overview.png\n{folder}")
+
+
+def _pick_images(records: Sequence[Record], n_images: int) -> list[Record]:
+    """Take two images with boxes for each one without, as far as there are."""
+    with_boxes = [record for record in records if len(record.boxes_xywh)]
+    without = [record for record in records if not len(record.boxes_xywh)]
+    n_without = max(n_images // 3, n_images - len(with_boxes))
+    return with_boxes[: n_images - min(n_without, len(without))] + without[:n_without]

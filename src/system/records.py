@@ -1,0 +1,82 @@
+"""Plain JSON values to dataclasses: the types of the fields are a file's schema, checked here."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Record = TypeVar("Record")
+
+MAX_SHOWN = 60  # characters of a wrong value in a message
+
+
+def build_record(kind: type[Record], values: object) -> Record:
+    """Build a dataclass from the values of a JSON object.
+
+    Args:
+        kind: a dataclass; its fields may be text, numbers, tuples, literals, optional ones, and
+            other dataclasses.
+        values: field -> value; what is missing takes the field's default.
+
+    Raises:
+        ValueError: this is no object, a field is unknown or missing, or has a value of another
+            type; the message names the field.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{show_value(values)} is not an object")
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = [str(name) for name in values if name not in fields]
+    if unknown:
+        raise ValueError(f"unknown field {show_value(unknown[0])}")
+    hints = get_type_hints(kind)
+    given = {name: _convert(name, value, hints[name]) for name, value in values.items()}
+    for name, field in fields.items():
+        has_default = (
+            field.default is not dataclasses.MISSING
+            or field.default_factory is not dataclasses.MISSING
+        )
+        if name not in given and not has_default:
+            raise ValueError(f"field {name} is missing")
+    return kind(**given)
+
+
+def fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or what typing makes of it
+    """Say whether a value has the type that a field declares; a bool is no number."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin is Literal:
+        return value in arguments and not (isinstance(value, bool) and True not in arguments)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, argument) for argument in arguments)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(fits(item, arguments[0]) for item in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, get_origin(hint) or hint)
+
+
+def show_value(value: object) -> str:
+    """Write a wrong value for a message, cut to a bearable length."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an int of thousands of digits, or nesting without end
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _convert(name: str, value: object, hint: Any) -> object:  # noqa: ANN401
+    """Turn lists into tuples and objects into the records that a field declares."""
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    for option in options:
+        if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
+            return build_record(option, value)  # type: ignore[arg-type]
+        if get_origin(option) is tuple and isinstance(value, list):
+            value = tuple(_convert(name, item, get_args(option)[0]) for item in value)
+    if not fits(value, hint):
+        raise ValueError(f"{name} cannot be {show_value(value)}")
+    return value
