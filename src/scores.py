@@ -86,7 +86,9 @@ def _parse_arguments() -> argparse.Namespace:
         parser.error("--truth-classes needs --truth")
     for flag in ("epochs", "thresholds", "nms", "shrinks", "gates"):
         if arguments.truth is not None and getattr(arguments, flag) != parser.get_default(flag):
-            parser.error(f"--truth goes without --{flag}: a submission is scored as it is")
+            parser.error(
+                f"--truth cannot be combined with --{flag}: a submission is scored as it is"
+            )
     return arguments
 
 

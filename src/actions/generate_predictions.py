@@ -1,27 +1,25 @@
-"""What train_runner does with trained networks: predict a split or files, draw what they find."""
+"""Predict the validation fold, the test images or other files by trained networks."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
+from src.actions.flags import Flags
 from src.actions.resolve import (
-    asks_for_ensemble,
     choose_acceleration,
+    choose_experiment,
     choose_members,
+    choose_run,
     epochs_to_use,
     settle_postprocess,
 )
-from src.datasets.annotations import Record
 from src.datasets.data_folder import DataFolder
-from src.datasets.detection_dataset import ValidationDataset
-from src.datasets.loaders import load_labelled_images
 from src.datasets.test_dataset import TestDataset
 from src.experiments.experiment_file import sample_options, write_description
 from src.experiments.runs import Run, check_owner, ensemble_run, read_description
@@ -45,15 +43,21 @@ from src.radiographs.image_files import (
     find_image_files,
     split_unreadable,
 )
-from src.system.distributed import ALONE, Processes
+from src.system.distributed import ALONE, Processes, joined_processes
 from src.system.errors import InputError
 from src.system.files import check_place
-from src.visualizations.overlays import contact_sheet, draw_predictions, save_picture
+from src.visualizations.overlays import draw_predictions, save_picture
 
 
-def predict_split(
-    run: Run, experiment: Experiment, arguments: argparse.Namespace, processes: Processes
-) -> None:
+def generate_predictions(flags: Flags) -> None:
+    """Predict the validation fold, the test images or other files; write .npz and CSV."""
+    run, experiment = choose_run(flags), choose_experiment(flags)
+    predict = predict_files if flags.fills_folder else predict_split
+    with joined_processes(flags.device) as processes:
+        predict(run, experiment, flags, processes)
+
+
+def predict_split(run: Run, experiment: Experiment, flags: Flags, processes: Processes) -> None:
     """Predict the validation fold or the test images, each epoch by itself.
 
     An ensemble can predict the validation fold as well, if all its networks have left it out.
@@ -61,12 +65,9 @@ def predict_split(
     Args:
         processes: share the images; the first one alone writes.
     """
-    for flag, value in (("--out", arguments.out), ("--overlays", arguments.overlays)):
-        if value:
-            raise InputError(f"{flag} needs --input, or --split test and an ensemble")
-    inference = _make_inference(arguments, processes)
-    sample_path, hflip = _sample_path(arguments), arguments.tta == "hflip"
-    for step in _plan(run, experiment, arguments):
+    inference = make_inference(flags, processes)
+    sample_path, hflip = _sample_path(flags), flags.tta == "hflip"
+    for step in _plan(run, experiment, flags):
         owner = run_of(step.members, hflip=hflip)
         check_owner(owner)
         check_place(owner.dir)
@@ -74,14 +75,14 @@ def predict_split(
             raise InputError("--split valid takes networks of one fold, which have not seen it; "
                              "--split test and --input take all")  # fmt: skip
         predictions, path = inference.predict_split(
-            arguments.split, arguments.data_dir, step.members, step.postprocess, hflip=hflip
+            flags.split, flags.data_dir, step.members, step.postprocess, hflip=hflip
         )
         if not processes.is_first:
             continue
         if "ensemble" in predictions.header or not owner.experiment_path.exists():
-            images = _images_place(arguments)
+            images = _images_place(flags)
             _write_experiment(owner.dir, owner, predictions, step.postprocess, images)
-        submission = owner.submission_path(arguments.split, last_epoch(step.members))
+        submission = owner.submission_path(flags.split, last_epoch(step.members))
         n_with_boxes = save_submission(
             submission, predictions, path, step.postprocess, sample_path=sample_path
         )
@@ -91,57 +92,33 @@ def predict_split(
         )
 
 
-def predict_files(
-    run: Run, experiment: Experiment, arguments: argparse.Namespace, processes: Processes
-) -> None:
+def predict_files(run: Run, experiment: Experiment, flags: Flags, processes: Processes) -> None:
     """Predict the files of --input or the test images, by an ensemble or each epoch by itself.
 
     Args:
         processes: share the images; the first one alone writes.
     """
-    inference = _make_inference(arguments, processes)
-    images = _images_place(arguments)
-    plan = list(_plan(run, experiment, arguments))
+    inference = make_inference(flags, processes)
+    images = _images_place(flags)
+    plan = list(_plan(run, experiment, flags))
     for step in plan:
-        _check_results(step, images, arguments)
+        _check_results(step, images, flags)
         inference.find_weights(step.members)
-    files = _files_to_predict(arguments)
+    files = _files_to_predict(flags)
     for step in plan:
-        hflip = arguments.tta == "hflip"
+        hflip = flags.tta == "hflip"
         predictions = inference.predict_files(files, step.members, step.postprocess, hflip=hflip)
         if not processes.is_first:
             continue
         _write_experiment(step.folder, step.owner, predictions, step.postprocess, images)
         write_results(
-            step.folder, files, predictions, step.postprocess, sample_path=_sample_path(arguments)
+            step.folder, files, predictions, step.postprocess, sample_path=_sample_path(flags)
         )
-        if arguments.overlays:
+        if flags.overlays:
             dataset = TestDataset(files, sample_options(step.members[0].experiment))
             draw_files(step.folder / "overlays", dataset, predictions, step.postprocess)
         print(f"{step.name}: {len(files)} images at threshold {step.postprocess.threshold:g}")
         print(step.folder)
-
-
-def draw_validation(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> None:
-    """Draw true and found boxes over validation images."""
-    inference = _make_inference(arguments)
-    images = load_labelled_images(
-        arguments.data_dir, run.fold, debug=arguments.debug, cache_dir=arguments.cache_dir
-    )
-    records = _pick_images(images.valid, arguments.num_images)
-    dataset = ValidationDataset(records, images.source, sample_options(experiment))
-    for epoch in epochs_to_use(run, arguments):
-        member = Member(run=run, experiment=experiment, epoch=epoch)
-        postprocess = settle_postprocess(arguments, [member])
-        predictions = inference.predict(dataset, [member], postprocess)
-        folder = run.pics_dir / f"{epoch:03}"
-        pictures = []
-        for found in select_boxes(predictions, postprocess):
-            image = dataset[found.image].picture()
-            pictures.append(draw_predictions(image, predictions, found))
-            save_picture(folder / f"{records[found.image].patient_id}.png", pictures[-1])
-        save_picture(folder / "overview.png", contact_sheet(pictures))
-        print(f"epoch {epoch}: {len(records)} pictures and overview.png\n{folder}")
 
 
 def draw_files(
@@ -172,31 +149,31 @@ class _Step(NamedTuple):
     folder: Path
 
 
-def _plan(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> Iterator[_Step]:
+def _plan(run: Run, experiment: Experiment, flags: Flags) -> Iterator[_Step]:
     """Settle what will be done, so that a mistake is found before the first image is read."""
-    source = "test" if arguments.input is None else arguments.input.resolve().stem
-    if asks_for_ensemble(arguments):
-        members = choose_members(run, experiment, arguments)
-        postprocess = settle_postprocess(arguments, members)
+    source = "test" if flags.input is None else flags.input.resolve().stem
+    if flags.asks_for_ensemble:
+        members = choose_members(run, experiment, flags)
+        postprocess = settle_postprocess(flags, members)
         owner = ensemble_run([member.run for member in members])
-        folder = arguments.out or owner.output_dir / owner.common_name / source
+        folder = flags.out or owner.output_dir / owner.common_name / source
         yield _Step(f"{len(members)} members", members, postprocess, owner, folder)
         return
-    folder = arguments.out or run.dir / "inputs" / source
-    for epoch in epochs_to_use(run, arguments):
+    folder = flags.out or run.dir / "inputs" / source
+    for epoch in epochs_to_use(run, flags):
         members = [Member(run=run, experiment=experiment, epoch=epoch)]
-        postprocess = settle_postprocess(arguments, members)
+        postprocess = settle_postprocess(flags, members)
         yield _Step(f"epoch {epoch}", members, postprocess, run, folder / f"{epoch:03}")
 
 
-def _check_results(step: _Step, images: Path, arguments: argparse.Namespace) -> None:
+def _check_results(step: _Step, images: Path, flags: Flags) -> None:
     """Make sure before the work that a folder can be filled, without loss of others' results.
 
     Raises:
         InputError: the folder cannot be filled, or holds such results.
     """
     check_place(step.folder)
-    if arguments.overwrite:
+    if flags.overwrite:
         return
     check_owner(step.owner, step.folder)
     content = read_description(step.folder / "experiment.json")
@@ -206,7 +183,7 @@ def _check_results(step: _Step, images: Path, arguments: argparse.Namespace) -> 
             raise InputError(
                 f"{step.folder}: holds what was found with {name} {content[name]}; {replace}"
             )
-    header = describe_members(step.members, step.postprocess, hflip=arguments.tta == "hflip")
+    header = describe_members(step.members, step.postprocess, hflip=flags.tta == "hflip")
     networks = describe_networks(header)
     if any(content.get(name, ours) != ours for name, ours in networks.items()):
         raise InputError(f"{step.folder}: holds what other networks found; {replace}")
@@ -227,50 +204,42 @@ def _write_experiment(
     write_description(folder / "experiment.json", content)
 
 
-def _make_inference(arguments: argparse.Namespace, processes: Processes = ALONE) -> Inference:
+def make_inference(flags: Flags, processes: Processes = ALONE) -> Inference:
     return Inference(
-        acceleration=choose_acceleration(arguments),
+        acceleration=choose_acceleration(flags),
         processes=processes,
-        n_workers=arguments.num_workers,
-        weights_dir=arguments.weights_dir,
-        debug=arguments.debug,
-        overwrite=arguments.overwrite,
-        cache_dir=arguments.cache_dir,
+        n_workers=flags.num_workers,
+        weights_dir=flags.weights_dir,
+        debug=flags.debug,
+        overwrite=flags.overwrite,
+        cache_dir=flags.cache_dir,
     )
 
 
-def _images_place(arguments: argparse.Namespace) -> Path:
+def _images_place(flags: Flags) -> Path:
     """Return where the images to predict lie."""
-    if arguments.input is not None:
-        return arguments.input.resolve()
-    split = "test" if arguments.split == "test" else "train"  # among which a fold's are
-    return DataFolder(arguments.data_dir).images_dir(split).resolve()
+    if flags.input is not None:
+        return flags.input.resolve()
+    split = "test" if flags.split == "test" else "train"  # among which a fold's are
+    return DataFolder(flags.data_dir).images_dir(split).resolve()
 
 
-def _files_to_predict(arguments: argparse.Namespace) -> list[ImageFile]:
+def _files_to_predict(flags: Flags) -> list[ImageFile]:
     """List the files of --input, without the unreadable ones if asked, or the test images."""
-    if arguments.input is None:
-        return find_challenge_images(_images_place(arguments))
-    files = find_image_files(arguments.input)
-    if not arguments.skip_unreadable:
+    if flags.input is None:
+        return find_challenge_images(_images_place(flags))
+    files = find_image_files(flags.input)
+    if not flags.skip_unreadable:
         return files
-    files, unreadable = split_unreadable(files, arguments.num_workers or 1)
+    files, unreadable = split_unreadable(files, flags.num_workers or 1)
     for file in unreadable:
         print(f"skipped: {file.cause}", file=sys.stderr)
     if not files:
-        raise InputError(f"{arguments.input}: none of its {len(unreadable)} files is readable")
+        raise InputError(f"{flags.input}: none of its {len(unreadable)} files is readable")
     return files
 
 
-def _sample_path(arguments: argparse.Namespace) -> Path | None:
+def _sample_path(flags: Flags) -> Path | None:
     """Find the sample submission, whose order the test images' rows follow."""
-    path = DataFolder(arguments.data_dir).sample_submission_path
-    return path if arguments.split == "test" and path.exists() else None
-
-
-def _pick_images(records: Sequence[Record], n_images: int) -> list[Record]:
-    """Take two images with boxes for each one without, as far as there are."""
-    with_boxes = [record for record in records if len(record.boxes_xywh)]
-    without = [record for record in records if not len(record.boxes_xywh)]
-    n_without = max(n_images // 3, n_images - len(with_boxes))
-    return with_boxes[: n_images - min(n_without, len(without))] + without[:n_without]
+    path = DataFolder(flags.data_dir).sample_submission_path
+    return path if flags.split == "test" and path.exists() else None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.actions.flags import postprocess_flags
+from src.actions.flags import Flags, postprocess_flags
 from src.experiments.runs import Run, check_owner
 from src.experiments.table import Experiment, get_experiment
 from src.prediction.presets import Postprocess, choose_postprocess
@@ -20,30 +19,46 @@ if TYPE_CHECKING:  # check_metric does not wait for PyTorch
     from src.retinanet.acceleration import Acceleration
 
 
-def asks_for_ensemble(arguments: argparse.Namespace) -> bool:
-    """Say whether the flags combine networks, or the views of one."""
-    several = arguments.folds or arguments.run_weights or len(arguments.models) > 1
-    return bool(several or arguments.tta)
+def choose_run(flags: Flags) -> Run:
+    """Name the run of the flags; of several models the first one's.
+
+    Raises:
+        InputError: its folder belongs to another run.
+    """
+    run = Run(flags.model, flags.fold, flags.tag, flags.output_dir)
+    check_owner(run)
+    return run
 
 
-def choose_epochs(arguments: argparse.Namespace, saved: list[int], run: Run) -> list[int] | None:
+def choose_experiment(flags: Flags) -> Experiment:
+    """Look up the experiment of the run, with the settings that flags change."""
+    return get_experiment(
+        flags.model,
+        batch_size=flags.batch_size,
+        accumulate=flags.accumulate,
+        learning_rate=flags.learning_rate,
+        n_epochs=flags.num_epochs,
+    )
+
+
+def choose_epochs(flags: Flags, saved: list[int], run: Run) -> list[int] | None:
     """Return the epochs that the flags name, each once, None where they name none."""
-    if arguments.epoch is not None:
-        return list(dict.fromkeys(arguments.epoch))
-    if not arguments.from_epoch and arguments.num_epochs is None:
+    if flags.epoch is not None:
+        return list(dict.fromkeys(flags.epoch))
+    if not flags.from_epoch and flags.num_epochs is None:
         return None
-    stop = arguments.num_epochs or max(saved, default=0) + 1
-    epochs = [epoch for epoch in saved if arguments.from_epoch <= epoch < stop]
+    stop = flags.num_epochs or max(saved, default=0) + 1
+    epochs = [epoch for epoch in saved if flags.from_epoch <= epoch < stop]
     if not epochs:
-        raise InputError(f"{run.dir}: has no epoch from {arguments.from_epoch} to {stop - 1}")
+        raise InputError(f"{run.dir}: has no epoch from {flags.from_epoch} to {stop - 1}")
     return epochs
 
 
-def epochs_to_use(run: Run, arguments: argparse.Namespace) -> list[int]:
+def epochs_to_use(run: Run, flags: Flags) -> list[int]:
     """Take the epochs that the flags name, else the best one by check_metric, else the last."""
-    source = run.at(arguments.weights_dir)
-    epochs = choose_epochs(arguments, source.epochs_with_checkpoint(), source)
-    return [default_epoch(run, arguments.weights_dir)] if epochs is None else epochs
+    source = run.at(flags.weights_dir)
+    epochs = choose_epochs(flags, source.epochs_with_checkpoint(), source)
+    return [default_epoch(run, flags.weights_dir)] if epochs is None else epochs
 
 
 def default_epoch(run: Run, weights_dir: Path | None = None) -> int:
@@ -75,7 +90,7 @@ def scores_path(run: Run, weights_dir: Path | None) -> Path:
     return run.scores_path
 
 
-def choose_members(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> list[Member]:
+def choose_members(run: Run, experiment: Experiment, flags: Flags) -> list[Member]:
     """Collect the networks of an ensemble: models x folds x epochs.
 
     A run's weight is shared out among its epochs; a run of weight 0 is left out.
@@ -87,14 +102,15 @@ def choose_members(run: Run, experiment: Experiment, arguments: argparse.Namespa
         InputError: the weights do not fit the runs, or the networks do not fit each other.
     """
     experiments = {run.model: experiment}
-    for name in arguments.models[1:]:
-        experiments[name] = get_experiment(name, batch_size=arguments.batch_size)
-    folds = arguments.folds or [run.fold]
-    runs = [replace(run, model=name, fold=fold) for name in arguments.models for fold in folds]
+    for name in flags.models[1:]:
+        experiments[name] = get_experiment(name, batch_size=flags.batch_size)
+    folds = flags.folds or [run.fold]
+    runs = [replace(run, model=name, fold=fold) for name in flags.models for fold in folds]
     members: list[Member] = []
-    for each, weight in zip(runs, _weigh_runs(arguments.run_weights, runs), strict=True):
+    weights = flags.run_weights or [None] * len(runs)
+    for each, weight in zip(runs, weights, strict=True):
         check_owner(each)
-        epochs = epochs_to_use(each, arguments) if weight != 0 else []
+        epochs = epochs_to_use(each, flags) if weight != 0 else []
         share = 1.0 if weight is None else weight / max(1, len(epochs))
         members += [
             Member(run=each, experiment=experiments[each.model], epoch=epoch, weight=share)
@@ -104,25 +120,21 @@ def choose_members(run: Run, experiment: Experiment, arguments: argparse.Namespa
     return members
 
 
-def settle_postprocess(
-    arguments: argparse.Namespace, members: Sequence[Member] | None = None
-) -> Postprocess:
+def settle_postprocess(flags: Flags, members: Sequence[Member] | None = None) -> Postprocess:
     """Choose how boxes are chosen: by the flags, the preset, and check_metric's threshold.
 
     Args:
         members: the networks that predict; None where the threshold does not matter. What
             check_metric found is of one network alone and so serves no ensemble.
     """
-    combines = members is not None and (len(members) > 1 or bool(arguments.tta))
+    combines = members is not None and (len(members) > 1 or bool(flags.tta))
     if not combines:
-        _refuse_sizes(arguments)
-    postprocess = choose_postprocess(
-        arguments.postprocess, postprocess_flags(arguments), combines=combines
-    )
+        _refuse_sizes(flags)
+    postprocess = choose_postprocess(flags.postprocess, postprocess_flags(flags), combines=combines)
     if members is None or combines or not postprocess.threshold_is_open:
         return postprocess
     (member,) = members
-    path = scores_path(member.run, arguments.weights_dir)
+    path = scores_path(member.run, flags.weights_dir)
     best = saved_threshold(path, member.epoch, postprocess.gate)
     if best is None:
         return postprocess
@@ -130,7 +142,7 @@ def settle_postprocess(
     return replace(postprocess, threshold=best, threshold_from=source)
 
 
-def choose_acceleration(arguments: argparse.Namespace) -> Acceleration:
+def choose_acceleration(flags: Flags) -> Acceleration:
     """Choose device and arithmetic by the flags; sets PyTorch's switches of the whole process.
 
     Raises:
@@ -143,31 +155,17 @@ def choose_acceleration(arguments: argparse.Namespace) -> Acceleration:
         set_global_switches,
     )
 
-    device = choose_device(arguments.device)
-    set_global_switches(deterministic=arguments.deterministic)
+    device = choose_device(flags.device)
+    set_global_switches(deterministic=flags.deterministic)
     return Acceleration(
         device=device,
-        precision=choose_precision(arguments.precision, device),
-        compiles=arguments.compile,
-        recomputes_encoder=arguments.checkpoint_encoder,
+        precision=choose_precision(flags.precision, device),
+        compiles=flags.compile,
+        recomputes_encoder=flags.checkpoint_encoder,
     )
 
 
-def _weigh_runs(weights: Sequence[float] | None, runs: Sequence[Run]) -> Sequence[float | None]:
-    """Return a weight for each run; None where all networks weigh alike."""
-    if weights is None:
-        return [None] * len(runs)
-    if len(weights) != len(runs):
-        names = ", ".join(run.name for run in runs)
-        raise InputError(
-            f"--run-weights: {len(weights)} weights for {len(runs)} runs, which are {names}"
-        )
-    if not any(weights):
-        raise InputError("--run-weights: one of them must be greater than 0")
-    return weights
-
-
-def _refuse_sizes(arguments: argparse.Namespace) -> None:
-    for flag, value in (("--combine", arguments.combine), ("--k", arguments.k)):
+def _refuse_sizes(flags: Flags) -> None:
+    for flag, value in (("--combine", flags.combine), ("--k", flags.k)):
         if value is not None:
             raise InputError(f"{flag} needs an ensemble: several networks, or --tta")

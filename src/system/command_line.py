@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from dataclasses import Field, field
+from pathlib import Path
+from typing import Any, NoReturn
 
 from src.system.errors import EXIT_USER_ERROR, SIGNAL_EXIT, InputError, Interrupted
 
@@ -37,11 +40,16 @@ class CommandParser(argparse.ArgumentParser):
     """An argument parser that takes no abbreviations and reports a mistake in one line."""
 
     def __init__(
-        self, description: str | None = None, *, prog: str | None = None, **_unused: object
+        self,
+        description: str | None = None,
+        *,
+        prog: str | None = None,
+        usage: str | None = None,
+        **_unused: object,  # Python 3.14 hands the parser of a subcommand more than prog
     ) -> None:
-        # Python 3.14 hands the parser of a subcommand more than prog.
         super().__init__(
             prog=prog,
+            usage=usage,
             description=description,
             allow_abbrev=False,
             formatter_class=_HelpFormatter,
@@ -49,6 +57,52 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_USER_ERROR, f"error: {message}; see --help\n")
+
+
+def flag(
+    actions: Sequence[str],
+    text: str,
+    default: object = None,
+    *,
+    kind: Callable[[str], object] | None = None,
+    choices: Sequence[str] | None = None,
+    nargs: str | None = None,
+    const: object = None,
+    metavar: str | None = None,
+    names: Sequence[str] = (),
+) -> Any:  # noqa: ANN401 - as dataclasses.field
+    """Define a field of a dataclass and the flag that sets it.
+
+    Args:
+        actions: of the command, that take the flag; the others would ignore it.
+        text: for --help.
+        kind, choices, nargs, const, metavar: as in argparse, where `kind` is `type`.
+        names: of the flag, such as --num-images; by default made of the field's name.
+    """
+    if metavar is None and kind is not None:
+        metavar = "PATH" if kind is Path else "N"
+    options = {"help": text, "type": kind, "choices": choices, "nargs": nargs, "const": const,
+               "metavar": metavar}  # fmt: skip
+    return field(default=default, metadata={"actions": actions, "names": names, "options": options})
+
+
+def switch(actions: Sequence[str], text: str) -> Any:  # noqa: ANN401 - as dataclasses.field
+    """Define a field of a dataclass and the flag without a value that makes it true."""
+    options = {"help": text, "action": "store_true"}
+    return field(default=False, metadata={"actions": actions, "names": (), "options": options})
+
+
+def flag_of(defined: Field[Any]) -> str:
+    """Return the flag that sets a field of `flag` or `switch`."""
+    names = defined.metadata["names"]
+    return str(names[0]) if names else f"--{defined.name.replace('_', '-')}"
+
+
+def add_flag(group: argparse.ArgumentParser | argparse._ArgumentGroup, defined: Field[Any]) -> None:
+    """Let a parser, or a group of its --help, take the flag of a field."""
+    names = defined.metadata["names"] or (flag_of(defined),)
+    options = defined.metadata["options"]
+    group.add_argument(*names, dest=defined.name, default=defined.default, **options)
 
 
 @contextmanager
@@ -173,6 +227,13 @@ def factor(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
     return value
+
+
+def name_part(text: str) -> str:
+    """Take text that can be part of a file's name on every system; may be empty."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]*", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: use letters, digits, '.', '_' and '-' only")
+    return text
 
 
 def yes_or_no(text: str) -> bool:
