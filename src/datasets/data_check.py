@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import NamedTuple
 from src.datasets.annotations import Record, read_records
 from src.datasets.data_folder import DataFolder
 from src.datasets.folds import load_folds, split_records
-from src.datasets.tables import AnnotationsError, read_table
+from src.datasets.tables import AnnotationsError, read_sample_ids
 from src.radiographs.image_facts import ExaminedImage, examine_images
 from src.radiographs.image_files import as_text, find_challenge_images
 from src.system.errors import InputError
-from src.system.files import replaced_file
+from src.system.files import write_csv
 
 # kind -> what it means; a training fails over the first ones
 FATAL = {
@@ -34,7 +33,6 @@ KINDS = FATAL | {
     "no test image": "a patient of the sample submission has no image",
     "unreadable, not trained on": "an image that no training needs cannot be read",
 }
-COLUMNS = ("kind", "patient", "file", "detail")
 NO_FOLD = "no fold"
 
 
@@ -98,13 +96,7 @@ def describe(findings: Sequence[Finding]) -> Iterator[str]:
 
 def write_findings(path: Path, findings: Iterable[Finding]) -> None:
     """Write a row for each finding, whole or not at all."""
-    with (
-        replaced_file(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(findings)
+    write_csv(path, Finding._fields, findings)
 
 
 def _image_paths(images_dir: Path) -> list[Path]:
@@ -163,7 +155,7 @@ def _compare_sample(images: Sequence[ExaminedImage], path: Path) -> Iterator[Fin
     if not path.exists():
         return
     try:
-        patients = read_table(path, ["patientId"])["patientId"]
+        patients = read_sample_ids(path)
     except AnnotationsError as error:
         yield Finding("no test image", "", str(path), f"not a sample submission: {error}")
         return

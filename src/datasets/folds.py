@@ -13,8 +13,6 @@ from pathlib import Path
 if __name__ == "__main__":  # run by path: find `config` and `src` from the repository's root
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-import csv
-
 import numpy as np
 
 from src.datasets.annotations import Record, read_classes
@@ -22,7 +20,7 @@ from src.datasets.data_folder import DataFolder
 from src.datasets.tables import AnnotationsError, read_table, refuse_rows
 from src.structures import CLASS_NAMES, N_FOLDS
 from src.system.command_line import CommandParser, report_errors
-from src.system.files import replaced_file
+from src.system.files import write_csv
 
 FOLDS_SEED = 42  # gives the published folds
 
@@ -98,13 +96,8 @@ def split_records(
 
 def write_folds(path: Path, classes: Mapping[str, int], folds: Mapping[str, int]) -> None:
     """Write patientId, class, fold, the columns of the published file."""
-    with (
-        replaced_file(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["patientId", "class", "fold"])
-        writer.writerows((p, CLASS_NAMES[classes[p]], fold) for p, fold in folds.items())
+    rows = ((patient, CLASS_NAMES[classes[patient]], fold) for patient, fold in folds.items())
+    write_csv(path, ("patientId", "class", "fold"), rows)
 
 
 def main() -> None:

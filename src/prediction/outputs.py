@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.challenge.submission_check import check_ids, read_sample_ids
+from src.challenge.submission_check import check_ids
 from src.challenge.submission_file import HEADER
+from src.datasets.tables import read_sample_ids
 from src.prediction.postprocess import select_boxes
 from src.prediction.predictions import Predictions
 from src.prediction.presets import Postprocess
@@ -114,7 +115,8 @@ def save_submission(
         How many images have boxes.
 
     Raises:
-        SubmissionError: the sample is wrong, or names other patients.
+        AnnotationsError: the sample is missing or wrong.
+        SubmissionError: it names other patients.
     """
     from src.prediction.provenance import write_provenance
 

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import fcntl
+import glob
 import json
 import os
-import re
 import shutil
 import socket
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from src.system.errors import InputError
 
 LOCK_NAME = ".lock"
-# Seconds without a change after which an unfinished file has no writer any more: a living one
-# writes all the time.
-ABANDONED_AFTER = 3600.0
+IDLE_SECONDS = 3600.0  # a living writer changes its file more often
 # What file systems answer that cannot flush a folder; there the rename alone has to do.
 NO_FLUSH_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 
@@ -73,7 +72,7 @@ def replaced_file(path: Path) -> Iterator[Path]:
         if path.is_dir():  # the rename would find that out after the work
             raise IsADirectoryError("a folder is in its place")
         ending = f".tmp{path.suffix}"
-        _remove_abandoned(path, ending)
+        remove_leftovers(path.parent, glob.escape(path.stem), ending)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=ending, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
@@ -96,7 +95,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     make_dir(path.parent)
     with output_errors(path):
         ending = ".partial"
-        _remove_abandoned(path, ending)
+        remove_leftovers(path.parent, glob.escape(path.stem), ending)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.stem}.", suffix=ending, dir=path.parent))
         try:
             yield temporary
@@ -133,6 +132,22 @@ def move_into_place(temporary: Path, path: Path) -> None:
     _flush_names(path.parent)
 
 
+def remove_leftovers(folder: Path, stem: str, ending: str, *, idle: float = IDLE_SECONDS) -> None:
+    """Remove what killed writers left under temporary names, but nothing that is still written.
+
+    Args:
+        stem: glob pattern of the final names without their ending.
+        ending: of the temporary names.
+        idle: seconds without a change after which a file has no writer any more; 0 where the
+            caller keeps other writers out.
+    """
+    for leftover in folder.glob(f".{stem}.{'[a-z0-9_]' * 8}{ending}"):
+        with suppress(OSError):  # another writer was quicker
+            parts = [leftover, *(leftover.iterdir() if leftover.is_dir() else ())]
+            if not idle or time.time() - max(part.lstat().st_mtime for part in parts) > idle:
+                _remove(leftover)
+
+
 def read_bytes(
     path: Path, limit: int, error: type[InputError], *, n_bytes: int | None = None
 ) -> bytes:
@@ -154,33 +169,60 @@ def read_bytes(
 
 
 @contextmanager
-def locked_dir(path: Path) -> Iterator[None]:
+def locked_dir(
+    path: Path, busy: str, *, wait: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """Hold a folder for this process alone, until the block or the process ends.
+
+    Args:
+        busy: what another process does that holds it, for the message.
+        wait: is given the message, then this process waits; None refuses.
 
     Raises:
         OutputError: another process holds it, or it cannot be written.
     """
-    make_dir(path)
-    with (path / LOCK_NAME).open("a+") as file:
+    place = make_dir(path) / LOCK_NAME
+    while True:
+        with output_errors(path):
+            file = place.open("a+")
+        with file:
+            _lock(file, path, busy, wait)
+            if not _is_at(place, file):
+                continue  # its holder has just left and removed the file
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            try:
+                yield
+            finally:
+                place.unlink(missing_ok=True)
+            return
+
+
+def _lock(file: TextIO, path: Path, busy: str, wait: Callable[[str], None] | None) -> None:
+    """Lock an open file, as `locked_dir` says.
+
+    The lock belongs to the process, not to the open file: worker processes do not inherit it, and
+    it ends with the process, however that dies.
+    """
+    with output_errors(path):
         try:
-            # A lock of the process, not of the open file: worker processes do not inherit it,
-            # and it goes with the process, however that dies.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(file.fileno()).st_nlink == 0:
-                raise OSError("its holder has just left and taken the lock file along")
-        except OSError as error:
+        except (BlockingIOError, PermissionError):
             file.seek(0)
-            holder = file.read(100).strip() or "another process"
-            raise OutputError(
-                f"{path}: {holder} is training there; wait for it, or choose another --run TAG"
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        try:
-            yield
-        finally:
-            (path / LOCK_NAME).unlink(missing_ok=True)
+            message = f"{path}: {file.read(100).strip() or 'another process'} {busy}"
+            if wait is None:
+                raise OutputError(message) from None
+            wait(message)
+            fcntl.lockf(file, fcntl.LOCK_EX)
+
+
+def _is_at(place: Path, file: TextIO) -> bool:
+    """Say whether an open file is still the one of its name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), place.stat())
+    except FileNotFoundError:
+        return False
 
 
 def write_text(path: Path, text: str) -> None:
@@ -192,6 +234,17 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write `content` as indented JSON to `path`, whole or not at all."""
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[object], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table to `path` as UTF-8 with a header, whole or not at all."""
+    with (
+        replaced_file(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def _flush(path: Path) -> None:
@@ -209,18 +262,6 @@ def _flush_names(folder: Path) -> None:
     except OSError as error:
         if error.errno not in NO_FLUSH_OF_FOLDERS:
             raise
-
-
-def _remove_abandoned(path: Path, ending: str) -> None:
-    """Remove what killed writers of `path` left, but nothing that may still be written to."""
-    pattern = re.compile(rf"\.{re.escape(path.stem)}\.[a-z0-9_]{{8}}{re.escape(ending)}")
-    with os.scandir(path.parent) as entries:
-        leftovers = [Path(entry) for entry in entries if pattern.fullmatch(entry.name)]
-    for leftover in leftovers:
-        with suppress(OSError):  # another writer was quicker
-            parts = [leftover, *(leftover.iterdir() if leftover.is_dir() else ())]
-            if time.time() - max(part.lstat().st_mtime for part in parts) > ABANDONED_AFTER:
-                _remove(leftover)
 
 
 def _remove(path: Path) -> None:
