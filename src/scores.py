@@ -38,7 +38,7 @@ from src.scoring.sweep import (
     sweep_run,
 )
 from src.structures import N_FOLDS
-from src.system.command_line import CommandParser, factor, natural, number, report_errors, share
+from src.system.command_line import CommandParser, factor, fraction, natural, number, report_errors
 
 
 def _describe(sweep: Sweep, run_dirs: Sequence[Path]) -> Iterator[str]:
@@ -78,7 +78,7 @@ def _parse_arguments() -> argparse.Namespace:
     add("--truth-classes", type=Path, help="classes of the same images, for a score of each")
     add("--epochs", type=natural, nargs="+", help="default: all saved ones")
     add("--thresholds", type=number, nargs="+", default=SCORE_THRESHOLDS, help="on score x 5")
-    add("--nms", type=share, nargs="+", default=NMS_GRID, help="IoU thresholds of the suppression")
+    add("--nms", type=fraction, nargs="+", default=NMS_GRID, help="IoU thresholds of the NMS")
     add("--shrinks", type=factor, nargs="+", default=SHRINK_GRID, help="factors on boxes' sides")
     add("--gates", nargs="+", choices=GATES, default=GATES, help="what meets the threshold")
     arguments = parser.parse_args()

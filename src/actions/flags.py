@@ -24,13 +24,13 @@ from src.system.command_line import (
     factor,
     flag,
     flag_of,
+    fraction,
     name_part,
     natural,
     not_negative,
     number,
     positive,
     rate,
-    share,
     switch,
     yes_or_no,
 )
@@ -93,7 +93,7 @@ class Flags:
     postprocess: str | None = flag(CHOOSE_BOXES, "preset of how boxes are chosen",
                                    choices=tuple(PRESETS))
     gate: str | None = flag(CHOOSE_BOXES, "what the threshold is compared with", choices=GATES)
-    nms: float | None = flag(CHOOSE_BOXES, "IoU over which the weaker box is dropped", kind=share)
+    nms: float | None = flag(CHOOSE_BOXES, "IoU over which the weaker box goes", kind=fraction)
     shrink: float | None = flag(CHOOSE_BOXES, "factor on the sides of boxes", kind=factor)
 
     threshold: float | None = flag(

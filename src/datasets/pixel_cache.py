@@ -1,9 +1,9 @@
 """Decoded images in one file that all worker processes and all runs map into their memory.
 
 Decoding JPEG is most of the work for a sample; with the cache it is done once. The file holds the
-plain 8-bit images of a folder, whatever their sizes: a page with a magic word and the place of the
-index, the images' rows, each image on a page of its own, and the index, JSON. It is named after
-the fingerprint of the image files. Images of other kinds are read from their own files.
+plain 8-bit images of a folder, of any size: a page with a magic word and the place of the index,
+the images' rows, each image on a page of its own, and the index as JSON. It is named after the
+fingerprint of the image files. Images of other kinds are read from their own files.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class CachedImage(NamedTuple):
     """Where an image lies in the cache, and the file that it came from.
 
     Attributes:
-        offset: its first byte; 0 for one that is not there, as it is not plain 8-bit.
+        offset: its first byte; 0 if the cache lacks it because it is not plain 8-bit.
         height, width: pixels.
         state: of the image file when it was read.
     """
@@ -56,7 +56,7 @@ class CachedImage(NamedTuple):
 
 
 class PixelCache:
-    """Gives images out of the cache, and those that it lacks from their files."""
+    """Reads images from the cache, and those that it lacks from their files."""
 
     def __init__(self, path: Path, images: Mapping[str, CachedImage], files: DicomFolder) -> None:
         self.path = path
@@ -67,8 +67,8 @@ class PixelCache:
     def read(self, patient_id: str) -> Pixels:
         """Return (H, W), an array of the caller's own.
 
-        It is a copy for speed, too: the warp reads crosswise, for which its source should lie in
-        the processor's cache, and copying brings it there row by row.
+        It is a copy for speed, too: the warp does not read row by row, so its source should be in
+        the processor's cache, and copying brings it there.
         """
         image = self.images[patient_id]
         if not image.offset:
@@ -87,7 +87,7 @@ class PixelCache:
         self._bytes = np.frombuffer(mapped, dtype=np.uint8)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the map out where a worker process is sent a copy: it makes its own."""
+        """Leave the map out of the copy that a worker process gets; it makes its own."""
         return {name: value for name, value in vars(self).items() if name != "_bytes"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -98,7 +98,7 @@ class PixelCache:
 def open_or_build_cache(
     patient_ids: Sequence[str], files: DicomFolder, cache_dir: Path, *, n_workers: int
 ) -> PixelCache:
-    """Open the cache of some images, and build it before that if it is not there or not current.
+    """Open the cache of some images; build it first if it is missing or not current.
 
     Args:
         cache_dir: where caches lie; one for each set of images.
@@ -149,7 +149,7 @@ def _read_index(path: Path) -> dict[str, CachedImage]:
     """Read where the images lie.
 
     Raises:
-        ValueError: this is no cache, or not a whole one.
+        ValueError: this is not a complete cache.
     """
     with path.open("rb") as file:
         magic, offset = HEAD.unpack(file.read(HEAD.size))
@@ -167,7 +167,7 @@ def _read_index(path: Path) -> dict[str, CachedImage]:
 
 
 def _lies_before(image: CachedImage, end: int) -> bool:
-    """Say whether an image lies between the head and `end`, or is not there."""
+    """Say whether an image lies between the head and `end`, or is not in the cache."""
     if any(type(number) is not int for number in image[:3]) or min(image.height, image.width) < 1:
         return False
     return not image.offset or PAGE <= image.offset < image.end <= end
@@ -198,7 +198,7 @@ def _build(path: Path, states: Mapping[str, FileState], files: DicomFolder, n_wo
 def _plan(
     states: Mapping[str, FileState], sizes: Sequence[tuple[int, int]]
 ) -> tuple[dict[str, CachedImage], int]:
-    """Give every image a place that begins on a page; return the end of the last one, too."""
+    """Give every image a place that begins on a page; return the places and the end of the last."""
     planned, offset = {}, PAGE
     for (patient, state), (height, width) in zip(states.items(), sizes, strict=True):
         planned[patient] = CachedImage(offset, height, width, state)
@@ -207,7 +207,7 @@ def _plan(
 
 
 def _check_room(path: Path, n_images: int, n_bytes: int) -> None:
-    """Tell the size of the cache, and refuse one that does not fit on the disk."""
+    """Print the size of the cache; refuse one that does not fit on the disk."""
     free = shutil.disk_usage(path.parent).free
     about = f"cache of {n_images:,} images: {n_bytes / 1e9:.2f} GB in {path}"
     if n_bytes > free:
@@ -219,7 +219,7 @@ def _check_room(path: Path, n_images: int, n_bytes: int) -> None:
 def _write_pixels(cache: Path, path: Path, image: CachedImage) -> bool:
     """Decode an image into its place; False if it is not plain 8-bit, or not of its header's size.
 
-    What is not written stays a hole in the file, which takes no room.
+    What is not written remains a hole in the file, which takes no disk space.
     """
     pixels = read_pixels(path)
     if pixels.dtype != np.uint8 or pixels.shape != (image.height, image.width):
@@ -233,7 +233,7 @@ def _write_pixels(cache: Path, path: Path, image: CachedImage) -> bool:
 
 
 def write_index(path: Path, offset: int, images: Mapping[str, CachedImage]) -> None:
-    """Put the index behind the images, and its place into the head."""
+    """Write the index behind the images, and its place into the head."""
     rows = {
         patient: [image.offset, image.height, image.width, *image.state]
         for patient, image in images.items()
@@ -245,5 +245,5 @@ def write_index(path: Path, offset: int, images: Mapping[str, CachedImage]) -> N
 
 
 def _tell(message: str) -> None:
-    """Say something beside the progress bar."""
+    """Print a message without breaking the progress bar."""
     tqdm.write(message, file=sys.stderr)

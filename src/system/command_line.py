@@ -1,4 +1,7 @@
-"""Command lines: flags, the values that they may have, and how a command ends."""
+"""Command lines: the parser, flags as typed fields, what values they take, and how a command ends.
+
+A mistake of the user ends a command with one line on standard error and exit code 2.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from src.system.errors import EXIT_USER_ERROR, SIGNAL_EXIT, InputError, Interrup
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults that say something; several words are quoted as on a command line."""
+    """Shows each default that is set; one of several words as it is typed on a command line."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or action.default is False or action.default == "":
@@ -37,7 +40,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser that takes no abbreviations and reports a mistake in one line."""
+    """An argument parser that accepts no abbreviations and reports a mistake in one line."""
 
     def __init__(
         self,
@@ -109,9 +112,9 @@ def add_flag(group: argparse.ArgumentParser | argparse._ArgumentGroup, defined: 
 def report_errors() -> Iterator[None]:
     """Turn an InputError into one line on standard error and exit code 2.
 
-    Everything else keeps its traceback. Warnings come out as single lines as well. A reader of
-    standard output that has left, as `| head` does, ends the program in silence; one that takes no
-    more, as on a full disk, is the user's to mend.
+    Every other error keeps its traceback. Warnings are single lines as well. If the reader of
+    standard output has left, as `| head` does, the program ends without a message; if standard
+    output cannot be written, for example on a full disk, the message says so.
     """
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
@@ -138,7 +141,7 @@ def report_errors() -> Iterator[None]:
 
 
 def _fault_of_output() -> OSError | None:
-    """Return why standard output cannot be written; None where it can."""
+    """Return why standard output cannot be written; None if it can."""
     try:
         print(flush=True)
     except OSError as fault:
@@ -147,7 +150,7 @@ def _fault_of_output() -> OSError | None:
 
 
 def _drop_output() -> None:
-    """Let what is left in the buffer go somewhere when Python flushes it at the end."""
+    """Discard what is left in the buffer, so that Python can flush it at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -213,7 +216,7 @@ def not_negative(text: str) -> float:
     return value
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     """Take a number from 0 to 1."""
     value = number(text)
     if not 0 <= value <= 1:
@@ -237,7 +240,7 @@ def name_part(text: str) -> str:
 
 
 def yes_or_no(text: str) -> bool:
-    """Take True or False, in whatever case."""
+    """Take True or False, in upper or lower case."""
     values = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"{text!r} is not True or False")

@@ -22,7 +22,7 @@ from src.system.errors import InputError
 
 LOCK_NAME = ".lock"
 IDLE_SECONDS = 3600.0  # a living writer changes its file more often
-# What file systems answer that cannot flush a folder; there the rename alone has to do.
+# The answers of file systems that cannot flush a folder; there the rename alone must do.
 NO_FLUSH_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 
 
@@ -46,7 +46,7 @@ def make_dir(path: Path) -> Path:
 
 
 def check_place(path: Path) -> None:
-    """Find out before long work whether a folder can be made and filled, and leave all as it is.
+    """Check before long work that a folder can be made and filled; change nothing.
 
     Raises:
         OutputError: it cannot.
@@ -61,15 +61,15 @@ def replaced_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path that becomes `path` when the block ends well.
 
     The temporary file lies in the same folder, keeps the ending of `path`, and is flushed to the
-    disk before the rename: under the final name there is the old file or the whole new one. What a
-    killed writer left is removed by the next writer of `path`, an hour later or more.
+    disk before the rename: the final name always shows the old file or the complete new one. What
+    a killed writer left is removed by the next writer of `path`, if an hour has passed.
 
     Raises:
         OutputError: the folder or the file cannot be written.
     """
     make_dir(path.parent)
     with output_errors(path):
-        if path.is_dir():  # the rename would find that out after the work
+        if path.is_dir():  # the rename would fail only after the work
             raise IsADirectoryError("a folder is in its place")
         ending = f".tmp{path.suffix}"
         remove_leftovers(path.parent, glob.escape(path.stem), ending)
@@ -87,7 +87,8 @@ def replaced_file(path: Path) -> Iterator[Path]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path`, new or empty, when the block ends well.
 
-    As `replaced_file`: beside its place, flushed with all its files, and removed in failure.
+    Like the file of `replaced_file`, it lies beside its final place, is flushed with all its files,
+    and is removed if the block fails.
 
     Raises:
         OutputError: the folder or a file in it cannot be written.
@@ -121,7 +122,7 @@ def output_errors(path: Path) -> Iterator[None]:
 
 
 def move_into_place(temporary: Path, path: Path) -> None:
-    """Give a finished file its name and the usual rights, safe from a loss of power.
+    """Give a finished file its name and the usual rights, so that it survives a loss of power.
 
     Raises:
         OSError: it cannot be; `path` is the old file or the whole new one.
@@ -154,7 +155,7 @@ def read_bytes(
     """Read a regular file of at most `limit` bytes, or the first `n_bytes` of it.
 
     Raises:
-        error: missing, larger, or a pipe or a device, which may never end.
+        error: the file is missing or larger, or it is a pipe or a device, which may never end.
     """
     try:
         status = path.stat()
@@ -175,8 +176,8 @@ def locked_dir(
     """Hold a folder for this process alone, until the block or the process ends.
 
     Args:
-        busy: what another process does that holds it, for the message.
-        wait: is given the message, then this process waits; None refuses.
+        busy: for the message: what another process does that holds the folder.
+        wait: called with the message before this process waits; None raises it instead.
 
     Raises:
         OutputError: another process holds it, or it cannot be written.
@@ -265,7 +266,7 @@ def _flush_names(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or a folder if it is there; what cannot go stays for the next writer."""
+    """Remove a file or a folder if it is there and can be removed."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
