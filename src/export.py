@@ -30,11 +30,11 @@ import config
 from src.prediction.presets import NMS_IOU, Postprocess
 from src.system.command_line import (
     CommandParser,
+    fraction,
     natural,
     not_negative,
     positive,
     report_errors,
-    share,
 )
 from src.system.errors import InputError
 
@@ -182,7 +182,7 @@ def _parse_arguments() -> argparse.Namespace:
     add("--epoch", type=natural, help="by default the best of check_metric, or the last")
     add("--out", type=Path, help="by default <epoch>.onnx in the run's folder")
     nms = parser.add_mutually_exclusive_group()
-    nms.add_argument("--nms-iou", type=share, default=NMS_IOU, help="IoU over which the graph "
+    nms.add_argument("--nms-iou", type=fraction, default=NMS_IOU, help="IoU over which the graph "
                      "drops the weaker of two boxes")  # fmt: skip
     nms.add_argument("--without-nms", action="store_true", help="leave overlapping boxes to the "
                      "user of the file")  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:  # who looks at finished predictions needs no torch
     import numpy as np
@@ -17,6 +17,7 @@ UNKNOWN_CATEGORY = -1  # of an image without label
 N_FOLDS = 4  # paper, section 5
 WHITE = 255  # of images of 8 bits
 GLOBAL_LOSS_WEIGHT = 0.1  # of the whole-image classification; the original release
+Precision = Literal["fp32", "bf16", "fp16"]  # of the network's arithmetic
 
 
 @dataclass(frozen=True, eq=False)

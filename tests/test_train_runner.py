@@ -343,7 +343,7 @@ def test_plots_of_a_run_are_drawn_by_their_commands(
 
 def test_list_models_names_every_experiment(call_main, monkeypatch):
     # One is enough: building every network is slow.
-    monkeypatch.setattr("src.experiments.table.EXPERIMENTS", {"demo": EXPERIMENTS["demo"]})
+    monkeypatch.setattr("src.actions.list_models.EXPERIMENTS", {"demo": EXPERIMENTS["demo"]})
     outcome = call_main(main, "--list-models")
     assert outcome.code == 0
     assert any(line.startswith("demo ") for line in outcome.out.splitlines())

@@ -1,36 +1,41 @@
-"""--action test_model: draw true and found boxes over validation images."""
+"""Draw true and found boxes over validation images."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
-from src.actions.resolve import choose_acceleration, settle_networks, settle_postprocess
+from src.actions.flags import Flags
+from src.actions.resolve import (
+    choose_acceleration,
+    choose_experiment,
+    choose_run,
+    settle_networks,
+    settle_postprocess,
+)
 from src.datasets.annotations import Record
 from src.datasets.loaders import load_labelled_images
 from src.experiments.experiment_file import sample_options
-from src.experiments.runs import Run
-from src.experiments.table import Experiment
 from src.prediction.image_sets import labelled_image_set
 from src.prediction.inference import Inference
 from src.prediction.postprocess import choose_boxes
 from src.visualizations.overlays import contact_sheet, draw_predictions, save_picture
 
 
-def draw_validation(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> None:
+def test_model(flags: Flags) -> None:
     """Draw true and found boxes over validation images, for each epoch that is asked for."""
+    run, experiment = choose_run(flags), choose_experiment(flags)
     inference = Inference(
-        acceleration=choose_acceleration(arguments),
-        n_workers=arguments.num_workers,
-        weights_dir=arguments.weights_dir,
+        acceleration=choose_acceleration(flags),
+        n_workers=flags.num_workers,
+        weights_dir=flags.weights_dir,
     )
     labelled = load_labelled_images(
-        arguments.data_dir, run.fold, debug=arguments.debug, cache_dir=arguments.cache_dir
+        flags.data_dir, run.fold, debug=flags.debug, cache_dir=flags.cache_dir
     )
-    images = labelled_image_set(labelled, _pick_images(labelled.valid, arguments.num_images))
+    images = labelled_image_set(labelled, _pick_images(labelled.valid, flags.num_images))
     dataset = images.dataset(sample_options(experiment))
-    for networks in settle_networks(run, experiment, arguments):
-        postprocess = settle_postprocess(arguments, networks)
+    for networks in settle_networks(flags):
+        postprocess = settle_postprocess(flags, networks)
         predictions = inference.predict(images, networks, postprocess)
         chosen = choose_boxes(predictions, postprocess)
         folder = run.pics_dir / f"{networks.last_epoch:03}"

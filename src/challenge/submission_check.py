@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from src.challenge.submission_file import (
-    HEADER,
     IMAGE_SIZE,
     Fault,
     Submission,
@@ -17,26 +14,7 @@ from src.challenge.submission_file import (
     parse_submission,
     show,
 )
-
-
-def read_sample_ids(path: Path) -> list[str]:
-    """Read the patients that a submission must hold, in their order.
-
-    Raises:
-        SubmissionError: the sample submission is missing or wrong.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SubmissionError(f"{path}: cannot be read: {error}") from error
-    if not rows or not set(HEADER) <= set(rows[0]):
-        raise SubmissionError(f"{path}: needs rows with the columns {', '.join(HEADER)}")
-    ids = [row[HEADER[0]] for row in rows]
-    if len(set(ids)) < len(ids):
-        twice = next(patient for patient, count in Counter(ids).items() if count > 1)
-        raise SubmissionError(f"{path}: names patient {twice} more than once")
-    return ids
+from src.datasets.tables import read_sample_ids
 
 
 def check_ids(found: Sequence[str], expected: Sequence[str], path: Path) -> None:
@@ -66,7 +44,8 @@ def check_submission(
         What could be read, with all faults in the order of the lines, missing rows last.
 
     Raises:
-        SubmissionError: a file is missing, or the sample is wrong.
+        SubmissionError: the submission is missing.
+        AnnotationsError: the sample submission is missing or wrong.
     """
     submission = parse_submission(path, image_size=image_size)
     if sample_path is not None:

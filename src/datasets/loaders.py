@@ -14,7 +14,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from src.datasets.annotations import Record, read_records
-from src.datasets.cache_building import open_or_build_cache
 from src.datasets.data_folder import DataFolder, DicomFolder, ImageSource
 from src.datasets.detection_dataset import (
     EpochSampler,
@@ -25,6 +24,7 @@ from src.datasets.detection_dataset import (
     check_images_exist,
 )
 from src.datasets.folds import load_folds, split_records
+from src.datasets.pixel_cache import open_or_build_cache
 from src.structures import Batch, images_as_float
 from src.system.errors import InputError
 from src.system.processes import end_workers_at_exit, keep_freed_memory

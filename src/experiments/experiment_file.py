@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from src.datasets.detection_dataset import SampleOptions
 from src.experiments.runs import Run
 from src.experiments.table import Experiment
+from src.structures import Precision
 from src.system.errors import InputError
 from src.system.files import write_json
 
@@ -43,7 +44,7 @@ class StoredTraining:
     fold: int
     settings: Experiment
     seed: int
-    precision: str
+    precision: Precision
     data_fingerprint: str
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from src.system.errors import InputError
 
 DEBUG_TAG = "debug"
-ENSEMBLE_TAG = "ensemble"  # no training's
+ENSEMBLE_TAG = "ensemble"  # reserved: no training may have it
 
 
 @dataclass(frozen=True)
@@ -166,17 +165,6 @@ def read_description(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not the settings of a run: {error}") from error
     return content
-
-
-def check_tag(tag: str) -> str:
-    """Return `tag` if it can be part of a folder's name.
-
-    Raises:
-        InputError: it has other characters than letters, digits, `.`, `_` and `-`.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9._-]*", tag):
-        raise InputError(f"--run {tag!r}: use letters, digits, '.', '_' and '-' only")
-    return tag
 
 
 def numbered_files(folder: Path, suffix: str) -> list[int]:

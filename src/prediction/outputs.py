@@ -6,9 +6,8 @@ was made with: a JSON file beside every CSV does.
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.challenge.submission_check import check_ids, read_sample_ids
+from src.challenge.submission_check import check_ids
 from src.challenge.submission_file import HEADER
+from src.datasets.tables import read_sample_ids
 from src.experiments.experiment_file import write_description
 from src.prediction.postprocess import ChosenBoxes
 from src.prediction.predictions import Predictions
 from src.prediction.presets import Postprocess
 from src.prediction.provenance import NetworkSet, Provenance
 from src.structures import CLASS_NAMES
-from src.system.files import replaced_file, write_json
+from src.system.files import write_csv, write_json
 
 BOX_COLUMNS = ("file", "x", "y", "width", "height", "score")
 
@@ -91,7 +91,7 @@ def write_boxes(
     Columns: file, x, y, width, height, score, and the probability of each class of the image.
     """
     header = [*BOX_COLUMNS, *(f"P({name})" for name in CLASS_NAMES)]
-    _write_csv(path, header, _box_rows(predictions, chosen))
+    write_csv(path, header, _box_rows(predictions, chosen))
     write_provenance(path, predictions.provenance, chosen.postprocess, predictions_path)
 
 
@@ -110,14 +110,15 @@ def write_submission(
         sample_path: a sample submission, for the order of the rows.
 
     Raises:
-        SubmissionError: the sample is wrong, or names other patients.
+        AnnotationsError: the sample is missing or wrong.
+        SubmissionError: it names other patients.
     """
     strings = prediction_strings(predictions, chosen)
     order: Sequence[str] = list(strings)
     if sample_path is not None:
         order = read_sample_ids(sample_path)
         check_ids(list(strings), order, sample_path)
-    _write_csv(path, HEADER, ((patient, strings[patient]) for patient in order))
+    write_csv(path, HEADER, ((patient, strings[patient]) for patient in order))
     write_provenance(path, predictions.provenance, chosen.postprocess, predictions_path)
 
 
@@ -188,10 +189,3 @@ def _format(boxes_xyxy: NDArray[np.float64], scores: NDArray[np.float32]) -> str
         f"{score:.4f} {x:.1f} {y:.1f} {x2 - x:.1f} {y2 - y:.1f}"
         for (x, y, x2, y2), score in zip(boxes_xyxy, scores, strict=True)
     )
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    with replaced_file(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
+BUSY = "is training there; wait for it, or choose another --run TAG"
+
+
 class TrainingFiles:
     """What a run leaves behind; its folder is this process's alone from `hold` to `close`."""
 
@@ -41,7 +44,7 @@ class TrainingFiles:
         Raises:
             OutputError: another process holds it, or it cannot be written.
         """
-        self._held.enter_context(locked_dir(self.run.dir))
+        self._held.enter_context(locked_dir(self.run.dir, BUSY))
 
     def close(self) -> None:
         self._held.close()

@@ -1,9 +1,7 @@
-import sys
-
 import numpy as np
 import pytest
 
-from src.actions.flags import parse_arguments
+from src.actions.flags import parse_flags
 from src.actions.resolve import choose_epochs, choose_members, default_epoch
 from src.experiments.runs import Run
 from src.experiments.table import EXPERIMENTS
@@ -13,14 +11,13 @@ from src.system.files import write_json
 
 
 @pytest.fixture
-def choose(tmp_path, monkeypatch):
+def choose(tmp_path):
     """Return a function that chooses members by flags, and gives back fold, epoch and weight."""
 
     def call(*flags):
-        command = ["command", "--action", "generate_predictions", "--model", "demo", *flags]
-        monkeypatch.setattr(sys, "argv", command)
-        arguments = parse_arguments(data_dir=tmp_path, output_dir=tmp_path)
-        members = choose_members(Run("demo", 0, "", tmp_path), EXPERIMENTS["demo"], arguments)
+        command = ["--action", "generate_predictions", "--model", "demo", *flags]
+        parsed = parse_flags(command, data_dir=tmp_path, output_dir=tmp_path)
+        members = choose_members(Run("demo", 0, "", tmp_path), EXPERIMENTS["demo"], parsed)
         return [(member.run.fold, member.epoch, member.weight) for member in members]
 
     return call
@@ -82,15 +79,15 @@ def test_the_folder_of_another_run_is_refused_in_an_ensemble(choose, tmp_path):
         choose("--folds", "0", "1")
 
 
-def test_epochs_that_the_flags_name_are_taken(tmp_path, monkeypatch):
+def test_epochs_that_the_flags_name_are_taken(tmp_path):
     run = Run("demo", 0, "", tmp_path)
     for flags, epochs in (
         ([], None), (["--epochs", "7", "2", "7"], [7, 2]), (["--from-epoch", "2"], [2, 5]),
         (["--num-epochs", "3"], [0, 2]), (["--from-epoch", "1", "--num-epochs", "3"], [2]),
     ):  # fmt: skip
-        monkeypatch.setattr(sys, "argv", ["command", "--action", "check_metric", *flags])
-        arguments = parse_arguments(data_dir=tmp_path, output_dir=tmp_path)
-        assert choose_epochs(arguments, [0, 2, 5], run) == epochs
+        command = ["--action", "check_metric", *flags]
+        parsed = parse_flags(command, data_dir=tmp_path, output_dir=tmp_path)
+        assert choose_epochs(parsed, [0, 2, 5], run) == epochs
 
 
 @pytest.mark.parametrize(("score", "epoch", "threshold"), [(0.5, 0, 0.1), (0.0, 1, None)])

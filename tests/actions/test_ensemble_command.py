@@ -179,7 +179,10 @@ def test_predictions_of_another_ensemble_are_not_taken_for_its_own(predict_fold)
     ("flags", "words"),
     [
         (["--folds", "0", "1"], "--split valid takes networks of one fold"),
-        (["--action", "train", "--run", "my_ensemble"], "--run my_ensemble: that end is kept"),
+        (
+            ["--action", "train", "--run", "my_ensemble"],
+            'tags ending in "ensemble" are reserved for ensembles',
+        ),
     ],
 )
 def test_what_would_mix_folds_or_names_is_refused(predict_fold, flags, words):
@@ -342,7 +345,7 @@ def test_test_model_draws_the_boxes_of_the_settings(call_main, talkative, phanto
         drawn.append(found.boxes_xyxy)
         return np.zeros((8, 8, 3), np.uint8)
 
-    monkeypatch.setattr("src.actions.generate_predictions.draw_predictions", record)
+    monkeypatch.setattr("src.actions.test_model.draw_predictions", record)
     sides = []
     for preset in ("plain", "second-place"):
         drawn.clear()

@@ -28,12 +28,13 @@ from torch import Tensor
 from scripts.dicom_headers import read_header
 from scripts.rsna_release import Findings, read_annotations
 from src.challenge.leaderboard import score_submission
-from src.challenge.submission_check import check_submission, read_sample_ids
+from src.challenge.submission_check import check_submission
 from src.datasets.annotations import read_classes, read_label_files
 from src.datasets.data_folder import DicomFolder
 from src.datasets.fingerprint import FileState
 from src.datasets.folds import read_folds
 from src.datasets.pixel_cache import PAGE, CachedImage, open_cache, write_index
+from src.datasets.tables import read_sample_ids
 from src.experiments.checkpoints import Checkpoint, load_checkpoint
 from src.experiments.history import read_history
 from src.experiments.runs import read_description
