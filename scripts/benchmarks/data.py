@@ -71,8 +71,8 @@ def run(arguments: argparse.Namespace) -> None:
 def make_subject(arguments: argparse.Namespace) -> Subject:
     """Read the labels, and open the cache, which is built where it is missing."""
     from scripts.benchmarks.data_ways import Subject
-    from src.datasets.detection_dataset import SampleOptions
     from src.datasets.loaders import load_labelled_images
+    from src.datasets.sample_options import SampleOptions
 
     files, cached = (
         load_labelled_images(arguments.data_dir, 0, cache_dir=folder)

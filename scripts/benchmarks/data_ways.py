@@ -15,14 +15,10 @@ from pydicom.encaps import generate_frames
 from torch.utils.data import Dataset
 
 from src.datasets.annotations import Record
-from src.datasets.augmentations import (
-    AUGMENTATION_LEVELS,
-    AugmentationLevel,
-    augment_pixels,
-    draw_crop,
-)
-from src.datasets.detection_dataset import Sample, SampleOptions, TrainingDataset
+from src.datasets.augmentations import augment_pixels, draw_crop
+from src.datasets.detection_dataset import Sample, TrainingDataset
 from src.datasets.loaders import LabelledImages
+from src.datasets.sample_options import AUGMENTATION_LEVELS, AugmentationLevel, SampleOptions
 from src.datasets.transforms import warp_image
 from src.radiographs.pixels import Pixels
 from src.structures import Target

@@ -19,12 +19,12 @@ from src.datasets.data_folder import DataFolder, DicomFolder, ImageSource
 from src.datasets.detection_dataset import (
     EpochSampler,
     Sample,
-    SampleOptions,
     TrainingDataset,
     ValidationDataset,
     check_images_exist,
 )
 from src.datasets.folds import load_folds, split_records
+from src.datasets.sample_options import SampleOptions
 from src.structures import Batch, images_as_float
 from src.system.errors import InputError
 from src.system.processes import end_workers_at_exit, keep_freed_memory

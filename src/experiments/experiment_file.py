@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from src.datasets.detection_dataset import SampleOptions
+from src.datasets.sample_options import SampleOptions
 from src.experiments.runs import Run
 from src.experiments.table import Experiment
 from src.system.errors import InputError

@@ -3,7 +3,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from src.datasets.augmentations import AUGMENTATION_LEVELS
+from src.datasets.sample_options import AUGMENTATION_LEVELS
 from src.experiments.checkpoints import Checkpoint, load_checkpoint
 from src.experiments.networks import build_empty_model, build_model, load_network
 from src.experiments.table import EXPERIMENTS, Experiment, get_experiment
