@@ -111,9 +111,10 @@ def train(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> No
 
     with joined_processes(arguments.device) as processes:
         training = _make_training(run, experiment, arguments, processes)
+        training.start()
         if processes.is_first:
             print(training.describe(), flush=True)
-        training.finish()
+        training.run()
         if processes.is_first:
             print(run.dir)
 
@@ -135,11 +136,13 @@ def _make_training(
     weights_path = None
     if arguments.from_epoch:
         weights_path = checkpoint_path(run, arguments.from_epoch - 1, arguments.weights_dir)
-    encoder_weights = arguments.encoder_weights
+    encoder_weights = None
     goes_on = weights_path is not None or (arguments.resume and run.last_checkpoint_path.exists())
-    if not goes_on and (experiment.pretrained or encoder_weights is not None):
+    if not goes_on and (experiment.pretrained or arguments.encoder_weights is not None):
         encoder_weights = find_weights(
-            experiment.encoder, weights_dir=config.WEIGHTS_DIR, encoder_weights=encoder_weights
+            experiment.encoder,
+            weights_dir=config.WEIGHTS_DIR,
+            encoder_weights=arguments.encoder_weights,
         )
     options = TrainingOptions(
         acceleration=acceleration,

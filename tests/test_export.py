@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from src import export
-from src.datasets.detection_dataset import SampleOptions
+from src.datasets.sample_options import SampleOptions
 from src.datasets.test_dataset import TestDataset
 from src.experiments.checkpoints import load_checkpoint
 from src.experiments.networks import build_model

@@ -123,7 +123,8 @@ def time_epoch(training: Training, epoch: int) -> Iterator[Row]:
     from src.prediction.inference import predict
     from src.prediction.provenance import prediction_header
     from src.scoring.sweep import sweep_epoch
-    from src.training.epoch import Progress, train_epoch, validate
+    from src.training.epoch import train_epoch, validate
+    from src.training.progress import Progress
 
     acceleration = training.options.acceleration
     header = prediction_header(training.run, training.experiment, epoch)

@@ -105,7 +105,8 @@ def time_first_step(name: str, data_dir: Path) -> dict[str, float]:
         passed("network again, optimizer, loaders, experiment.json")
         batch = next(iter(training.train_loader))
         passed("first batch from a worker")
-        from src.training.epoch import Progress, train_epoch
+        from src.training.epoch import train_epoch
+        from src.training.progress import Progress
 
         train_epoch(training.learner, [batch], Progress(epoch=0), shows_progress=False)
         passed("first step, two images")

@@ -20,8 +20,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def make_step(way: Way, experiment: Experiment, batch: Batch) -> Callable[[], object]:
     """Return a function that does one step on the batch."""
-    from src.training.epoch import Learner, Progress, train_epoch
+    from src.training.epoch import train_epoch
     from src.training.optimizer import Optimization, make_optimizer
+    from src.training.progress import Progress
+    from src.training.step import Learner
     from tests import oracles
 
     if way.is_peer:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import nn
@@ -15,9 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 from src.retinanet.ensemble import Ensemble
 from src.retinanet.model import RetinaNet
+from src.structures import Precision
 from src.system.errors import InputError
 
-Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

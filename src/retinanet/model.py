@@ -9,18 +9,9 @@ from torch import Tensor, nn
 
 from src.retinanet.anchors import N_ANCHORS_PER_POSITION, count_anchors, make_anchors
 from src.retinanet.encoders.encoder import Encoder
-from src.retinanet.fpn import PAPER_LEVELS, FeaturePyramid
-from src.retinanet.heads import (
-    MIN_GLOBAL_MAP,
-    BoxHead,
-    ClassHead,
-    GlobalHead,
-    initialise_pyramid_and_heads,
-)
-from src.structures import RawOutputs
-
-ENCODER_STRIDE = 32
-MIN_IMG_SIZE = MIN_GLOBAL_MAP * ENCODER_STRIDE
+from src.retinanet.fpn import FeaturePyramid
+from src.retinanet.heads import BoxHead, ClassHead, GlobalHead, initialise_pyramid_and_heads
+from src.structures import ENCODER_STRIDE, MIN_IMG_SIZE, PAPER_LEVELS, RawOutputs
 
 
 class Scored(NamedTuple):

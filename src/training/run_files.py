@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
 
 from src.datasets.fingerprint import data_fingerprint
 from src.datasets.loaders import LabelledImages
@@ -16,13 +18,10 @@ from src.experiments.runs import Run, read_description
 from src.experiments.table import Experiment
 from src.prediction.predictions import Predictions
 from src.retinanet.model import RetinaNet
+from src.structures import LOSS_NAMES
 from src.system.errors import InputError
 from src.system.files import locked_dir, output_errors, write_json
-from src.training.epoch import LOSS_NAMES
 from src.training.options import TrainingOptions
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 
 class TrainingFiles:
@@ -146,8 +145,6 @@ class TrainingFiles:
 
     def log(self, row: Mapping[str, float]) -> None:
         """Tell TensorBoard of an epoch; where it was told of it before, that is forgotten."""
-        from torch.utils.tensorboard import SummaryWriter
-
         epoch, folder = int(row["epoch"]), self.run.tensorboard_dir
         with output_errors(folder):
             if self._board is None:

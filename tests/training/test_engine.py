@@ -10,8 +10,9 @@ from src.prediction.inference import predict
 from src.prediction.predictions import ARRAYS
 from src.retinanet.acceleration import Acceleration
 from src.retinanet.losses import detection_losses
-from src.structures import Batch, Losses, Target
-from src.training.epoch import LOSS_NAMES, RunningLosses, loss_sums, validate
+from src.structures import LOSS_NAMES, Batch, Losses, Target
+from src.training.epoch import validate
+from src.training.progress import RunningLosses, loss_sums
 from tests.retinanet.test_model import tiny_model
 
 CPU = torch.device("cpu")
