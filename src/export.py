@@ -41,8 +41,8 @@ from src.system.errors import InputError
 if TYPE_CHECKING:  # what takes seconds to import is not needed for `--help`
     from torch import Tensor
 
+    from src.experiments.experiment import Experiment
     from src.experiments.runs import Run
-    from src.experiments.table import Experiment
     from src.onnx_export.padded import PaddedDetector
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 import config
 from src.actions.flags import parse_arguments
+from src.experiments.experiment import Experiment
 from src.experiments.runs import DEBUG_TAG, ENSEMBLE_TAG, Run, check_owner, check_tag
-from src.experiments.table import Experiment, get_experiment
+from src.experiments.table import get_experiment
 from src.system.command_line import report_errors
 from src.system.errors import InputError
 from src.system.processes import tune_process

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from src.experiments.experiment import Experiment
 from src.experiments.networks import build_model
-from src.experiments.table import Experiment
 
 if TYPE_CHECKING:  # the parts that import this import torch when they run
     from src.structures import Batch

@@ -127,7 +127,7 @@ def time_epoch(training: Training, epoch: int) -> Iterator[Row]:
     from src.training.progress import Progress
 
     acceleration = training.options.acceleration
-    header = prediction_header(training.run, training.experiment, epoch)
+    header = prediction_header(training.files.run, training.experiment, epoch)
     training.sampler.epoch = epoch
     watched = WatchedLoader(training.train_loader)
     progress = Progress(epoch=epoch)

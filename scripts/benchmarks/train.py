@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from scripts.benchmarks import networks, peers
 from scripts.benchmarks.networks import Way
-from src.experiments.table import Experiment
+from src.experiments.experiment import Experiment
 from src.structures import Batch
 
 add_arguments = networks.add_arguments

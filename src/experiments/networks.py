@@ -8,8 +8,8 @@ import torch
 from torch.nn import init
 
 from src.experiments.checkpoints import Checkpoint, CheckpointError, load_weights
+from src.experiments.experiment import MUST_AGREE, Experiment, with_defaults
 from src.experiments.runs import Run
-from src.experiments.table import MUST_AGREE, Experiment
 from src.retinanet.encoders import build_encoder
 from src.retinanet.encoders.weights import load_encoder_weights
 from src.retinanet.model import RetinaNet
@@ -68,8 +68,9 @@ def load_network(experiment: Experiment, checkpoint: Checkpoint, path: Path) -> 
     Raises:
         CheckpointError: the weights are of another network, or were trained on other inputs.
     """
+    settings = with_defaults(checkpoint.settings)
     for name in MUST_AGREE:
-        trained, ours = checkpoint.settings.get(name), getattr(experiment, name)
+        trained, ours = settings[name], getattr(experiment, name)
         if trained != ours:
             raise CheckpointError(f"{path}: was trained with {name} {trained}, not {ours}")
     model = build_empty_model(experiment)

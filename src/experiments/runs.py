@@ -117,9 +117,9 @@ def check_owner(run: Run, folder: Path | None = None) -> None:
     """
     folder = folder or run.dir
     try:
-        owner = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
+        owner = read_description(folder / "experiment.json")
         model, tag = owner["model"], owner["tag"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (InputError, KeyError):
         return  # nothing is known of the owner
     if (model, tag) != (run.model, run.tag):
         raise InputError(

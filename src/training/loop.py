@@ -10,10 +10,10 @@ import torch
 
 from src.datasets.loaders import LabelledImages, training_loader, validation_loader
 from src.experiments.checkpoints import Checkpoint, CheckpointError, load_checkpoint, load_weights
+from src.experiments.experiment import Experiment
 from src.experiments.experiment_file import sample_options
 from src.experiments.networks import build_model
 from src.experiments.runs import Run
-from src.experiments.table import Experiment
 from src.prediction.provenance import prediction_header
 from src.retinanet.model import RetinaNet
 from src.structures import LOSS_NAMES

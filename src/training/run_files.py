@@ -12,10 +12,10 @@ from torch.utils.tensorboard import SummaryWriter
 from src.datasets.fingerprint import data_fingerprint
 from src.datasets.loaders import LabelledImages
 from src.experiments.checkpoints import Checkpoint, CheckpointError, load_checkpoint
+from src.experiments.experiment import Experiment, with_defaults
 from src.experiments.experiment_file import StoredTraining, write_stored_training
 from src.experiments.history import read_history, write_history
 from src.experiments.runs import Run, read_description
-from src.experiments.table import Experiment
 from src.prediction.predictions import Predictions
 from src.retinanet.model import RetinaNet
 from src.structures import LOSS_NAMES
@@ -169,12 +169,12 @@ class TrainingFiles:
     def _check_settings(self, last: Checkpoint) -> None:
         """A training that goes on must go on as it began."""
         settings = asdict(self.experiment) | self.own
-        began = last.settings | {name: last.training.get(name) for name in self.own}
+        began = with_defaults(last.settings) | {n: last.training.get(n) for n in self.own}
         if self.experiment.scheduler != "one_cycle":
             settings["n_epochs"] = began.get("n_epochs")  # only one-cycle depends on the length
-        for name, value in settings.items():
-            if began.get(name) != value:
+        for name in [*settings, *began]:
+            if began.get(name) != settings.get(name):
                 raise CheckpointError(
                     f"{self.run.last_checkpoint_path}: began with {name} {began.get(name)}, now it "
-                    f"is {value}; --resume needs the same"
+                    f"is {settings.get(name)}; --resume needs the same"
                 )

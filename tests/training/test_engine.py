@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.experiments.table import Experiment
+from src.experiments.experiment import Experiment
 from src.prediction.inference import predict
 from src.prediction.predictions import ARRAYS
 from src.retinanet.acceleration import Acceleration
@@ -21,7 +21,7 @@ HEADER = {"img_size": 192, "model": "tiny"}
 
 
 def experiment(**settings):
-    return replace(Experiment(encoder="tiny", batch_size=2, learning_rate=1e-3), **settings)
+    return replace(Experiment(encoder="resnet18", batch_size=2, learning_rate=1e-3), **settings)
 
 
 def make_batches(sizes, seed=0):

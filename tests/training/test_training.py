@@ -11,6 +11,7 @@ import src.training.loop
 from src.datasets.data_folder import DicomFolder
 from src.datasets.loaders import load_labelled_images
 from src.experiments.checkpoints import CheckpointError, load_checkpoint
+from src.experiments.experiment_file import read_stored_training
 from src.experiments.runs import Run
 from src.experiments.table import EXPERIMENTS
 from src.prediction.predictions import ARRAYS, load_predictions
@@ -172,6 +173,17 @@ def test_resume_gives_the_uninterrupted_run_bit_for_bit(
     assert run.history_path.read_bytes() == whole.history_path.read_bytes()
 
 
+def test_clip_boxes_and_reduction_shape_the_samples_and_are_stored(images, tmp_path):
+    run = Run("demo", 0, "", tmp_path)
+    settings = replace(SMALL, clip_boxes=True, reduction="area")
+    training = started(run, settings, images, options())
+    for loader in (training.train_loader, training.valid_loader):
+        samples = loader.dataset.dataset.options  # type: ignore[attr-defined]
+        assert (samples.clip_boxes, samples.reduction) == (True, "area")
+    stored = read_stored_training(run.experiment_path)
+    assert stored.settings == settings
+
+
 def test_every_epoch_draws_its_own_samples(images, tmp_path, monkeypatch):
     keys = []
 
@@ -236,6 +248,36 @@ def test_resume_with_other_settings_is_refused(whole, images, listing, settings,
     with pytest.raises(CheckpointError, match=match):
         started(whole, replace(SMALL, **settings), images, options(resume=True, **changes))
     assert listing(whole.dir) == before
+
+
+def copy_with_settings(whole, folder, change):
+    """Copy the state of a run, its stored settings changed."""
+    run = replace(whole, output_dir=folder)
+    state = load_checkpoint(whole.last_checkpoint_path, "demo", resume=True)
+    replace(state, settings=change(state.settings)).save(run.last_checkpoint_path)
+    return run
+
+
+def test_a_training_of_an_older_version_goes_on_with_the_defaults_of_newer_settings(
+    whole, images, tmp_path
+):
+    newer = ("clip_boxes", "reduction")
+
+    def drop(settings):
+        return {name: value for name, value in settings.items() if name not in newer}
+
+    run = copy_with_settings(whole, tmp_path, drop)
+    assert started(run, SMALL, images, options(resume=True)).progress.epoch == 2
+    with pytest.raises(CheckpointError, match="began with reduction subsample, now it is area"):
+        started(run, replace(SMALL, reduction="area"), images, options(resume=True))
+    with pytest.raises(CheckpointError, match="began with clip_boxes False, now it is True"):
+        started(run, replace(SMALL, clip_boxes=True), images, options(resume=True))
+
+
+def test_a_training_of_settings_that_are_unknown_here_does_not_go_on(whole, images, tmp_path):
+    run = copy_with_settings(whole, tmp_path, lambda settings: settings | {"mixup": 0.2})
+    with pytest.raises(CheckpointError, match=r"began with mixup 0\.2"):
+        started(run, SMALL, images, options(resume=True))
 
 
 def test_a_plateau_training_can_be_made_longer(images, tmp_path):
