@@ -21,6 +21,7 @@ PAPER_LEVELS = (2, 3, 4, 5, 6, 7)  # of the pyramid, P2 to P7; paper, section 3
 ENCODER_STRIDE = 32  # of C5: the sides of the network input are multiples of it
 MIN_GLOBAL_MAP = 6  # C5 must be this large: max pool 2, then a 3x3 convolution without padding
 MIN_IMG_SIZE = MIN_GLOBAL_MAP * ENCODER_STRIDE  # pixels
+MAX_CANDIDATES = 1000  # for an image; an untrained net would keep every anchor
 
 Precision = Literal["fp32", "bf16", "fp16"]  # of convolutions and products
 

@@ -7,11 +7,10 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from src.retinanet.boxes import clip_boxes, decode_boxes
-from src.structures import Detections, RawOutputs
+from src.structures import MAX_CANDIDATES, Detections, RawOutputs
 
 MIN_SCORE = 0.025  # candidates score more; the original release
 MIN_SHARE_OF_TOP = 0.5  # of the image's best score; weaker boxes are dropped; the original release
-MAX_CANDIDATES = 1000  # for an image; an untrained net would keep every anchor
 
 
 def find_candidates(

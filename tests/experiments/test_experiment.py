@@ -11,7 +11,7 @@ from src.system.errors import InputError
 
 DEMO = EXPERIMENTS["demo"]
 # Of each field, values that cannot be used and words that say what can.
-WRONG = {
+WRONG: dict[str, tuple[list, list[str]]] = {
     "encoder": ([None, 18, "resnet51", "timm", ""], ["text", "resnet50", "timm/<model>"]),
     "img_size": ([0, 7, -5, 160, 200, 4128, 10**9, True, 512.0, "512"], ["32", "192", "4096"]),
     "source_crop": ([0, -1, 768.0, False], ["from 1", "None"]),

@@ -178,7 +178,7 @@ def test_clip_boxes_and_reduction_shape_the_samples_and_are_stored(images, tmp_p
     settings = replace(SMALL, clip_boxes=True, reduction="area")
     training = started(run, settings, images, options())
     for loader in (training.train_loader, training.valid_loader):
-        samples = loader.dataset.dataset.options  # type: ignore[attr-defined]
+        samples = loader.dataset.dataset.options
         assert (samples.clip_boxes, samples.reduction) == (True, "area")
     stored = read_stored_training(run.experiment_path)
     assert stored.settings == settings
