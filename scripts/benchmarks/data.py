@@ -16,9 +16,22 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import cv2
+import torch
 
 import config
+from scripts.benchmarks.data_ways import (
+    ALBUMENTATIONS,
+    FROM_CACHE,
+    FROM_DICOM,
+    PLAIN_PILLOW,
+    PlainDataset,
+    Subject,
+    Way,
+    growing_ways,
+    sample_ways,
+)
 from scripts.benchmarks.measuring import (
     Row,
     Timing,
@@ -26,9 +39,13 @@ from scripts.benchmarks.measuring import (
     report_tables,
     time_in_turn,
 )
-
-if TYPE_CHECKING:  # reading images needs much that --help does not
-    from scripts.benchmarks.data_ways import Subject, Way
+from src.datasets.loaders import (
+    load_labelled_images,
+    prepare_process,
+    training_loader,
+    unlabelled_loader,
+)
+from src.datasets.sample_options import SampleOptions
 
 EIGHT_BIT_LEVELS = (15, 20, 21)  # the plain ways are those of these levels
 SIZE = 512  # pixels, the paper's
@@ -48,8 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure on one core, then with worker processes."""
-    from scripts.benchmarks.data_ways import ALBUMENTATIONS, growing_ways, sample_ways
-
     subject = make_subject(arguments)
     with on_one_core():
         ways = sample_ways(subject)
@@ -70,10 +85,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 def make_subject(arguments: argparse.Namespace) -> Subject:
     """Read the labels, and open the cache, which is built where it is missing."""
-    from scripts.benchmarks.data_ways import Subject
-    from src.datasets.loaders import load_labelled_images
-    from src.datasets.sample_options import SampleOptions
-
     files, cached = (
         load_labelled_images(arguments.data_dir, 0, cache_dir=folder)
         for folder in (None, arguments.output_dir / "cache")
@@ -87,11 +98,6 @@ def make_subject(arguments: argparse.Namespace) -> Subject:
 @contextmanager
 def on_one_core() -> Iterator[None]:
     """Keep the work of this process on one core, where the system can."""
-    import cv2
-    import torch
-
-    from src.datasets.loaders import prepare_process
-
     n_threads = cv2.getNumThreads(), torch.get_num_threads()
     prepare_process()
     torch.set_num_threads(1)
@@ -155,11 +161,6 @@ def take_apart(timings: Mapping[str, Timing], subject: Subject) -> list[Row]:
 
 def count_images(subject: Subject, n_workers: int, n_runs: int) -> Row:
     """Count the images a second that come out of the loaders with so many processes."""
-    import torch
-
-    from scripts.benchmarks.data_ways import FROM_CACHE, FROM_DICOM, PLAIN_PILLOW, PlainDataset
-    from src.datasets.loaders import training_loader, unlabelled_loader
-
     n_repeats = -(-EPOCH // len(subject.records))
     files, cached = (
         replace(images, train=list(images.train) * n_repeats)
