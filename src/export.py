@@ -1,4 +1,4 @@
-"""Export a trained run to ONNX, decoding included, and hold the file against PyTorch.
+"""Export a trained run to ONNX, decoding included, and compare the file with PyTorch.
 
 `python src/export.py output/demo_fold_0 --out model.onnx` writes a graph from `images` (batch, 1,
 S, S), float32 in [0, 1], to
@@ -175,7 +175,7 @@ def _check_packages() -> None:
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = CommandParser("Export a trained run to ONNX and hold the file against PyTorch.")
+    parser = CommandParser("Export a trained run to ONNX and compare the file with PyTorch.")
     add = parser.add_argument
     add("run", type=Path, help="folder of a run, such as output/demo_fold_0")
     add("--epoch", type=natural, help="by default the best of check_metric, or the last")
@@ -187,8 +187,8 @@ def _parse_arguments() -> argparse.Namespace:
                      "user of the file")  # fmt: skip
     add("--max-boxes", type=positive, default=MAX_CANDIDATES, help="K, the boxes of an image; "
         "fewer than the default cut off the weakest")  # fmt: skip
-    add("--check-images", type=Path, help="a DICOM, PNG or JPEG file, or a folder of them, to hold "
-        "the file against PyTorch; by default synthetic images")  # fmt: skip
+    add("--check-images", type=Path, help="a DICOM, PNG or JPEG file, or a folder of them, to "
+        "compare the file with PyTorch on; by default synthetic images")  # fmt: skip
     add("--tolerance", type=not_negative, default=TOLERANCE, help="largest difference that passes, "
         "of scores, deltas, probabilities, and boxes as shares of the image's side")  # fmt: skip
     arguments = parser.parse_args()

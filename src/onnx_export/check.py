@@ -1,4 +1,4 @@
-"""Hold an exported graph against PyTorch, image by image and step by step.
+"""Compare an exported graph with PyTorch, image by image and step by step.
 
 A network's outputs differ in their last digits between two libraries, and such a digit decides
 which of two near-equal candidates is first, hence which of them the suppression drops. So every

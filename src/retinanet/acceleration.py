@@ -138,7 +138,7 @@ def move(module: nn.Module, device: torch.device) -> None:
 
 
 def fold_batch_norm(encoder: nn.Module) -> nn.Module:
-    """Merge batch norm into the convolutions before it: exact, for its statistics are frozen.
+    """Merge batch norm into the convolutions before it: exact, because its statistics are frozen.
 
     An encoder that cannot be traced, because its layers depend on the images, stays as it is.
     """

@@ -20,8 +20,8 @@ def find_candidates(
 ) -> list[Detections]:
     """Decode the anchors that can still become detections, before non-maximum suppression.
 
-    Boxes below half of the image's top score never survive, whatever the suppression does, for
-    the top box always does: they are left out here.
+    Boxes below half of the image's top score never survive, whatever the suppression does, because
+    the top box always survives: they are left out here.
 
     Args:
         outputs: of the network.

@@ -86,7 +86,7 @@ class Training:
         """
         last = self.files.find_last()
         if self.options.processes.is_first:
-            self.files.hold()
+            self.files.lock()
         if last is not None:
             self._restore(last)
         else:

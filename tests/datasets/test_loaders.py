@@ -59,7 +59,7 @@ def reference(data_dir):
 @pytest.fixture(scope="module")
 def cached_images(data_dir, tmp_path_factory):
     cache_dir = tmp_path_factory.mktemp("cache")
-    return load_labelled_images(data_dir, 0, debug=True, cache_dir=cache_dir, n_workers=0)
+    return load_labelled_images(data_dir, 0, debug=True, cache_dir=cache_dir)
 
 
 # load_labelled_images
