@@ -1,11 +1,14 @@
-"""The types that pass between the stages: Target and Batch in, Detections and Losses out."""
+"""What passes between the rooms: Target and Batch in, Detections and Losses out, shared constants.
+
+Can be imported without PyTorch: command lines do not wait for it, and scoring does not need it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-if TYPE_CHECKING:  # commands that score saved predictions run without PyTorch
+if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
@@ -145,7 +148,7 @@ class Losses:
         )
 
     def parts(self) -> list[Tensor]:
-        """Return the parts in the order of `LOSS_NAMES`, which begins with their sum."""
+        """Return the parts in the order in which `LOSS_NAMES` names them, after the sum."""
         return [getattr(self, part.name) for part in fields(self)]
 
 
