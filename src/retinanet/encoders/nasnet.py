@@ -10,11 +10,11 @@ from torch import Tensor
 
 from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.encoders.weight_sources import (
-    OLD_SERVER,
-    TIMM_RELEASES,
     HubFile,
     WebFile,
     WeightSource,
+    old_server,
+    timm_release,
 )
 
 WEIGHT_SOURCES: dict[str, tuple[WeightSource, ...]] = {
@@ -23,12 +23,12 @@ WEIGHT_SOURCES: dict[str, tuple[WeightSource, ...]] = {
             "https://github.com/veronikayurchuk/pretrained-models.pytorch/releases/download/v1.0/"
             "nasnetmobile-7e03cead.pth.tar"
         ),
-        WebFile(f"{OLD_SERVER}/nasnetamobile-7e03cead.pth"),
+        old_server("nasnetamobile-7e03cead.pth"),
     ),
     "pnasnet5large": (
         HubFile("timm/pnasnet5large.tf_in1k"),
-        WebFile(f"{TIMM_RELEASES}/v0.1-cadene/pnasnet5large-bf079911.pth"),
-        WebFile(f"{OLD_SERVER}/pnasnet5large-bf079911.pth"),
+        timm_release("v0.1-cadene/pnasnet5large-bf079911.pth"),
+        old_server("pnasnet5large-bf079911.pth"),
     ),
 }
 

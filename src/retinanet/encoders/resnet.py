@@ -14,8 +14,6 @@ LAYOUTS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     "resnet101": (Bottleneck, [3, 4, 23, 3]),
     "resnet152": (Bottleneck, [3, 8, 36, 3]),
 }
-
-
 TORCHVISION = "https://download.pytorch.org/models"
 HASHES = {  # the first digits of each file's SHA-256, which end its name
     "resnet18": "f37072fd",

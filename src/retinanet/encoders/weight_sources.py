@@ -18,7 +18,7 @@ import torch
 from src.system.files import move_into_place
 
 TIMM_RELEASES = "https://github.com/rwightman/pytorch-image-models/releases/download"
-OLD_SERVER = "http://data.lip6.fr/cadene/pretrainedmodels"  # pretrainedmodels'
+OLD_SERVER = "http://data.lip6.fr/cadene/pretrainedmodels"
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,16 @@ class WebFile:
 
 
 WeightSource = HubFile | WebFile
+
+
+def timm_release(file: str) -> WebFile:
+    """Return a file of timm's releases on GitHub."""
+    return WebFile(f"{TIMM_RELEASES}/{file}")
+
+
+def old_server(file: str) -> WebFile:
+    """Return a file of pretrainedmodels' server, where the release took its weights from."""
+    return WebFile(f"{OLD_SERVER}/{file}")
 
 
 def _suffix(filename: str) -> str:

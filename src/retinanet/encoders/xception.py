@@ -4,13 +4,7 @@ from pretrainedmodels.models.xception import Xception
 from torch import Tensor
 
 from src.retinanet.encoders.encoder import Encoder
-from src.retinanet.encoders.weight_sources import (
-    OLD_SERVER,
-    TIMM_RELEASES,
-    HubFile,
-    WebFile,
-    WeightSource,
-)
+from src.retinanet.encoders.weight_sources import HubFile, WeightSource, old_server, timm_release
 
 
 def build(name: str, img_size: int | None) -> Encoder:
@@ -20,8 +14,8 @@ def build(name: str, img_size: int | None) -> Encoder:
 def weight_sources(name: str) -> tuple[WeightSource, ...]:
     return (
         HubFile("timm/legacy_xception.tf_in1k"),
-        WebFile(f"{TIMM_RELEASES}/v0.1-cadene/xception-43020ad28.pth"),
-        WebFile(f"{OLD_SERVER}/xception-43020ad28.pth"),
+        timm_release("v0.1-cadene/xception-43020ad28.pth"),
+        old_server("xception-43020ad28.pth"),
     )
 
 
