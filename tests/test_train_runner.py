@@ -227,7 +227,8 @@ def test_train_reads_out_of_the_cache_if_asked(phantoms, tmp_path, call_main, mo
         src.training.loop.Training, "__init__", lambda *given: sources.append(given[3])
     )
     monkeypatch.setattr(src.training.loop.Training, "describe", lambda _: "")
-    monkeypatch.setattr(src.training.loop.Training, "finish", lambda _: None)
+    for step in ("start", "run"):
+        monkeypatch.setattr(src.training.loop.Training, step, lambda _: None)
     flags = (*TRAINING, "--data-dir", phantoms, "--output-dir", tmp_path)
     assert call_main(main, *flags, "--cache").code == call_main(main, *flags).code == 0
     assert [type(images.source) for images in sources] == [PixelCache, DicomFolder]

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from src.actions.flags import Flags, postprocess_flags
+from src.experiments.experiment import Experiment
 from src.experiments.runs import Run, check_owner
-from src.experiments.table import Experiment, get_experiment
+from src.experiments.table import get_experiment
 from src.prediction.presets import Postprocess, choose_postprocess
 from src.prediction.provenance import Member, NetworkSet
 from src.retinanet.acceleration import (

@@ -46,9 +46,10 @@ def train(flags: Flags, *, encoder_weights_dir: Path) -> None:
             data_fingerprint=data_fingerprint,
         )
         training = Training(run, experiment, images, options)
+        training.start()
         if processes.is_first:
             print(training.describe(), flush=True)
-        training.finish()
+        training.run()
         if processes.is_first:
             print(run.dir)
 

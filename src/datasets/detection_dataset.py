@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -14,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from src.datasets.annotations import Record
-from src.datasets.augmentations import AUGMENTATION_LEVELS, augment_pixels, draw_crop
+from src.datasets.augmentations import augment_pixels, draw_crop
 from src.datasets.data_folder import ImageSource
+from src.datasets.sample_options import AUGMENTATION_LEVELS, Reduction, SampleOptions
 from src.datasets.transforms import (
-    BoxPoints,
     Crop,
     FloatArray,
     central_crop,
@@ -30,8 +29,6 @@ from src.radiographs.image_files import list_folder
 from src.radiographs.pixels import FloatImage, Pixels, as_float
 from src.structures import Target, images_as_float
 from src.system.errors import InputError
-
-Reduction = Literal["subsample", "area"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,32 +51,6 @@ class Sample:
         """Return the image as (S, S) float32 in [0, 1]."""
         picture: FloatImage = images_as_float(self.image[0]).numpy()
         return picture
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleOptions:
-    """How samples are made.
-
-    Attributes:
-        img_size: side of the network input, pixels.
-        source_crop: side of the central square of the file that is shown; None shows all.
-        augmentation_level: a key of `AUGMENTATION_LEVELS`; for training samples.
-        box_points: which points of a box are carried through the crop.
-        hflip: mirror every second training sample.
-        clip_boxes: cut boxes off at the border of the crop.
-        reduction: how validation images shrink: every n-th pixel, the original's way, or the mean
-            over the area.
-        seed: of all augmentations.
-    """
-
-    img_size: int
-    source_crop: int | None = None
-    augmentation_level: int = 10
-    box_points: BoxPoints = "thirds"
-    hflip: bool = False
-    clip_boxes: bool = False
-    reduction: Reduction = "subsample"
-    seed: int = 0
 
 
 class LabelledDataset(Dataset[Sample]):

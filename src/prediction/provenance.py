@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from src.experiments.experiment import MUST_AGREE, Experiment
 from src.experiments.runs import Run, ensemble_run
-from src.experiments.table import MUST_AGREE, Experiment
 from src.prediction.presets import Postprocess
 from src.system.errors import InputError
 from src.system.records import show_value

@@ -15,9 +15,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from src.radiographs.dicom import DicomError, ImageFacts, read_facts, read_image
-from src.system.processes import map_files
-
-MAX_WORKERS = 8
+from src.system.processes import MAX_WORKERS, map_files
 
 
 class ExaminedImage(NamedTuple):
