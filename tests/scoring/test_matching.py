@@ -1,4 +1,4 @@
-"""Found boxes held against the true ones: findings at one setting, precision and recall by score."""
+"""Found boxes held against the true ones: findings at one setting, precision and recall."""
 
 import math
 from dataclasses import replace
