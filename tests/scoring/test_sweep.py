@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from src.scoring.sweep import (
     BestSetting,
     ScoredRun,
     ScoresError,
-    Sweep,
     choose_epoch,
     load_sweep,
 )
@@ -163,8 +163,7 @@ def test_sweep_comes_back_as_it_was_saved(tmp_path):
 def test_the_header_of_a_sweep_is_plain_json_as_in_older_files(tmp_path):
     path, header = tmp_path / "scores.npz", {"model": "demo", "fold": 3, "tag": "late"}
     run = ScoredRun(model="demo", fold=3, tag="late")
-    sound = make_sweep([[0.1]])
-    Sweep(*map(tuple, sound.axes()), sound.scores, run).save(path)
+    replace(make_sweep([[0.1]]), run=run).save(path)
     with np.load(path, allow_pickle=False) as file:
         assert json.loads(str(file["header"])) == header
     np.savez(path, **(SOUND | {"header": np.array(json.dumps(header))}))
