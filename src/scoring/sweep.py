@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from src.metric import FloatArray
-from src.prediction.presets import Postprocess
+from src.prediction.presets import GATES, Postprocess
 from src.system.array_files import read_arrays
 from src.system.errors import InputError
 from src.system.files import replaced_file
@@ -20,6 +20,7 @@ from src.system.records import build_record
 
 NEAR_BEST = 0.005  # of score: a difference that no one should care about
 AXES = ("epoch", "gate", "shrink", "nms", "threshold")
+AXIS_KINDS = ("i", "U", "fi", "fi", "fi")  # of their values, as NumPy names them
 
 
 class ScoresError(InputError):
@@ -180,8 +181,14 @@ def load_sweep(path: Path) -> Sweep:
     try:
         axes = [tuple(arrays[name].tolist()) for name in AXES]
         scores, header = arrays["scores"], json.loads(str(arrays["header"]))
-        if scores.shape != tuple(map(len, axes)) or scores.dtype != np.float64:
+        for name, kinds in zip(AXES, AXIS_KINDS, strict=True):
+            if arrays[name].dtype.kind not in kinds or arrays[name].ndim != 1:
+                raise ValueError(f"{name} is {arrays[name].dtype}")
+        if scores.shape != tuple(map(len, axes)) or scores.dtype != np.float64 or not scores.size:
             raise ValueError(f"scores of shape {scores.shape}")
+        unknown = set(axes[AXES.index("gate")]) - set(GATES)
+        if unknown:
+            raise ValueError(f"gate {min(unknown)!r} does not exist")
         run = build_record(ScoredRun, header)
     except (ValueError, TypeError, RecursionError) as error:
         raise ScoresError(f"{path}: not a scores file: {error}") from error
