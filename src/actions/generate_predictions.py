@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from src.actions.device import choose_acceleration
 from src.actions.flags import Flags
 from src.actions.resolve import (
-    choose_acceleration,
     settle_networks,
     settle_postprocess,
 )

@@ -12,12 +12,6 @@ from src.experiments.runs import Run, check_owner
 from src.experiments.table import get_experiment
 from src.prediction.presets import Postprocess, choose_postprocess
 from src.prediction.provenance import Member, NetworkSet
-from src.retinanet.acceleration import (
-    Acceleration,
-    choose_device,
-    choose_precision,
-    set_global_switches,
-)
 from src.scoring.sweep import choose_epoch
 from src.system.errors import InputError
 
@@ -124,30 +118,20 @@ def _members_of_ensemble(run: Run, experiment: Experiment, flags: Flags) -> Iter
 def settle_postprocess(flags: Flags, networks: NetworkSet | None = None) -> Postprocess:
     """Choose how boxes are chosen: by the flags, the preset, and check_metric's threshold.
 
+    Raises:
+        InputError: flags say how to combine networks, and there is only one.
+
     Args:
         networks: those that predict; None where the threshold does not matter. What check_metric
             found is of one network alone and so serves no ensemble.
     """
     combines = networks is not None and networks.combines
+    for flag, value in (("--combine", flags.combine), ("--k", flags.k)):
+        if value is not None and not combines:
+            raise InputError(f"{flag} needs several networks, or --tta; the flags name one")
     postprocess = choose_postprocess(flags.postprocess, postprocess_flags(flags), combines=combines)
     if networks is None or combines:
         return postprocess
     (member,) = networks.members
     path = scores_path(member.run, flags.weights_dir)
     return choose_epoch(path, [member.epoch], member.epoch).fill(postprocess)
-
-
-def choose_acceleration(flags: Flags) -> Acceleration:
-    """Choose device and arithmetic by the flags; sets PyTorch's switches of the whole process.
-
-    Raises:
-        InputError: there is no such device, or it does not have the precision.
-    """
-    device = choose_device(flags.device)
-    set_global_switches(deterministic=flags.deterministic)
-    return Acceleration(
-        device=device,
-        precision=choose_precision(flags.precision, device),
-        compiles=flags.compile,
-        recomputes_encoder=flags.checkpoint_encoder,
-    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from src.actions.device import choose_acceleration
 from src.actions.flags import Flags
 from src.actions.resolve import (
-    choose_acceleration,
     choose_experiment,
     choose_run,
     settle_networks,

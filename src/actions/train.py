@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from src.actions.device import choose_acceleration
 from src.actions.flags import Flags
-from src.actions.resolve import choose_acceleration, choose_experiment, choose_run
+from src.actions.resolve import choose_experiment, choose_run
 from src.datasets.loaders import load_labelled_images
 from src.experiments.experiment_file import read_stored_training
 from src.experiments.networks import checkpoint_path
