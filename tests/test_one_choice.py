@@ -4,6 +4,7 @@ It is the epoch that is named, else the best of check_metric, else the last one 
 threshold, or .3 where nothing is known of it or nothing hits.
 """
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -87,7 +88,7 @@ def scored(trained, tmp_path, folders, call_main):
         for epoch, finder in enumerate(FINDERS[kind]):
             found = finder(known)
             save_epoch(run.dir, replace(found, provenance=replace(known.provenance, epoch=epoch)))
-            run.checkpoint_path(epoch).write_text("not read where predictions are saved")
+            run.checkpoint_path(epoch).hardlink_to(trained.checkpoint_path(0))  # any weights do
         if is_scored:
             outcome = call_main(train_runner.main, "--action", "check_metric", *FLAGS, *folders)
             assert (outcome.code, outcome.err) == (0, "")
@@ -110,9 +111,9 @@ def check_choice(run, asked, expected, call_main, folders, monkeypatch):
     outcome = call_main(
         train_runner.main, "--action", "generate_predictions", *FLAGS, *folders, *flags_of(asked)
     )
-    assert re.match(
-        rf"epoch {epoch}: 5 images, \d with boxes at threshold {threshold}\n", outcome.out
-    )
+    line, *places = outcome.out.splitlines()
+    assert re.fullmatch(rf"epoch {epoch}: 5 images, \d with boxes at threshold {threshold}", line)
+    assert places == [str(run.predictions_path(epoch)), str(run.submission_path("valid", epoch))]
 
     shown = report.choose(run.dir, asked)
     assert (shown.epoch, shown.postprocess.threshold) == expected
@@ -134,8 +135,17 @@ def check_choice(run, asked, expected, call_main, folders, monkeypatch):
         call_main(plot_global_head.main, run.dir, *flags_of(asked))
     assert drawn == [f"demo_fold_0, epoch {epoch}"]
 
-    outcome = call_main(export.main, run.dir, *flags_of(asked))
-    assert f"{run.checkpoint_path(epoch)}: " in outcome.err or "exporting needs" in outcome.err
+    told = []
+
+    def tell(path, detector, metadata):
+        told.append((json.loads(metadata["epoch"]), json.loads(metadata["threshold"])))
+        raise InputError("enough was seen")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("src.onnx_export.graph.write_graph", tell)
+        patch.setattr(export, "write_graph", tell, raising=False)
+        outcome = call_main(export.main, run.dir, *flags_of(asked))
+    assert told == [expected] or "exporting needs" in outcome.err
 
 
 @pytest.mark.parametrize(("kind", "asked", "expected"), CASES)
