@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from src.metric import FloatArray
 from src.prediction.presets import GATES, Postprocess
@@ -19,8 +20,14 @@ from src.system.files import replaced_file
 from src.system.records import build_record
 
 NEAR_BEST = 0.005  # of score: a difference that no one should care about
-AXES = ("epoch", "gate", "shrink", "nms", "threshold")
-AXIS_KINDS = ("i", "U", "fi", "fi", "fi")  # of their values, as NumPy names them
+AXIS_KINDS = {  # of the values along each axis, as NumPy names them
+    "epoch": "i",
+    "gate": "U",
+    "shrink": "fi",
+    "nms": "fi",
+    "threshold": "fi",
+}
+AXES = tuple(AXIS_KINDS)
 
 
 class ScoresError(InputError):
@@ -179,16 +186,10 @@ def load_sweep(path: Path) -> Sweep:
         raise ScoresError(f"{path}: no such scores file; --action check_metric makes it")
     arrays = read_arrays(path, (*AXES, "scores", "header"), "scores", ScoresError)
     try:
-        axes = [tuple(arrays[name].tolist()) for name in AXES]
+        axes = [_read_axis(arrays[name], name, kinds) for name, kinds in AXIS_KINDS.items()]
         scores, header = arrays["scores"], json.loads(str(arrays["header"]))
-        for name, kinds in zip(AXES, AXIS_KINDS, strict=True):
-            if arrays[name].dtype.kind not in kinds or arrays[name].ndim != 1:
-                raise ValueError(f"{name} is {arrays[name].dtype}")
         if scores.shape != tuple(map(len, axes)) or scores.dtype != np.float64 or not scores.size:
             raise ValueError(f"scores of shape {scores.shape}")
-        unknown = set(axes[AXES.index("gate")]) - set(GATES)
-        if unknown:
-            raise ValueError(f"gate {min(unknown)!r} does not exist")
         run = build_record(ScoredRun, header)
     except (ValueError, TypeError, RecursionError) as error:
         raise ScoresError(f"{path}: not a scores file: {error}") from error
@@ -209,3 +210,12 @@ def choose_epoch(scores_path: Path, saved: Sequence[int], epoch: int | None = No
 
 def _from_check_metric(epoch: int) -> str:
     return f"check_metric, epoch {epoch}"
+
+
+def _read_axis(values: NDArray[Any], name: str, kinds: str) -> tuple[Any, ...]:
+    if values.dtype.kind not in kinds or values.ndim != 1:
+        raise ValueError(f"{name} is {values.dtype} with {values.ndim} dimensions")
+    axis = tuple(values.tolist())
+    if name == "gate" and not set(axis) <= set(GATES):
+        raise ValueError(f"gate {min(set(axis) - set(GATES))!r} does not exist")
+    return axis

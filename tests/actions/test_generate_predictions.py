@@ -99,6 +99,18 @@ def test_files_named_after_patients_become_a_submission(predict, phantoms, tmp_p
     assert any(strings.values())
 
 
+def test_what_came_out_is_told_with_its_place(predict, phantoms):
+    images = phantoms / "stage_2_test_images"
+    outcome, out_dir = predict("--input", images, "--epoch", "0", "1", *LOW)
+    lines = iter(outcome.out.splitlines())
+    for epoch in (0, 1):
+        rows = rows_of(out_dir / f"{epoch:03}" / "submission.csv")
+        n_with_boxes = sum(bool(row["PredictionString"]) for row in rows)
+        told = f"epoch {epoch}: 3 images, {n_with_boxes} with boxes at threshold 0.0001"
+        assert [next(lines), next(lines)] == [told, str(out_dir / f"{epoch:03}")]
+    assert list(lines) == []
+
+
 def test_files_of_other_names_become_no_submission(predict, tmp_path):
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((300, 300), 90, np.uint8))
     nowhere = ("--data-dir", tmp_path / "nowhere")  # the challenge's data need not be there
