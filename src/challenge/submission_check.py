@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,31 +12,43 @@ from pathlib import Path
 from src.challenge.submission_file import (
     HEADER,
     IMAGE_SIZE,
+    MAX_BYTES,
     Fault,
     Submission,
     SubmissionError,
     parse_submission,
-    show,
 )
+from src.datasets.patient_ids import fault_of_patient_id
+from src.system.files import read_bytes
+from src.system.records import cut_text, show_value
 
 
 def read_sample_ids(path: Path) -> list[str]:
     """Read the patients that a submission must hold, in their order.
 
+    A byte order mark at the start is passed over.
+
     Raises:
         SubmissionError: the sample submission is missing or wrong.
     """
+    content = read_bytes(path, MAX_BYTES, SubmissionError)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        rows = [(reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
         raise SubmissionError(f"{path}: cannot be read: {error}") from error
-    if not rows or not set(HEADER) <= set(rows[0]):
+    if not rows or not set(HEADER) <= set(rows[0][1]):
         raise SubmissionError(f"{path}: needs rows with the columns {', '.join(HEADER)}")
-    ids = [row[HEADER[0]] for row in rows]
+    ids = []
+    for line, row in rows:
+        patient = row[HEADER[0]] or ""
+        fault = fault_of_patient_id(patient)
+        if fault is not None:
+            raise SubmissionError(f"{path}: line {line}: {fault}")
+        ids.append(patient)
     if len(set(ids)) < len(ids):
         twice = next(patient for patient, count in Counter(ids).items() if count > 1)
-        raise SubmissionError(f"{path}: names patient {twice} more than once")
+        raise SubmissionError(f"{path}: names patient {cut_text(twice)} more than once")
     return ids
 
 
@@ -49,7 +62,7 @@ def check_ids(found: Sequence[str], expected: Sequence[str], path: Path) -> None
     for patients, what in ((missing, "have no image"), (extra, "are not listed there")):
         if patients:
             raise SubmissionError(
-                f"{path}: {len(patients)} patients {what}, the first is {patients[0]}"
+                f"{path}: {len(patients)} patients {what}, the first is {cut_text(patients[0])}"
             )
 
 
@@ -80,7 +93,7 @@ def _compare_patients(submission: Submission, sample_path: Path) -> Iterator[Fau
     known = set(expected)
     for patient, line in submission.lines.items():
         if patient not in known:
-            yield Fault(line, f"patient {show(patient)} is not in {sample_path}")
+            yield Fault(line, f"patient {show_value(patient)} is not in {sample_path}")
     for line, patient in enumerate(expected, start=2):
         if patient not in submission.lines:
-            yield Fault(None, f"patient {patient} is missing, line {line} of {sample_path}")
+            yield Fault(None, f"patient {cut_text(patient)} is missing, line {line} of {sample_path}")
