@@ -22,7 +22,7 @@ def check_metric(run: Run, arguments: argparse.Namespace) -> None:
     print(table.to_string(float_format="%.3f"))
     best = sweep.best()
     print(
-        "no epoch hits a true box; a longer training might"
+        sweep.why_no_best("epoch")
         if best is None
         else f"best score {best.score:.4f} at epoch {best.epoch}, threshold {best.threshold:g}"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,11 @@ class ArraySchema:
     """What an array of a file holds.
 
     Attributes:
-        dtype: "str", "int64" or "float32"; the file's numbers may have another size.
+        dtype: of NumPy, such as "float32"; "str" is text of any length.
         shape: a letter is a length that must be the same wherever the letter stands; "I+1" is one
             more than "I".
         low, high: between which the numbers lie; None sets no limit.
+        choices: the values that text may have; None sets no limit.
         may_be_nan: whether NaN is a number here.
         is_unique: whether no value may be there twice.
     """
@@ -43,13 +44,12 @@ class ArraySchema:
     shape: tuple[str | int, ...]
     low: float | None = None
     high: float | None = None
+    choices: Collection[str] | None = None
     may_be_nan: bool = False
     is_unique: bool = False
 
-    def check(
-        self, name: str, array: NDArray[Any], lengths: dict[str, int] | None = None
-    ) -> NDArray[Any]:
-        """Return an array in the type that the schema declares.
+    def check(self, name: str, array: NDArray[Any], lengths: dict[str, int]) -> None:
+        """Compare an array with what is declared.
 
         Args:
             name: for the message.
@@ -58,25 +58,36 @@ class ArraySchema:
         Raises:
             ValueError: it is another array.
         """
-        dtype = np.dtype(self.dtype)
-        if array.dtype.kind != dtype.kind or array.ndim != len(self.shape):
+        is_type = array.dtype.kind == "U" if self.dtype == "str" else array.dtype == self.dtype
+        if not is_type or array.ndim != len(self.shape):
             raise ValueError(
                 f"{name} is {array.dtype} with {array.ndim} dimensions, not {self.dtype} with "
                 f"{len(self.shape)}"
             )
         for actual, size in zip(array.shape, self.shape, strict=True):
-            if actual != _length(size, actual, {} if lengths is None else lengths):
+            if actual != _length(size, actual, lengths):
                 raise ValueError(f"{name} has shape {array.shape}, not {self.shape}")
-        if dtype.kind == "U":
-            _check_text(name, array)
+        if self.dtype == "str":
+            self._check_text(name, array)
         else:
             self._check_numbers(name, array)
-            array = array.astype(dtype, copy=False)
         if self.is_unique:
             values, counts = np.unique(array, return_counts=True)
             if (counts > 1).any():
                 raise ValueError(f"{name} holds {show_value(values[counts > 1][0].item())} twice")
-        return array
+
+    def _check_text(self, name: str, array: NDArray[Any]) -> None:
+        """Refuse what is no character: NumPy's text may hold any numbers of 32 bits."""
+        if array.size and array.dtype.itemsize:
+            codes = np.ascontiguousarray(array).reshape(-1).view(f"{array.dtype.byteorder}u4")
+            is_surrogate = (codes >= SURROGATES[0]) & (codes <= SURROGATES[1])
+            if (is_surrogate | (codes > LAST_CODE_POINT)).any():
+                raise ValueError(f"{name} holds what is no text")
+        if self.choices is not None:
+            for value in array.ravel().tolist():
+                if value not in self.choices:
+                    choices = ", ".join(self.choices)
+                    raise ValueError(f"{name} holds {show_value(value)}, not one of {choices}")
 
     def _check_numbers(self, name: str, array: NDArray[Any]) -> None:
         is_number = np.isfinite(array)
@@ -94,14 +105,15 @@ class ArraySchema:
 
 def check_arrays(
     arrays: Mapping[str, NDArray[Any]], schemas: Mapping[str, ArraySchema]
-) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a file in the types that its schemas declare.
+) -> None:
+    """Compare the arrays of a file with what is declared, in the order of the declarations.
 
     Raises:
         ValueError: one of them is another array; the message names it.
     """
     lengths: dict[str, int] = {}
-    return {name: schema.check(name, arrays[name], lengths) for name, schema in schemas.items()}
+    for name, schema in schemas.items():
+        schema.check(name, arrays[name], lengths)
 
 
 def read_arrays(
@@ -156,13 +168,3 @@ def _length(size: str | int, actual: int, lengths: dict[str, int]) -> int:
     letter, _, more = size.partition("+")
     n_more = int(more or 0)
     return lengths.setdefault(letter, actual - n_more) + n_more
-
-
-def _check_text(name: str, array: NDArray[Any]) -> None:
-    """Raise ValueError where text holds what is no character; NumPy stores any 32-bit number."""
-    if array.size == 0 or array.dtype.itemsize == 0:
-        return
-    codes = np.ascontiguousarray(array).reshape(-1).view(f"{array.dtype.byteorder}u4")
-    is_surrogate = (codes >= SURROGATES[0]) & (codes <= SURROGATES[1])
-    if (is_surrogate | (codes > LAST_CODE_POINT)).any():
-        raise ValueError(f"{name} holds what is no text")
