@@ -2,54 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from src.challenge.submission_file import (
-    HEADER,
     IMAGE_SIZE,
-    MAX_BYTES,
     Fault,
     Submission,
     SubmissionError,
     parse_submission,
 )
-from src.datasets.patient_ids import fault_of_patient_id
-from src.system.files import read_bytes
+from src.datasets.tables import read_sample_ids
 from src.system.records import cut_text, show_value
-
-
-def read_sample_ids(path: Path) -> list[str]:
-    """Read the patients that a submission must hold, in their order.
-
-    A byte order mark at the start is passed over.
-
-    Raises:
-        SubmissionError: the sample submission is missing or wrong.
-    """
-    content = read_bytes(path, MAX_BYTES, SubmissionError)
-    try:
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        rows = [(reader.line_num, row) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SubmissionError(f"{path}: cannot be read: {error}") from error
-    if not rows or not set(HEADER) <= set(rows[0][1]):
-        raise SubmissionError(f"{path}: needs rows with the columns {', '.join(HEADER)}")
-    ids = []
-    for line, row in rows:
-        patient = row[HEADER[0]] or ""
-        fault = fault_of_patient_id(patient)
-        if fault is not None:
-            raise SubmissionError(f"{path}: line {line}: {fault}")
-        ids.append(patient)
-    if len(set(ids)) < len(ids):
-        twice = next(patient for patient, count in Counter(ids).items() if count > 1)
-        raise SubmissionError(f"{path}: names patient {cut_text(twice)} more than once")
-    return ids
 
 
 def check_ids(found: Sequence[str], expected: Sequence[str], path: Path) -> None:
@@ -79,7 +44,8 @@ def check_submission(
         What could be read, with all faults in the order of the lines, missing rows last.
 
     Raises:
-        SubmissionError: a file is missing, or the sample is wrong.
+        SubmissionError: the submission is missing.
+        AnnotationsError: the sample submission is missing or wrong.
     """
     submission = parse_submission(path, image_size=image_size)
     if sample_path is not None:
@@ -96,4 +62,6 @@ def _compare_patients(submission: Submission, sample_path: Path) -> Iterator[Fau
             yield Fault(line, f"patient {show_value(patient)} is not in {sample_path}")
     for line, patient in enumerate(expected, start=2):
         if patient not in submission.lines:
-            yield Fault(None, f"patient {cut_text(patient)} is missing, line {line} of {sample_path}")
+            yield Fault(
+                None, f"patient {cut_text(patient)} is missing, line {line} of {sample_path}"
+            )

@@ -187,7 +187,9 @@ def _split_cells(text: str) -> tuple[list[str], list[Problem]]:
             problem = f"no comma after the patientId, but {separator.group()!r}"
             cells = [text.strip()[: separator.start()]]
         else:
-            problem = f"nothing after the patientId; without boxes the row is {show_value(text + ',')}"
+            problem = (
+                f"nothing after the patientId; without boxes the row is {show_value(text + ',')}"
+            )
         problems.append((problem, True))
     return cells, problems
 

@@ -158,7 +158,9 @@ def _check_agreement(path: Path, labels: pd.DataFrame, classes: dict[str, int]) 
     refuse_rows(path, labels, contradicted, "Target is 0 but patient {patientId} has a box")
     unlabelled = set(classes) - set(labels["patientId"])
     if unlabelled:
-        raise AnnotationsError(f"{path}: patient {cut_text(min(unlabelled))} has a class but no row")
+        raise AnnotationsError(
+            f"{path}: patient {cut_text(min(unlabelled))} has a class but no row"
+        )
 
 
 def _make_records(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from src.datasets.annotations import Record, read_records
 from src.datasets.data_folder import DataFolder
 from src.datasets.folds import load_folds, split_records
-from src.datasets.tables import AnnotationsError, read_table
+from src.datasets.tables import AnnotationsError, read_sample_ids
 from src.radiographs.image_facts import ExaminedImage, examine_images
 from src.radiographs.image_files import as_text, find_challenge_images
 from src.system.errors import InputError
@@ -163,7 +163,7 @@ def _compare_sample(images: Sequence[ExaminedImage], path: Path) -> Iterator[Fin
     if not path.exists():
         return
     try:
-        patients = read_table(path, ["patientId"])["patientId"]
+        patients = read_sample_ids(path)
     except AnnotationsError as error:
         yield Finding("no test image", "", str(path), f"not a sample submission: {error}")
         return

@@ -86,7 +86,9 @@ def split_records(
     """
     lost = [record.patient_id for record in records if record.patient_id not in folds]
     if lost:
-        raise AnnotationsError(f"{len(lost)} patients have no fold, the first is {cut_text(lost[0])}")
+        raise AnnotationsError(
+            f"{len(lost)} patients have no fold, the first is {cut_text(lost[0])}"
+        )
     train = [record for record in records if folds[record.patient_id] != fold]
     valid = [record for record in records if folds[record.patient_id] == fold]
     if not valid:

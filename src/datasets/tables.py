@@ -58,6 +58,17 @@ def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
     return table
 
 
+def read_sample_ids(path: Path) -> list[str]:
+    """Read which patients a submission must hold, in the order of the sample submission.
+
+    Raises:
+        AnnotationsError: this is no sample submission, or it names a patient more than once.
+    """
+    table = read_table(path, ["patientId", "PredictionString"])
+    refuse_rows(path, table, table.duplicated("patientId"), "patient {patientId} again")
+    return table["patientId"].tolist()
+
+
 def refuse_rows(path: Path, table: pd.DataFrame, bad: pd.Series, problem: str) -> None:
     """Raise for the first row of `read_table` where `bad`.
 

@@ -98,7 +98,7 @@ class Predictions:
 
     @property
     def patient_ids(self) -> list[str]:
-        """Return the ids by which a submission names the images, "" where a file is no patient's."""
+        """Return the ids that submissions name the images by, "" where one is no patient's."""
         ids: list[str] = self.ids.tolist()
         return ids if self.provenance.named_by == "patient" else list(map(patient_of_file, ids))
 

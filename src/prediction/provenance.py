@@ -140,7 +140,7 @@ class Provenance(RunId):
         return self.ensemble is not None and self.ensemble.hflip
 
     def is_same(self, other: Provenance) -> bool:
-        """Say whether the same networks made other predictions, in the same way."""
+        """Say whether other predictions are of the same networks, combined in the same way."""
         ours, theirs = (
             replace(each, named_by="patient", ensemble=each.ensemble and each.ensemble.rounded())
             for each in (self, other)

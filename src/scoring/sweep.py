@@ -28,8 +28,13 @@ AXES = {
     "threshold": ArraySchema(dtype="float64", shape=("thresholds",), is_unique=True),
 }
 ARRAYS = AXES | {
-    "scores": ArraySchema(dtype="float64", shape=("epochs", "gates", "shrinks", "nms", "thresholds"),
-                          low=0, high=1 + 1e-9, may_be_nan=True),
+    "scores": ArraySchema(
+        dtype="float64",
+        shape=("epochs", "gates", "shrinks", "nms", "thresholds"),
+        low=0,
+        high=1 + 1e-9,  # a mean, which rounds
+        may_be_nan=True,
+    ),
     "header": ArraySchema(dtype="str", shape=()),  # JSON
 }  # fmt: skip
 
@@ -132,9 +137,7 @@ class Sweep:
             ScoresError: the epoch was not scored.
         """
         if epoch is not None and epoch not in self.epochs:
-            raise ScoresError(
-                f"epoch {epoch} was not scored, only {show_value(list(self.epochs))}"
-            )
+            raise ScoresError(f"epoch {epoch} was not scored, only {show_value(list(self.epochs))}")
         scores = np.nan_to_num(self.scores, nan=0.0)
         if epoch is not None:
             scores[[other != epoch for other in self.epochs]] = 0.0

@@ -103,9 +103,7 @@ class ArraySchema:
             raise ValueError(f"{name} holds {value}, which is not between {low:g} and {high:g}")
 
 
-def check_arrays(
-    arrays: Mapping[str, NDArray[Any]], schemas: Mapping[str, ArraySchema]
-) -> None:
+def check_arrays(arrays: Mapping[str, NDArray[Any]], schemas: Mapping[str, ArraySchema]) -> None:
     """Compare the arrays of a file with what is declared, in the order of the declarations.
 
     Raises:

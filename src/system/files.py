@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import fcntl
 import json
@@ -12,9 +13,10 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from src.system.errors import InputError
@@ -55,6 +57,17 @@ def check_place(path: Path) -> None:
     place = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: cannot be filled: {place} is no folder, or not writable")
+
+
+def check_file_place(path: Path) -> None:
+    """Find out before long work whether a file can be written, and leave all as it is.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    check_place(path.parent)
+    if path.is_dir():
+        raise OutputError(f"{path}: cannot be written: a folder is in its place")
 
 
 @contextmanager
@@ -192,6 +205,19 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write `content` as indented JSON to `path`, whole or not at all."""
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[object], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table to `path` as UTF-8 with a header, whole or not at all."""
+    with (
+        replaced_file(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        # With this end of a line, cells that hold either of its characters are quoted.
+        lines = SimpleNamespace(write=lambda line: file.write(line.removesuffix("\r\n") + "\n"))
+        writer = csv.writer(lines, lineterminator="\r\n")
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def _flush(path: Path) -> None:
