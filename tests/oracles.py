@@ -23,20 +23,34 @@ def iou(box_xywh, other_xywh):
     return overlap_w * overlap_h / (w * h + w2 * h2 - overlap_w * overlap_h)
 
 
+def xywh(boxes_xyxy):
+    """Corner and size of boxes that are given by two corners."""
+    return [(x, y, x2 - x, y2 - y) for x, y, x2, y2 in np.asarray(boxes_xyxy, dtype=float)]
+
+
+def match_boxes(boxes_true, boxes_pred, scores, threshold):
+    """The true box that each predicted box hits, by its index, None without a hit.
+
+    Every true box, in order, takes the best-scored box that is left.
+    """
+    order = sorted(range(len(scores)), key=lambda j: -scores[j])
+    hit: list[int | None] = [None] * len(scores)
+    for t, true in enumerate(boxes_true):
+        for j in order:
+            if hit[j] is None and iou(true, boxes_pred[j]) >= threshold:
+                hit[j] = t
+                break
+    return hit
+
+
 def map_iou(boxes_true, boxes_pred, scores, thresholds=IOU_THRESHOLDS):
-    """Mean precision of one image; every true box takes the best-scored box that is left."""
+    """Mean precision of one image."""
     if len(boxes_true) == 0:
         return 0.0 if len(boxes_pred) else None
-    order = sorted(range(len(scores)), key=lambda j: -scores[j])
     precisions = []
     for threshold in thresholds:
-        taken = set()
-        for true in boxes_true:
-            for j in order:
-                if j not in taken and iou(true, boxes_pred[j]) >= threshold:
-                    taken.add(j)
-                    break
-        n_hits = len(taken)
+        hits = match_boxes(boxes_true, boxes_pred, scores, threshold)
+        n_hits = sum(hit is not None for hit in hits)
         precisions.append(n_hits / (len(boxes_pred) + len(boxes_true) - n_hits))
     return sum(precisions) / len(precisions)
 
@@ -59,12 +73,37 @@ def dataset_score(images, threshold):
 
 def nms(boxes_xyxy, scores, threshold):
     """Indices of the boxes that survive, best first."""
-    boxes_xywh = [(x, y, x2 - x, y2 - y) for x, y, x2, y2 in boxes_xyxy]
+    boxes_xywh = xywh(boxes_xyxy)
     kept: list[int] = []
     for j in sorted(range(len(scores)), key=lambda j: -scores[j]):
         if all(iou(boxes_xywh[j], boxes_xywh[k]) <= threshold for k in kept):
             kept.append(j)
     return kept
+
+
+def gate(score, class_probs, name):
+    """What is compared with the threshold, in the formulas of the original and the second place."""
+    category = class_probs[2] + 0.1 * class_probs[0]
+    return {
+        "score": score * 5,
+        "score_category": score * category * 10,
+        "sqrt_score_category": math.sqrt(score * category) * 5,
+    }[name]
+
+
+def chosen_boxes(predictions, image, postprocess):
+    """The boxes of one image that count, one by one: row of the candidate, xywh, gate."""
+    rows = predictions.candidates_of(image)
+    boxes, scores = predictions.boxes_xyxy[rows], predictions.scores[rows].tolist()
+    probs = predictions.class_probs[image].tolist()
+    chosen = []
+    for j in nms(boxes, scores, postprocess.nms):
+        value = gate(scores[j], probs, postprocess.gate)
+        if value > postprocess.threshold:
+            (x, y, w, h), shrink = xywh(boxes)[j], postprocess.shrink
+            box = (x + w * (1 - shrink) / 2, y + h * (1 - shrink) / 2, w * shrink, h * shrink)
+            chosen.append((rows.start + j, box, value))
+    return chosen
 
 
 def focal_and_box_loss(probabilities, deltas, anchors, boxes):

@@ -17,7 +17,7 @@ from src.experiments.runs import Run
 from src.visualizations import plot_metrics, plot_val_loss
 from tests.conftest import TRAINING
 from tests.paths import ROOT
-from tests.prediction.test_predictions import Exploit
+from tests.pickled_code import Exploit
 
 LABELS = "stage_2_train_labels.csv"
 CLASSES = "stage_2_detailed_class_info.csv"

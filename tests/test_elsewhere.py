@@ -11,8 +11,8 @@ from src.retinanet.acceleration import Acceleration
 from src.retinanet.ensemble import Ensemble
 from src.training.epoch import Progress, train_epoch, validate
 from tests.elsewhere import DEVICE, PretendedDevice
+from tests.made_batches import PROVENANCE, make_batches, model_that_finds
 from tests.retinanet.test_model import tiny_model
-from tests.training.test_engine import HEADER, make_batches, model_that_finds
 from tests.training.test_learning import make_learner
 
 THERE = Acceleration(device=DEVICE)
@@ -29,12 +29,12 @@ def train_once(model, batches):
 
 
 def validate_once(model, batches):
-    _, found = validate(model, batches, acceleration=THERE, header=HEADER)
+    _, found = validate(model, batches, acceleration=THERE, provenance=PROVENANCE)
     assert len(found.scores)
 
 
 def predict_once(model, batches):
-    assert len(predict(model, batches, acceleration=THERE, header=HEADER).scores)
+    assert len(predict(model, batches, acceleration=THERE, provenance=PROVENANCE).scores)
 
 
 def count_waits(action, model, n_images):

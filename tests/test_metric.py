@@ -2,13 +2,16 @@ import numpy as np
 import pytest
 
 from src.metric import (
+    IOU_THRESHOLDS,
     Boxes,
     bootstrap_interval,
     dataset_scores,
     image_scores,
     iou,
     map_iou,
+    match_boxes,
     precision_steps,
+    single_image,
 )
 from tests import oracles
 from tests.paths import shared
@@ -95,11 +98,75 @@ def test_dataset_scores_equal_the_plain_loop_at_every_threshold(ties):
     np.testing.assert_allclose(fast, slow, atol=1e-12)
 
 
+def test_kept_boxes_stay_with_their_images():
+    boxes = Boxes(np.arange(20.0).reshape(5, 4), np.array([0, 2, 2, 5]))
+    kept = boxes.kept(np.array([False, True, True, False, True]))
+    np.testing.assert_array_equal(kept.xywh, boxes.xywh[[1, 2, 4]])
+    np.testing.assert_array_equal(kept.offsets, [0, 1, 1, 3])
+    np.testing.assert_array_equal(kept.images(), [0, 2, 2])
+    np.testing.assert_array_equal(boxes.images(), [0, 0, 2, 2, 2])
+
+
+def test_kept_boxes_may_be_all_or_none():
+    boxes = Boxes(np.arange(20.0).reshape(5, 4), np.array([0, 2, 2, 5]))
+    everything, nothing = (boxes.kept(np.full(5, keeps)) for keeps in (True, False))
+    np.testing.assert_array_equal(everything.xywh, boxes.xywh)
+    np.testing.assert_array_equal(everything.offsets, boxes.offsets)
+    assert nothing.xywh.shape == (0, 4)
+    np.testing.assert_array_equal(nothing.counts(), [0, 0, 0])
+    empty = Boxes(np.zeros((0, 4)), np.array([0, 0]))
+    assert len(empty.kept(np.zeros(0, dtype=bool)).xywh) == 0
+
+
+def test_match_boxes_names_the_true_box_of_the_plain_loop():
+    rng = np.random.default_rng(9)
+    images = [random_image(rng) for _ in range(500)]
+    predicted, true, scores = join(images)
+    hits = match_boxes(predicted, true)
+    assert hits.shape == (len(predicted.xywh), len(IOU_THRESHOLDS))
+    expected = np.full(hits.shape, -1)
+    for image, start in enumerate(true.offsets[:-1]):
+        rows = slice(*predicted.offsets[image : image + 2])
+        own = true.xywh[start : true.offsets[image + 1]]
+        for t, threshold in enumerate(IOU_THRESHOLDS):
+            found = oracles.match_boxes(own, predicted.xywh[rows], scores[rows], threshold)
+            expected[rows, t] = [-1 if hit is None else start + hit for hit in found]
+    np.testing.assert_array_equal(hits, expected)
+    assert (hits[:, 0] != hits[:, -1]).mean() > 0.2, "the thresholds must matter"
+
+
+def test_a_box_takes_the_first_true_box_that_is_free():
+    true = single_image(np.array([[0, 0, 100, 100], [0, 0, 100, 90.0], [300, 0, 9, 9]]))
+    found = np.array([[0, 0, 100, 90], [0, 0, 100, 100], [0, 0, 100, 95.0]])
+    hits = match_boxes(single_image(found), true, (0.4, 0.95))
+    # At .95 the first box overlaps the second true box alone, the second box the first one.
+    np.testing.assert_array_equal(hits, [[0, 1], [1, 0], [-1, -1]])
+
+
+def test_match_boxes_takes_tables_without_boxes():
+    nothing, one = Boxes(np.zeros((0, 4)), np.array([0, 0])), single_image(BOX)
+    assert match_boxes(nothing, one).shape == (0, len(IOU_THRESHOLDS))
+    np.testing.assert_array_equal(match_boxes(one, nothing, (0.4,)), [[-1]])
+    assert match_boxes(one, one, ()).shape == (1, 0)
+
+
+def test_image_scores_equal_the_plain_loop():
+    rng = np.random.default_rng(7)
+    images = [random_image(rng) for _ in range(200)]
+    predicted, true, _ = join(images)
+    expected = [oracles.map_iou(*image) for image in images]
+    np.testing.assert_allclose(
+        image_scores(predicted, true),
+        [np.nan if score is None else score for score in expected],
+        atol=1e-12,
+    )
+
+
 def test_image_scores_average_to_the_dataset_score():
     rng = np.random.default_rng(7)
     predicted, true, scores = join([random_image(rng) for _ in range(50)])
     steps, n_true = precision_steps(predicted, true), true.counts()
-    each = image_scores(predicted, steps, n_true, scores, 0.3)
+    each = image_scores(predicted.kept(scores > 0.3), true)
     assert np.isnan(each).any()
     assert np.nanmean(each) == pytest.approx(
         dataset_scores(predicted, steps, n_true, scores, [0.3])[0]

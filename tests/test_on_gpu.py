@@ -13,9 +13,10 @@ from src.experiments.table import EXPERIMENTS
 from src.prediction.inference import predict
 from src.retinanet.acceleration import Acceleration
 from tests.conftest import TRAINING
+from tests.made_batches import ON_CPU, PROVENANCE, make_batches, model_that_finds
 from tests.paths import ROOT
 from tests.retinanet.test_model import tiny_model
-from tests.training.test_engine import HEADER, ON_CPU, experiment, make_batches, model_that_finds
+from tests.training.test_engine import experiment
 from tests.training.test_learning import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -47,7 +48,7 @@ def test_prediction_on_a_gpu_finds_what_a_cpu_finds(precision):
         model = model_that_finds()
         acceleration.place_for_inference(model)
         batches = make_batches([4, 3])
-        found.append(predict(model, batches, acceleration=acceleration, header=HEADER))
+        found.append(predict(model, batches, acceleration=acceleration, provenance=PROVENANCE))
     assert len(found[1].scores) == pytest.approx(len(found[0].scores), rel=0.05)
     np.testing.assert_allclose(found[1].class_probs, found[0].class_probs, atol=0.01)
     best = [each.scores[each.offsets[:-1]] for each in found]

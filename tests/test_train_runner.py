@@ -18,7 +18,8 @@ from src.datasets.pixel_cache import PixelCache
 from src.experiments.runs import Run, load_run
 from src.experiments.table import EXPERIMENTS
 from src.prediction.predictions import load_predictions
-from src.scoring.sweep import SCORE_THRESHOLDS, load_sweep
+from src.scoring.grid import SCORE_THRESHOLDS
+from src.scoring.sweep import load_sweep
 from src.train_runner import main
 from src.visualizations import plot_metrics, plot_val_loss
 from tests.conftest import TRAINING, run_main

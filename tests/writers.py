@@ -21,22 +21,21 @@ from src.datasets.folds import write_folds
 from src.experiments.checkpoints import Checkpoint
 from src.experiments.history import write_history
 from src.prediction.outputs import write_boxes, write_submission
-from src.prediction.presets import PRESETS
-from src.scoring.sweep import Sweep
+from src.prediction.postprocess import choose_boxes
+from src.prediction.presets import Postprocess
+from src.prediction.provenance import Provenance
 from src.system.errors import InputError
 from src.system.files import make_dir, new_folder, write_json, write_text
 from src.visualizations.figures import save_figure
 from src.visualizations.overlays import save_picture
-from tests.prediction.test_predictions import random_predictions
+from tests.made_predictions import make_sweep, random_predictions
 
 N_ROWS = 3000  # makes every file larger than `LEFT_OVER`
 LEFT_OVER = 8192  # bytes
 
 
 def write_sweep(folder, content):
-    axes = (tuple(range(N_ROWS)), ("score",), (1.0,), (0.05,), (0.3,))
-    scores = np.full([len(axis) for axis in axes], float(content))
-    Sweep(*axes, scores, {}).save(folder / "scores.npz")
+    make_sweep(np.full((N_ROWS, 1), float(content))).save(folder / "scores.npz")
 
 
 def write_figure(folder, content):
@@ -53,16 +52,24 @@ def write_checkpoint(folder, content):
 
 
 def write_predictions(folder, content):
-    predictions = random_predictions(n_images=300)
-    predictions.header["epoch"] = content
-    predictions.save(folder / "000.npz")
+    random_predictions(n_images=300, epoch=content).save(folder / "000.npz")
 
 
 def write_table_of_boxes(folder, content):
-    predictions = replace(random_predictions(n_images=300), header={"img_size": 192 + content})
-    write_boxes(
-        folder / "boxes.csv", predictions, replace(PRESETS["plain"], threshold=0.1, nms=0.5)
-    )
+    predictions, chosen = boxes_of_other_networks(content)
+    write_boxes(folder / "boxes.csv", predictions, chosen, folder / "000.npz")
+
+
+def write_table_of_strings(folder, content):
+    predictions, chosen = boxes_of_other_networks(content)
+    write_submission(folder / "out.csv", predictions, chosen, folder / "000.npz")
+
+
+def boxes_of_other_networks(content):
+    predictions = random_predictions(n_images=300)
+    made_by = Provenance(img_size=192 + content, epoch=content)
+    predictions = replace(predictions, provenance=made_by)
+    return predictions, choose_boxes(predictions, Postprocess(threshold=0.1, nms=0.5))
 
 
 def write_picture(folder, content):
@@ -81,11 +88,6 @@ def write_table_of_folds(folder, content):
     write_folds(folder / "folds.csv", dict.fromkeys(patients, 1), dict.fromkeys(patients, content))
 
 
-def write_rows(folder, content):
-    patients = [f"patient-{i}" for i in range(N_ROWS)]
-    write_submission(folder / "out.csv", dict.fromkeys(patients, f"{content} 0 0 9 9"), patients)
-
-
 WRITERS = {
     "boxes": write_table_of_boxes,
     "checkpoint": write_checkpoint,
@@ -102,7 +104,7 @@ WRITERS = {
     "json": lambda folder, content: write_json(folder / "a.json", {"a": [content] * N_ROWS}),
     "picture": write_picture,
     "predictions": write_predictions,
-    "submission": write_rows,
+    "submission": write_table_of_strings,
     "sweep": write_sweep,
     "text": lambda folder, content: write_text(folder / "page.html", f"{content} " * 9999),
 }

@@ -125,7 +125,7 @@ def settle_postprocess(
     postprocess = choose_postprocess(
         arguments.postprocess, postprocess_flags(arguments), combines=combines
     )
-    if networks is None or combines:
+    if networks is None or combines or not postprocess.threshold_is_open:
         return postprocess
     (member,) = networks.members
     path = scores_path(member.run, arguments.weights_dir)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import reprlib
+import sys
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -51,15 +52,15 @@ def fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or what ty
     if hint is Any:
         return True
     if origin is Literal:
-        return value in arguments and not (isinstance(value, bool) and True not in arguments)
+        return any(type(value) is type(choice) and value == choice for choice in arguments)
     if origin in (Union, types.UnionType):
         return any(fits(value, argument) for argument in arguments)
     if origin is tuple:
         return isinstance(value, tuple) and all(fits(item, arguments[0]) for item in value)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(value, bool) and hint in (int, float):
+        return False
+    if hint is float and isinstance(value, int):
+        return abs(value) <= sys.float_info.max
     return isinstance(value, get_origin(hint) or hint)
 
 

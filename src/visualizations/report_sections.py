@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from src.experiments.history import read_history
-from src.metric import FloatArray, bootstrap_interval
+from src.metric import bootstrap_interval
 from src.prediction.presets import GATES, Postprocess
 from src.radiographs.dicom import read_image
 from src.scoring.matching import HIT_IOU, Findings
@@ -45,8 +45,13 @@ def write_headline(findings: Findings, epoch: int) -> str:
     n_hits = n_true - len(findings.missed)
     counts = findings.true.counts()
     false_alarms = int(((counts == 0) & (findings.boxes.counts() > 0)).sum())
+    score, interval = "–", "no image counts: none has boxes, true or found"
+    if np.isfinite(findings.image_scores).any():
+        low, high = bootstrap_interval(findings.image_scores)
+        score = f"{np.nanmean(findings.image_scores):.3f}"
+        interval = f"95 % interval {low:.3f} to {high:.3f}"
     numbers = [
-        _headline_score(findings.image_scores),
+        (score, "challenge's score", interval),
         (str(epoch), "epoch", describe_postprocess(findings.postprocess)),
         (f"{n_hits} of {n_true}", "true boxes hit", f"recall {_share(n_hits, n_true)}"),
         (f"{n_found - n_hits} of {n_found}", "found boxes false",
@@ -64,19 +69,6 @@ def write_headline(findings: Findings, epoch: int) -> str:
         f"{HIT_IOU:.2f}; the score is the mean over IoU {HIT_IOU:.2f} to 0.75. The interval is by "
         f"drawing images anew. Epoch and threshold were chosen on these same images, which "
         f"flatters the score a little.</p>"
-    )
-
-
-def _headline_score(image_scores: FloatArray) -> tuple[str, str, str]:
-    """Write the score with its interval, or why there is none."""
-    counted = image_scores[~np.isnan(image_scores)]
-    if len(counted) == 0:
-        return "–", "challenge's score", "no image has true boxes, and none was found"
-    low, high = bootstrap_interval(image_scores)
-    return (
-        f"{counted.mean():.3f}",
-        "challenge's score",
-        f"95 % interval {low:.3f} to {high:.3f}",
     )
 
 

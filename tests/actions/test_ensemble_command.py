@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 
@@ -14,7 +15,9 @@ from src.datasets.loaders import load_labelled_images
 from src.experiments.runs import Run, load_run, read_description
 from src.experiments.table import EXPERIMENTS
 from src.prediction.predictions import load_predictions
-from src.scoring.sweep import SCORE_THRESHOLDS, Sweep, load_sweep
+from src.scoring.grid import SCORE_THRESHOLDS
+from src.scoring.sweep import ScoredRun, load_sweep
+from tests.made_predictions import make_sweep
 
 PREDICT = ("--action", "generate_predictions", "--num-workers", "0")
 
@@ -56,18 +59,18 @@ def test_one_network_by_the_flags_of_an_ensemble_writes_the_same_bytes(predict):
         same = predict("--model", "demo", "--epochs", "1", *flags, out=f"same {i}")
         for name in ("boxes.csv", "boxes.json", "submission.csv", "submission.json"):
             assert (same / name).read_bytes() == (alone / name).read_bytes()
-        headers = [load_predictions(f / "predictions.npz").header for f in (same, alone)]
-        assert headers[0] == headers[1]
+        ours, its = (load_predictions(f / "predictions.npz").provenance for f in (same, alone))
+        assert ours == its
     assert len(boxes_of(alone)) > 10
 
 
 def test_an_ensemble_takes_every_fold_of_every_model(predict):
     out = predict("--model", "demo", "twin", "--folds", "0", "1", "--epochs", "1")
-    header = load_predictions(out / "predictions.npz").header
-    members = [(m["model"], m["fold"], m["epoch"]) for m in header["ensemble"]["members"]]
+    made_by = load_predictions(out / "predictions.npz").provenance
+    members = [(network.model, network.fold, network.epoch) for network in made_by.networks]
     assert members == [("demo", 0, 1), ("demo", 1, 1), ("twin", 0, 1), ("twin", 1, 1)]
-    assert {m["weight"] for m in header["ensemble"]["members"]} == {1 / 4}
-    assert (header["model"], header["fold"], header["tag"]) == ("demo+twin", None, "ensemble")
+    assert {network.weight for network in made_by.networks} == {1 / 4}
+    assert (made_by.model, made_by.fold, made_by.tag) == ("demo+twin", None, "ensemble")
 
 
 def test_an_ensemble_of_models_has_a_folder_of_its_own(call_main, talkative, phantoms, monkeypatch):
@@ -77,7 +80,9 @@ def test_an_ensemble_of_models_has_a_folder_of_its_own(call_main, talkative, pha
         "--model", "demo", "twin", "--epoch", "0", "--split", "test",
     )  # fmt: skip
     out = talkative / "demo+twin_ensemble" / "test"
-    assert outcome.out.splitlines() == ["2 members: 3 images at threshold 0.3", str(out)]
+    line, place = outcome.out.splitlines()
+    assert re.fullmatch(r"2 members: 3 images, \d with boxes at threshold 0.3", line)
+    assert place == str(out)
     rows = (out / "submission.csv").read_text().splitlines()
     sample = (phantoms / "stage_2_sample_submission.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == [row.split(",")[0] for row in sample]
@@ -135,8 +140,8 @@ def test_an_ensemble_of_one_fold_predicts_that_fold(predict_fold, phantoms):
     valid = load_labelled_images(phantoms, 1).valid
     assert predictions.ids.tolist() == [record.patient_id for record in valid]
     assert predictions.has_truth
-    described = {(m["model"], m["fold"], m["epoch"]) for m in
-                 predictions.header["ensemble"]["members"]}  # fmt: skip
+    networks = predictions.provenance.networks
+    described = {(network.model, network.fold, network.epoch) for network in networks}
     assert described == {(model, 1, epoch) for model in ("demo", "twin") for epoch in (0, 1)}
     assert run.submission_path("valid", 1).exists()
 
@@ -148,16 +153,13 @@ def test_the_ensembles_of_all_folds_are_scored_as_one(predict_fold, call_main):
         folders.append(Run("demo", fold, "ensemble", output_dir).dir)
         found = load_predictions(folders[0] / "predictions" / "001.npz")
         ids = np.char.add(found.ids, f" {fold}")
-        replace(found, ids=ids, header=found.header | {"fold": fold}).save(
-            folders[-1] / "predictions" / "001.npz"
-        )
+        made_by = replace(found.provenance, fold=fold)
+        replace(found, ids=ids, provenance=made_by).save(folders[-1] / "predictions" / "001.npz")
     outcome = call_main(scores.main, *folders, "--gates", "score", "--shrinks", "1")
     assert outcome.code == 0, outcome.err
     sweep = load_sweep(output_dir / "demo_ensemble_all_folds" / "sweep.npz")
-    assert (sweep.epochs, sweep.header) == (
-        (1,),
-        {"model": "demo", "fold": None, "tag": "ensemble"},
-    )
+    assert sweep.epochs == (1,)
+    assert sweep.run == ScoredRun(model="demo", fold=None, tag="ensemble")
 
 
 def test_an_ensemble_says_where_the_images_lie_to_any_folder(predict_fold, phantoms, monkeypatch):
@@ -191,8 +193,8 @@ def test_what_would_mix_folds_or_names_is_refused(predict_fold, flags, words):
 def test_the_weight_of_a_run_is_shared_out_among_its_epochs(predict):
     runs = ("--model", "demo", "twin", "--folds", "0", "1")
     out = predict(*runs, "--epochs", "0", "1", "--run-weights", "3", "0", "0", "1")
-    members = load_predictions(out / "predictions.npz").header["ensemble"]["members"]
-    assert [(m["model"], m["fold"], m["epoch"], m["weight"]) for m in members] == [
+    networks = load_predictions(out / "predictions.npz").provenance.networks
+    assert [(n.model, n.fold, n.epoch, n.weight) for n in networks] == [
         ("demo", 0, 0, 0.375), ("demo", 0, 1, 0.375), ("twin", 1, 0, 0.125), ("twin", 1, 1, 0.125)
     ]  # fmt: skip
 
@@ -219,7 +221,9 @@ def test_the_presets_combine_sizes_by_their_own_rule(predict):
         predictions = load_predictions(out / "predictions.npz")
         x1, y1, x2, y2 = predictions.boxes_xyxy.T.astype(float)
         areas[preset] = ((x2 - x1) * (y2 - y1)).mean()
-        sizes = {name: predictions.header["ensemble"][name] for name in ("size_rule", "k")}
+        ensemble = predictions.provenance.ensemble
+        assert ensemble is not None
+        sizes = {"size_rule": ensemble.size_rule, "k": ensemble.k}
         assert settings_of(out) == settings_of(out) | sizes | {"preset": preset}
     assert areas["paper"] < areas["second-place"] < areas["plain"]
 
@@ -261,8 +265,7 @@ def scored(talkative, tmp_path):
     run = Run("demo", 0, "", tmp_path / "scored")
     run.checkpoint_path(0).parent.mkdir(parents=True)
     run.checkpoint_path(0).hardlink_to(Run("demo", 0, "", talkative).checkpoint_path(0))
-    scores = np.array([0.1, 0.3]).reshape(1, 1, 1, 1, 2)
-    Sweep((0,), ("score",), (1.0,), (0.05,), (0.1, 0.7), scores, {}).save(run.scores_path)
+    make_sweep([[0.1, 0.3]], thresholds=(0.1, 0.7)).save(run.scores_path)
     return run
 
 
@@ -338,11 +341,11 @@ def test_check_metric_sweeps_the_thresholds_of_the_settings(trained, tmp_path, c
 def test_test_model_draws_the_boxes_of_the_settings(call_main, talkative, phantoms, monkeypatch):
     drawn = []
 
-    def record(image, predictions, found):
-        drawn.append(found.boxes_xyxy)
+    def record(picture, predictions, chosen, image):
+        drawn.append(chosen.of_image(image)[0])
         return np.zeros((8, 8, 3), np.uint8)
 
-    monkeypatch.setattr("src.actions.generate_predictions.draw_predictions", record)
+    monkeypatch.setattr("src.actions.test_model.draw_predictions", record)
     sides = []
     for preset in ("plain", "second-place"):
         drawn.clear()

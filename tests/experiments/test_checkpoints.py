@@ -9,7 +9,7 @@ from torch import nn
 
 from src.experiments.checkpoints import Checkpoint, CheckpointError, load_checkpoint, load_weights
 from tests.paths import ROOT
-from tests.prediction.test_predictions import Exploit
+from tests.pickled_code import Exploit
 
 FULL_DISK = """
 import resource, signal, sys

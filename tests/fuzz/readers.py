@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -37,20 +37,24 @@ from src.datasets.pixel_cache import PAGE, CachedImage, open_cache, write_index
 from src.experiments.checkpoints import Checkpoint, load_checkpoint
 from src.experiments.history import read_history
 from src.experiments.runs import read_description
+from src.prediction.outputs import describe_networks
+from src.prediction.postprocess import choose_boxes
 from src.prediction.predictions import load_predictions
+from src.prediction.presets import Postprocess
+from src.prediction.provenance import Combination, NetworkId
 from src.radiographs.dicom import image_size, read_facts, read_image
 from src.radiographs.image_files import read_any_image
 from src.radiographs.pixels import as_float
 from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.encoders.weights import load_encoder_weights
-from src.scoring.sweep import AXES, Sweep, load_sweep
+from src.scoring.sweep import ScoredRun, Sweep, load_sweep
 from src.structures import CLASS_NAMES
 from src.system.errors import InputError
 from src.visualizations.report_settings import summarise_experiment, write_settings
 from tests import dicom_files
 from tests.fuzz.mutations import mutate, mutate_archive, mutate_end, mutate_png
+from tests.made_predictions import random_predictions
 from tests.paths import SHARED
-from tests.prediction.test_predictions import random_predictions
 
 N_REAL_LUNGS = 3
 Mutation = Callable[[bytes, bytes, Random], bytes]
@@ -198,25 +202,41 @@ def score_against_truth(path: Path) -> None:
 
 
 def prediction_seeds(folder: Path) -> Iterator[bytes]:
-    for n_images in (1, 8):
-        random_predictions(n_images=n_images).save(folder / "seed.npz")
+    combination = Combination(members=(NetworkId(model="demo", fold=0),), hflip=True, k=0.9)
+    for n_images, ensemble in ((1, None), (8, None), (3, combination)):
+        predictions = random_predictions(n_images=n_images)
+        made_by = replace(predictions.provenance, ensemble=ensemble)
+        replace(predictions, provenance=made_by).save(folder / "seed.npz")
         yield (folder / "seed.npz").read_bytes()
+
+
+def use_predictions(path: Path) -> None:
+    """Choose boxes and carry them to the files' pixels."""
+    predictions = load_predictions(path)
+    chosen = choose_boxes(predictions, Postprocess(gate="score_category"))
+    for image in range(len(predictions)):
+        predictions.in_file_pixels(image, chosen.of_image(image)[0])
+    describe_networks(predictions.provenance)
 
 
 def sweep_seeds(folder: Path) -> Iterator[bytes]:
     axes = ((0, 1), ("score",), (1.0, 0.9), (0.05,), (0.1, 0.3, 0.5))
     shape = [len(axis) for axis in axes]
-    Sweep(*axes, np.random.default_rng(0).random(shape), {"model": "demo"}).save(
-        folder / "scores.npz"
-    )
+    scores = np.random.default_rng(0).random(shape)
+    Sweep(*axes, scores, ScoredRun(model="demo")).save(folder / "scores.npz")
     yield (folder / "scores.npz").read_bytes()
 
 
 def use_sweep(path: Path) -> None:
     sweep = load_sweep(path)
     assert sweep.scores.shape == tuple(map(len, sweep.axes()))
-    assert set(sweep.best()) == {*AXES, "score"}
-    sweep.near_best()
+    choice = sweep.choose([0, 1])
+    choice.fill(Postprocess())
+    sweep.place_of(choice.best)
+    if choice.best is not None:
+        assert choice.best.score > 0
+        assert choice.best.postprocess.gate in sweep.gates
+        sweep.near_best(choice.best)
     sweep.table()
 
 
@@ -315,7 +335,7 @@ READERS = {
     "sample submission": Reader(read_sample_ids, submission_seeds, "a.csv"),
     "submission checker": Reader(check_both_ways, submission_seeds, "a.csv"),
     "leaderboard": Reader(score_against_truth, submission_seeds, "a.csv"),
-    "predictions": Reader(load_predictions, prediction_seeds, "a.npz", mutate_archive),
+    "predictions": Reader(use_predictions, prediction_seeds, "a.npz", mutate_archive),
     "scores": Reader(use_sweep, sweep_seeds, "a.npz", mutate_archive),
     "checkpoint": Reader(
         lambda p: load_checkpoint(p, "demo"), checkpoint_seeds, "a.pt", mutate_archive

@@ -4,6 +4,7 @@ A few damaged files of each kind here; `python tests/fuzz/run.py --inputs 2000` 
 Beside them come files that are well-formed and hold nonsense.
 """
 
+import dataclasses
 import json
 import warnings
 
@@ -21,14 +22,16 @@ from src.datasets.folds import read_folds
 from src.experiments.checkpoints import load_checkpoint
 from src.experiments.history import read_history
 from src.prediction.predictions import ARRAYS, load_predictions
+from src.prediction.presets import GATES
+from src.prediction.provenance import Combination, NetworkId, Provenance
 from src.radiographs.dicom import image_size, read_image
-from src.scores import AXES
+from src.scoring.sweep import AXES
 from src.structures import CLASS_NAMES
 from src.system.errors import InputError
 from tests.dicom_files import make_dataset
-from tests.fuzz.readers import READERS, check_pixels, use_sweep
+from tests.fuzz.readers import READERS, check_pixels, use_predictions, use_sweep
+from tests.made_predictions import random_predictions
 from tests.paths import ROOT
-from tests.prediction.test_predictions import random_predictions
 
 N_INPUTS = 40  # of each reader
 
@@ -132,10 +135,24 @@ def test_any_arrays_are_read_as_predictions_or_refused(tmp_path, changes):
     predictions = give_or_refuse(load_predictions, path)
     if predictions is not None:
         assert np.isfinite(predictions.scores).all()
+        give_or_refuse(use_predictions, path)
+
+
+def any_record(kind):
+    """Fields of a record, with the types that they should have or with others."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    return st.dictionaries(st.sampled_from(names), st.integers() | words | plain)
+
+
+any_ensemble = st.builds(
+    lambda fields, members: {"members": members, "hflip": False} | fields,
+    any_record(Combination),
+    st.lists(any_record(NetworkId), max_size=2),
+)
 
 
 @quickly
-@given(fields=plain)
+@given(fields=plain | any_record(Provenance) | any_ensemble.map(lambda e: {"ensemble": e}))
 def test_any_header_is_read_as_one_of_predictions_or_refused(tmp_path, fields):
     path = tmp_path / "a.npz"
     random_predictions().save(path)
@@ -143,13 +160,14 @@ def test_any_header_is_read_as_one_of_predictions_or_refused(tmp_path, fields):
         header = json.loads(str(saved["header"]))
         header = header | fields if isinstance(fields, dict) else fields
         np.savez(path, **(dict(saved) | {"header": np.array(json.dumps(header))}))
-    give_or_refuse(load_predictions, path)
+    give_or_refuse(use_predictions, path)
 
 
 @quickly
 @given(changes=st.dictionaries(st.sampled_from([*AXES, "scores", "header"]), any_array()))
 def test_any_arrays_are_read_as_scores_or_refused(tmp_path, changes):
-    sound: dict[str, np.ndarray] = {name: np.arange(2) for name in AXES}
+    sound: dict[str, np.ndarray] = {name: np.array([0.1, 0.3]) for name in AXES}
+    sound |= {"epoch": np.arange(2), "gate": np.array(list(GATES)[:2])}
     sound |= {"scores": np.zeros([2] * len(AXES)), "header": np.array("{}")}
     np.savez(tmp_path / "a.npz", **(sound | changes))
     give_or_refuse(use_sweep, tmp_path / "a.npz")

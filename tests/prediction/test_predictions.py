@@ -1,55 +1,22 @@
 import json
 import pickle
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from src.prediction.predictions import ARRAYS, Predictions, PredictionsError, load_predictions
+from src.prediction.predictions import (
+    ARRAYS,
+    PredictionsError,
+    join_predictions,
+    load_predictions,
+    take_images,
+)
+from src.prediction.provenance import Provenance
 from src.system.files import OutputError
-
-
-def offsets_of(counts):
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-
-
-def random_predictions(seed=0, *, n_images=8, img_size=192, epoch=0):
-    """Candidates around true boxes, some of them hits, in images of 1024 x 1024 pixels."""
-    rng = np.random.default_rng(seed)
-    n_true, n_found = rng.integers(0, 4, n_images), rng.integers(0, 9, n_images)
-    corners = rng.uniform(0, img_size / 2, (n_true.sum(), 2))
-    true = np.concatenate([corners, corners + rng.uniform(20, img_size / 2, corners.shape)], axis=1)
-    starts = offsets_of(n_true)
-    boxes, scores = [], []
-    for image, count in enumerate(n_found):
-        own = true[starts[image] : starts[image + 1]]
-        base = own[rng.integers(0, len(own), count)] if len(own) else np.full((count, 4), 20.0)
-        moved = np.clip(base + rng.normal(0, 8, (count, 4)), 0, img_size)
-        boxes.append(np.maximum(moved, np.tile(moved[:, :2] + 4, 2) - [4, 4, 0, 0]))
-        scores.append(np.sort(rng.uniform(0.03, 1, count))[::-1])
-    return Predictions(
-        ids=np.array([f"patient-{i}" for i in range(n_images)]),
-        image_sizes=np.full((n_images, 2), 1024),
-        class_probs=rng.dirichlet([1, 1, 1], n_images).astype(np.float32),
-        offsets=offsets_of(n_found),
-        boxes_xyxy=np.concatenate(boxes).astype(np.float32),
-        scores=np.concatenate(scores).astype(np.float32),
-        true_offsets=starts,
-        true_boxes_xyxy=true.astype(np.float32),
-        true_categories=np.where(n_true > 0, 2, 1),
-        header={"img_size": img_size, "model": "demo", "fold": 0, "tag": "", "epoch": epoch},
-    )
-
-
-class Exploit:
-    """Unpickling it creates a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
+from tests import oracles
+from tests.made_predictions import make_fold, random_predictions
+from tests.pickled_code import Exploit
 
 
 def refuse(path, match):
@@ -66,7 +33,7 @@ def test_predictions_come_back_as_they_were_saved(tmp_path):
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(loaded, name), getattr(saved, name))
         assert getattr(loaded, name).dtype == getattr(saved, name).dtype
-    assert loaded.header == saved.header
+    assert loaded.provenance == saved.provenance
 
 
 def test_predictions_without_any_candidate_come_back(tmp_path):
@@ -99,7 +66,7 @@ def test_boxes_lead_back_to_the_pixels_of_a_file_that_is_not_square():
 
 def test_boxes_of_a_central_crop_lead_back_to_the_pixels_of_the_file():
     predictions = random_predictions(n_images=1, img_size=384)
-    predictions = replace(predictions, header=predictions.header | {"source_crop": 768})
+    predictions = replace(predictions, provenance=Provenance(img_size=384, source_crop=768))
     found = predictions.in_file_pixels(0, np.array([[0, 0, 384, 192]], np.float32))
     np.testing.assert_array_equal(found, [[128, 128, 896, 512]])
 
@@ -194,6 +161,9 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, name):
     refuse(path, f"{name} holds a number that is not finite")
 
 
+SOUND = {"format": "pneumonia-predictions", "version": 1, "img_size": 192}
+
+
 @pytest.mark.parametrize(
     "header",
     [
@@ -201,14 +171,24 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, name):
         "[1]",
         "no json",
         "{}",
-        json.dumps({"format": "other", "version": 1, "img_size": 192}),
-        json.dumps({"format": "pneumonia-predictions", "version": 2, "img_size": 192}),
+        "[" * 100_000,
+        json.dumps(SOUND | {"format": "other"}),
+        json.dumps(SOUND | {"version": 2}),
         json.dumps({"format": "pneumonia-predictions", "version": 1}),
-        json.dumps({"format": "pneumonia-predictions", "version": 1, "img_size": 0}),
-        json.dumps({"format": "pneumonia-predictions", "version": 1, "img_size": "192"}),
-        json.dumps(
-            {"format": "pneumonia-predictions", "version": 1, "img_size": 192, "source_crop": -1}
-        ),
+        json.dumps(SOUND | {"img_size": 0}),
+        json.dumps(SOUND | {"img_size": "192"}),
+        json.dumps(SOUND | {"img_size": True}),
+        json.dumps(SOUND | {"img_size": None}),
+        json.dumps(SOUND | {"img_size": 2**16 + 1}),
+        json.dumps(SOUND | {"source_crop": -1}),
+        json.dumps(SOUND | {"fold": "0"}),
+        json.dumps(SOUND | {"epoch": 1.5}),
+        json.dumps(SOUND | {"ensemble": "text"}),
+        json.dumps(SOUND | {"ensemble": {}}),
+        json.dumps(SOUND | {"ensemble": {"members": [], "hflip": 1}}),
+        json.dumps(SOUND | {"ensemble": {"members": ["demo"], "hflip": False}}),
+        json.dumps(SOUND | {"ensemble": {"members": [], "hflip": False, "k": "x"}}),
+        json.dumps(SOUND | {"ensemble": {"members": [], "hflip": False, "size_rule": 5}}),
     ],
 )
 def test_a_wrong_header_is_refused(tmp_path, header):
@@ -216,6 +196,14 @@ def test_a_wrong_header_is_refused(tmp_path, header):
     arrays = {name: getattr(predictions, name) for name in ARRAYS} | {"header": np.array(header)}
     np.savez(path, allow_pickle=False, **arrays)
     refuse(path, "not a predictions file")
+
+
+def test_fields_of_the_header_that_nobody_knows_are_passed_over(tmp_path):
+    path, predictions = tmp_path / "000.npz", random_predictions()
+    arrays: dict[str, np.ndarray] = {name: getattr(predictions, name) for name in ARRAYS}
+    arrays["header"] = np.array(json.dumps(SOUND | {"note": ["of", "a", "later", "version"]}))
+    np.savez(path, allow_pickle=False, **arrays)
+    assert load_predictions(path).provenance == Provenance(img_size=192)
 
 
 def test_a_failed_save_leaves_the_older_file(tmp_path):
@@ -241,3 +229,57 @@ def test_a_class_that_there_is_not_is_refused(tmp_path):
     categories[0] = 3
     replace(predictions, true_categories=categories).save(tmp_path / "000.npz")
     refuse(tmp_path / "000.npz", "true_categories holds what is no class of images")
+
+
+def test_joined_predictions_keep_every_image_as_it_was():
+    parts = [make_fold(fold) for fold in range(3)]
+    joined = join_predictions(parts)
+    assert len(joined) == 24
+    assert joined.provenance == Provenance(img_size=192, model="demo", fold=None, tag="", epoch=0)
+    for p, part in enumerate(parts):
+        for image in range(len(part)):
+            ours, its = joined.candidates_of(8 * p + image), part.candidates_of(image)
+            np.testing.assert_array_equal(joined.boxes_xyxy[ours], part.boxes_xyxy[its])
+            np.testing.assert_array_equal(joined.scores[ours], part.scores[its])
+            ours, its = joined.truth_of(8 * p + image), part.truth_of(image)
+            np.testing.assert_array_equal(joined.true_boxes_xyxy[ours], part.true_boxes_xyxy[its])
+
+
+def test_an_image_in_two_folds_is_refused():
+    with pytest.raises(PredictionsError, match=r"patient-1-0 .* demo fold 1 .* demo fold 1"):
+        join_predictions([make_fold(0), make_fold(1), make_fold(1)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [({"img_size": 256}, "192 and of 256 px"), ({"source_crop": 768}, "crops None and 768")],
+)
+def test_folds_of_different_inputs_are_refused(changes, match):
+    with pytest.raises(PredictionsError, match=match):
+        join_predictions([make_fold(0), make_fold(1, **changes)])
+
+
+def test_images_are_taken_in_the_order_that_is_given():
+    predictions = random_predictions(n_images=12)
+    images = [7, 0, 11, 3]
+    some = take_images(predictions, images)
+    assert some.ids.tolist() == [f"patient-{image}" for image in images]
+    for i, image in enumerate(images):
+        ours, its = some.candidates_of(i), predictions.candidates_of(image)
+        np.testing.assert_array_equal(some.boxes_xyxy[ours], predictions.boxes_xyxy[its])
+        np.testing.assert_array_equal(some.scores[ours], predictions.scores[its])
+        ours, its = some.truth_of(i), predictions.truth_of(image)
+        np.testing.assert_array_equal(some.true_boxes_xyxy[ours], predictions.true_boxes_xyxy[its])
+        np.testing.assert_array_equal(some.class_probs[i], predictions.class_probs[image])
+    assert len(take_images(predictions, [])) == 0
+
+
+def test_boxes_as_tables_have_corner_and_size():
+    predictions = random_predictions(n_images=12)
+    for table, corners, offsets in (
+        (predictions.candidates(), predictions.boxes_xyxy, predictions.offsets),
+        (predictions.truth(), predictions.true_boxes_xyxy, predictions.true_offsets),
+    ):
+        assert table.xywh.dtype == np.float64
+        np.testing.assert_array_equal(table.xywh, oracles.xywh(corners))
+        np.testing.assert_array_equal(table.offsets, offsets)

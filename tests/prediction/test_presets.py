@@ -78,3 +78,8 @@ def test_the_threshold_is_open_until_somebody_sets_it():
     assert choose("paper", combines=False).threshold_is_open
     assert not choose("second-place", combines=False).threshold_is_open
     assert not choose(combines=False, threshold=0.3).threshold_is_open
+
+
+def test_a_gate_that_does_not_exist_is_named_with_those_that_do():
+    with pytest.raises(ValueError, match=r"'sum' .* score, score_category, sqrt_score_category"):
+        Postprocess(gate="sum")

@@ -17,8 +17,8 @@ from src.retinanet.acceleration import (
 from src.retinanet.encoders import build_encoder
 from src.retinanet.ensemble import Ensemble
 from src.system.errors import InputError
+from tests.made_batches import CPU
 from tests.retinanet.test_model import tiny_model
-from tests.training.test_engine import CPU
 
 
 def test_choose_device_takes_what_is_there():

@@ -10,7 +10,7 @@ from scripts.benchmarks.arithmetic import batch_flops
 from src.experiments.networks import build_model
 from src.experiments.table import EXPERIMENTS
 from src.retinanet.losses import match_anchors
-from tests.training.test_engine import ON_CPU
+from tests.made_batches import ON_CPU
 
 SMALL = ("--model", "demo", "--batch-size", "2", "--runs", "1", "--threads", "1")
 

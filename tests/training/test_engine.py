@@ -3,50 +3,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from src.experiments.table import Experiment
-from src.prediction.inference import predict
-from src.prediction.predictions import ARRAYS
-from src.retinanet.acceleration import Acceleration
 from src.retinanet.losses import detection_losses
-from src.structures import Batch, Losses, Target
+from src.structures import Batch, Losses
 from src.training.epoch import LOSS_NAMES, RunningLosses, loss_sums, validate
-from tests.retinanet.test_model import tiny_model
-
-CPU = torch.device("cpu")
-ON_CPU = Acceleration(device=CPU)
-HEADER = {"img_size": 192, "model": "tiny"}
+from tests.made_batches import ON_CPU, PROVENANCE, make_batches, model_that_finds
 
 
 def experiment(**settings):
     return replace(Experiment(encoder="tiny", batch_size=2, learning_rate=1e-3), **settings)
-
-
-def make_batches(sizes, seed=0):
-    """Batches of so many random images; every second image has a box."""
-    generator, batches, n = torch.Generator().manual_seed(seed), [], 0
-    for size in sizes:
-        targets, ids = [], []
-        for _ in range(size):
-            box = torch.tensor([[30.0, 40.0, 100.0, 120.0 + n]])
-            targets.append(Target(box, 2) if n % 2 == 0 else Target(torch.zeros(0, 4), n % 4 // 2))
-            ids.append(f"patient-{n}")
-            n += 1
-        images = torch.rand(size, 1, 192, 192, generator=generator)
-        file_sizes = tuple((1024, 1024 + i) for i in range(size))
-        batches.append(Batch(images, tuple(targets), tuple(ids), file_sizes))
-    return batches
-
-
-def model_that_finds():
-    """A tiny network whose scores differ and pass the candidates' limit here and there."""
-    model = tiny_model(levels=(4, 5, 6, 7))
-    torch.manual_seed(1)
-    nn.init.normal_(model.class_head.output.weight, std=0.5)
-    nn.init.constant_(model.class_head.output.bias, -2.0)
-    nn.init.normal_(model.box_head.output.weight, std=0.1)
-    return model
 
 
 def flat_weights(model):
@@ -71,20 +37,20 @@ def test_running_losses_of_nothing_are_zero():
 
 def test_validate_scores_every_image_of_every_batch():
     model, batches = model_that_finds(), make_batches([2, 2, 1])
-    losses, predictions = validate(model, batches, acceleration=ON_CPU, header=HEADER)
+    losses, predictions = validate(model, batches, acceleration=ON_CPU, provenance=PROVENANCE)
     assert predictions.ids.tolist() == [f"patient-{i}" for i in range(5)]
     assert (np.diff(predictions.offsets) > 0).all()
     assert np.diff(predictions.true_offsets).tolist() == [1, 0, 1, 0, 1]
     assert predictions.true_boxes_xyxy[:, 3].tolist() == [120, 122, 124]
     assert predictions.true_categories.tolist() == [2, 0, 2, 1, 2]
     assert predictions.image_sizes.tolist() == [[1024, 1024], [1024, 1025]] * 2 + [[1024, 1024]]
-    assert predictions.header == HEADER
+    assert predictions.provenance == PROVENANCE
     assert set(losses) == set(LOSS_NAMES)
 
 
 def test_validate_gives_what_single_images_give():
     model, batches = model_that_finds(), make_batches([2, 2, 1])
-    losses, predictions = validate(model, batches, acceleration=ON_CPU, header=HEADER)
+    losses, predictions = validate(model, batches, acceleration=ON_CPU, provenance=PROVENANCE)
     singles = []
     for image in range(5):
         batch = make_batches([2, 2, 1])[image // 2]
@@ -95,7 +61,7 @@ def test_validate_gives_what_single_images_give():
         with torch.inference_mode():
             outputs = model(single.images)
             singles.append(detection_losses(outputs, model.anchors(single.images), single.targets))
-        _, alone = validate(model, [single], acceleration=ON_CPU, header=HEADER)
+        _, alone = validate(model, [single], acceleration=ON_CPU, provenance=PROVENANCE)
         rows = predictions.candidates_of(image)
         np.testing.assert_allclose(predictions.boxes_xyxy[rows], alone.boxes_xyxy, atol=1e-3)
         np.testing.assert_allclose(predictions.scores[rows], alone.scores, atol=1e-5)
@@ -108,33 +74,7 @@ def test_validate_gives_what_single_images_give():
 def test_validate_switches_dropout_off_and_leaves_the_weights_alone():
     model, batches = model_that_finds().train(), make_batches([2])
     before = flat_weights(model)
-    first, _ = validate(model, batches, acceleration=ON_CPU, header=HEADER)
-    second, _ = validate(model, batches, acceleration=ON_CPU, header=HEADER)
+    first, _ = validate(model, batches, acceleration=ON_CPU, provenance=PROVENANCE)
+    second, _ = validate(model, batches, acceleration=ON_CPU, provenance=PROVENANCE)
     assert first == second
     assert torch.equal(before, flat_weights(model))
-
-
-def test_predict_finds_what_validate_finds():
-    model, batches = model_that_finds(), make_batches([2, 1])
-    _, validated = validate(model, batches, acceleration=ON_CPU, header=HEADER)
-    predicted = predict(model, batches, acceleration=ON_CPU, header=HEADER)
-    for name in ARRAYS:
-        np.testing.assert_array_equal(getattr(predicted, name), getattr(validated, name))
-
-
-def test_predict_takes_images_without_labels_and_no_images():
-    batch = make_batches([2])[0]
-    unknown = tuple(Target(torch.zeros(0, 4), -1) for _ in batch.ids)
-    unlabelled = Batch(batch.images, unknown, batch.ids, batch.file_sizes)
-    predictions = predict(model_that_finds(), [unlabelled], acceleration=ON_CPU, header=HEADER)
-    assert not predictions.has_truth
-    assert len(predict(model_that_finds(), [], acceleration=ON_CPU, header=HEADER)) == 0
-
-
-def test_predictions_of_the_engine_can_be_saved(tmp_path):
-    from src.prediction.predictions import load_predictions
-
-    predict(model_that_finds(), make_batches([2, 1]), acceleration=ON_CPU, header=HEADER).save(
-        tmp_path / "000.npz"
-    )
-    assert len(load_predictions(tmp_path / "000.npz")) == 3

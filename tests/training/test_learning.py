@@ -17,8 +17,9 @@ from src.training.epoch import (
     train_epoch,
 )
 from src.training.optimizer import Optimization, make_optimizer
+from tests.made_batches import CPU, ON_CPU, make_batches
 from tests.retinanet.test_model import tiny_model
-from tests.training.test_engine import CPU, ON_CPU, experiment, flat_weights, make_batches
+from tests.training.test_engine import experiment, flat_weights
 
 
 def make_learner(

@@ -119,7 +119,7 @@ def test_predictions_hold_every_validation_image_and_its_truth(whole, images):
     np.testing.assert_allclose(
         predictions.true_boxes_xyxy[:, 2:], xywh[:, :2] + xywh[:, 2:], rtol=1e-5
     )
-    assert (predictions.header["epoch"], predictions.header["model"]) == (1, "demo")
+    assert (predictions.provenance.epoch, predictions.provenance.model) == (1, "demo")
 
 
 def test_every_epoch_is_saved_weights_only(whole):

@@ -7,7 +7,7 @@ from src.visualizations.gallery import (
     missed_boxes,
     worst_false_positives,
 )
-from tests.scoring.test_findings import ALL, WHOLE, make_predictions
+from tests.made_predictions import ALL, WHOLE, make_predictions
 
 ELSEWHERE = [120, 120, 180, 180]
 
@@ -17,8 +17,8 @@ def in_height(height):
     return [0, 0, 100, height]
 
 
-def lists(choose, *images, setting=ALL, n_images=9):
-    return choose(find_boxes(make_predictions(*images), setting), n_images)
+def lists(choose, *images, postprocess=ALL, n_images=9):
+    return choose(find_boxes(make_predictions(*images), postprocess), n_images)
 
 
 def test_the_surest_false_positive_comes_first():
@@ -48,9 +48,9 @@ def test_an_image_stands_once_with_all_its_false_positives():
 
 
 def test_boxes_that_do_not_count_are_no_false_positives():
-    setting = Postprocess(threshold=2.0, nms=0.05)
+    postprocess = Postprocess(threshold=2.0, nms=0.05)
     found = [(WHOLE, 0.9), (in_height(90), 0.8), (ELSEWHERE, 0.3)]
-    assert lists(worst_false_positives, ([WHOLE], found), setting=setting) == []
+    assert lists(worst_false_positives, ([WHOLE], found), postprocess=postprocess) == []
 
 
 def test_the_least_noticed_missed_box_comes_first():
@@ -62,7 +62,7 @@ def test_the_least_noticed_missed_box_comes_first():
         ([small], []),
         ([WHOLE], [(in_height(39), 0.9)]),
         ([WHOLE], [([60, 0, 160, 100], 0.9), (in_height(80), 0.7)]),
-        setting=Postprocess(threshold=2.0, nms=0.05),
+        postprocess=Postprocess(threshold=2.0, nms=0.05),
     )
     assert entries == [
         Entry(3, "no candidate reaches IoU 0.40 with it", marked_true=(3,)),  # larger than small
@@ -86,8 +86,8 @@ def test_an_image_stands_once_with_all_its_missed_boxes():
 
 
 def test_a_candidate_that_shrinks_away_from_a_box_does_not_notice_it():
-    setting = Postprocess(threshold=0.0, nms=1.0, shrink=0.5)
-    (entry,) = lists(missed_boxes, ([WHOLE], [(WHOLE, 0.9)]), setting=setting)
+    postprocess = Postprocess(threshold=0.0, nms=1.0, shrink=0.5)
+    (entry,) = lists(missed_boxes, ([WHOLE], [(WHOLE, 0.9)]), postprocess=postprocess)
     assert entry.reason == "no candidate reaches IoU 0.40 with it"
 
 

@@ -11,16 +11,17 @@ from src.scoring.matching import find_boxes
 from src.visualizations.figures import new_figure
 from src.visualizations.gallery import Entry
 from src.visualizations.inline_pictures import MAX_SIDE, draw_entry, embed_figure
-from tests.scoring.test_findings import ALL, WHOLE, make_predictions
+from tests.made_predictions import ALL, WHOLE, make_predictions
 
 FOUND = [96, 48, 144, 144]
 
 
-def entry_svg(image=None, *, setting=ALL, entry=None, **header):
+def entry_svg(image=None, *, postprocess=ALL, entry=None, source_crop=None):
     predictions = make_predictions(([], []), ([WHOLE], [(FOUND, 0.87), (WHOLE, 0.5)]))
-    predictions = replace(predictions, header=predictions.header | header)
+    made_by = replace(predictions.provenance, source_crop=source_crop)
+    predictions = replace(predictions, provenance=made_by)
     image = np.zeros((1024, 1024), np.float32) if image is None else image
-    return draw_entry(find_boxes(predictions, setting), entry or Entry(1, ""), image)
+    return draw_entry(find_boxes(predictions, postprocess), entry or Entry(1, ""), image)
 
 
 def rectangles(svg):
@@ -47,8 +48,8 @@ def test_boxes_lie_in_the_pixels_of_the_file():
 
 
 def test_found_boxes_are_drawn_as_they_count():
-    setting = Postprocess(threshold=4.0, nms=1.0, shrink=0.5)  # .87 x 5 counts, .5 x 5 does not
-    assert rectangles(entry_svg(setting=setting))[1:] == [("found", 576, 384, 128, 256)]
+    postprocess = Postprocess(threshold=4.0, nms=1.0, shrink=0.5)  # .87 x 5 counts, .5 x 5 does not
+    assert rectangles(entry_svg(postprocess=postprocess))[1:] == [("found", 576, 384, 128, 256)]
 
 
 def test_the_boxes_that_are_meant_are_marked():

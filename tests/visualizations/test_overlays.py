@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from src.prediction.postprocess import select_boxes
+from src.prediction.postprocess import choose_boxes
 from src.prediction.presets import Postprocess
 from src.visualizations.overlays import (
     CAPTION_HEIGHT,
@@ -13,8 +13,7 @@ from src.visualizations.overlays import (
     draw_predictions,
     save_picture,
 )
-from tests.prediction.test_predictions import random_predictions
-from tests.test_submission import three_boxes
+from tests.made_predictions import random_predictions, three_boxes
 
 GREY = np.full((192, 192), 0.5, np.float32)
 NO_BOXES, NO_SCORES = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
@@ -103,8 +102,8 @@ def test_draw_predictions_leaves_out_weak_and_overlapping_boxes():
     predictions = three_boxes()
     shown = {}
     for threshold, nms in ((0.0, 1.0), (0.0, 0.5), (4.2, 1.0), (5.0, 1.0)):
-        found = next(select_boxes(predictions, Postprocess(threshold=threshold, nms=nms)))
-        picture = draw_predictions(image, predictions, found)
+        chosen = choose_boxes(predictions, Postprocess(threshold=threshold, nms=nms))
+        picture = draw_predictions(image, predictions, chosen, 0)
         orange = has_colour(picture, FOUND_COLOUR)
         shown[threshold, nms] = (orange[200, 48], orange[120, 60:130].any(), orange[300, 300])
     assert shown == {
@@ -120,9 +119,9 @@ def test_draw_predictions_shows_the_truth_of_its_own_image():
     with_truth = int(np.argmax(np.diff(predictions.true_offsets) > 0))
     without = int(np.argmax(np.diff(predictions.true_offsets) == 0))
     image = np.zeros((192, 192), np.float32)
-    found = list(select_boxes(predictions, Postprocess(threshold=5.0)))
+    chosen = choose_boxes(predictions, Postprocess(threshold=5.0))
     for index, expected in ((with_truth, True), (without, False)):
-        picture = draw_predictions(image, predictions, found[index])
+        picture = draw_predictions(image, predictions, chosen, index)
         assert has_colour(picture[:576], TRUE_COLOUR).any() == expected
 
 

@@ -12,7 +12,7 @@ from src.visualizations.plot_detections import (
     plot_boxes,
     plot_precision_recall,
 )
-from tests.prediction.test_predictions import random_predictions
+from tests.made_predictions import random_predictions, save_epoch
 
 # Three found boxes, two of them hits; one of three true boxes is missed.
 TRUE = np.array([[0.1, 0.1, 0.2, 0.4], [0.6, 0.1, 0.2, 0.4], [0.4, 0.7, 0.2, 0.2]])
@@ -95,7 +95,7 @@ def test_figures_without_a_hit_are_drawn(tmp_path):
 
 def save_run(run_dir, predictions=None):
     predictions = random_predictions(1, epoch=0) if predictions is None else predictions
-    predictions.save(run_dir / "predictions" / "000.npz")
+    save_epoch(run_dir, predictions)
     return run_dir
 
 
@@ -160,7 +160,7 @@ def test_a_flag_takes_no_value_without_sense(call_main, flag, value):
     ("change", "arguments", "words"),
     [
         (None, (), "no such folder"),
-        (replace, ("--epoch", "7"), "no predictions of epoch 7; it has [0]"),
+        (replace, ("--epoch", "7"), "epoch 7"),
         (replace, ("--threshold", "6"), "nothing with score x 5 over 6; the highest is 5"),
         (without_candidates, (), "nothing with score x 5 over 0.3; the highest is 0"),
         (without_boxes, (), "holds no true boxes"),

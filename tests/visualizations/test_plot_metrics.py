@@ -1,22 +1,17 @@
 import numpy as np
 import pytest
 
-from src.scoring.sweep import Sweep
 from src.visualizations.figures import save_figure
 from src.visualizations.plot_metrics import main, plot_runs
-
-
-def make_sweep(scores, epochs):
-    scores = np.asarray(scores, dtype=np.float64)[:, None, None, None, :]
-    return Sweep(epochs, ("score",), (1.0,), (0.05,), (0.1, 0.3, 1.0), scores, {})
+from tests.made_predictions import make_sweep
 
 
 def points(line):
     return np.asarray(line.get_xydata()).tolist()
 
 
-FIRST = make_sweep([[0.1, 0.2, 0.3], [0.6, 0.5, 0.4]], (0, 1))
-SECOND = make_sweep([[0.3, 0.7, 0.2], [0.1, 0.1, 0.1]], (3, 5))
+FIRST = make_sweep([[0.1, 0.2, 0.3], [0.6, 0.5, 0.4]])
+SECOND = make_sweep([[0.3, 0.7, 0.2], [0.1, 0.1, 0.1]], epochs=(3, 5))
 
 
 def test_plot_runs_has_a_line_for_each_run():
@@ -32,8 +27,16 @@ def test_plot_runs_has_a_line_for_each_run():
 
 @pytest.mark.filterwarnings("error")
 def test_plots_pass_over_scores_that_do_not_exist(tmp_path):
-    sweep = make_sweep([[np.nan, 0.2, 0.3], [np.nan, np.nan, np.nan]], (0, 1))
+    sweep = make_sweep([[np.nan, 0.2, 0.3], [np.nan, np.nan, np.nan]])
     save_figure(plot_runs(["a"], [sweep]), tmp_path / "runs.png")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("nothing", [0.0, np.nan])
+def test_the_last_epoch_is_shown_where_nothing_hits_or_nothing_counts(tmp_path, nothing):
+    figure = plot_runs(["a"], [make_sweep(np.full((2, 3), nothing), epochs=(3, 5))])
+    assert [line.get_label() for line in figure.axes[1].lines] == ["a, epoch 5"]
+    save_figure(figure, tmp_path / "runs.png")
 
 
 def test_the_command_writes_png_and_pdf(tmp_path, call_main):

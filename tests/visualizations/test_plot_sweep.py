@@ -2,24 +2,20 @@ import numpy as np
 import pytest
 
 from src.prediction.presets import GATES
-from src.scoring.sweep import Sweep
+from src.scoring.sweep import ScoredRun, Sweep
 from src.visualizations.figures import save_figure
-from src.visualizations.plot_sweep import main, plot_sweep, table_at_best
+from src.visualizations.plot_sweep import main, plot_sweep, table_at
+from tests.made_predictions import make_sweep
 
 SHRINKS, NMS, THRESHOLDS = (1.0, 0.875), (0.05, 0.3, 0.5), (0.1, 0.3, 1.0, 2.0)
 
 
-def make_sweep(best_at=(1, 2, 1, 2, 3)):
+def wide_sweep(best_at=(1, 2, 1, 2, 3)):
     """Scores below .5, but for the best."""
     shape = (2, len(GATES), len(SHRINKS), len(NMS), len(THRESHOLDS))
     scores = np.random.default_rng(0).uniform(0.1, 0.5, shape)
     scores[best_at] = 0.625
-    return Sweep((4, 7), GATES, SHRINKS, NMS, THRESHOLDS, scores, {})
-
-
-def check_metric_sweep(scores, epochs):
-    scores = np.asarray(scores, dtype=np.float64)[:, None, None, None, :]
-    return Sweep(epochs, ("score",), (1.0,), (0.05,), (0.1, 0.3, 1.0), scores, {})
+    return Sweep((4, 7), tuple(GATES), SHRINKS, NMS, THRESHOLDS, scores, ScoredRun())
 
 
 def frames(axes):
@@ -32,15 +28,15 @@ def labels(axis):
 
 
 def test_tables_hold_all_else_at_the_best_setting():
-    sweep = make_sweep()
-    by_epoch = table_at_best(sweep, "epoch", sweep.best())
-    by_nms = table_at_best(sweep, "nms", sweep.best())
+    sweep = wide_sweep()
+    place = sweep.place_of(sweep.best())
+    by_epoch, by_nms = (table_at(sweep, axis, place) for axis in ("epoch", "nms"))
     np.testing.assert_array_equal(by_epoch, sweep.scores[:, 2, 1, 2, :])
     np.testing.assert_array_equal(by_nms, sweep.scores[1, 2, 1, :, :])
 
 
 def test_the_best_is_framed_in_both_heat_maps():
-    by_epoch, by_nms = [axes for axes in plot_sweep(make_sweep(), "a").axes if axes.texts]
+    by_epoch, by_nms = [axes for axes in plot_sweep(wide_sweep(), "a").axes if axes.texts]
     assert frames(by_epoch) == [(2.5, 0.5, 1, 1)]
     assert frames(by_nms) == [(2.5, 1.5, 1, 1)]
     assert labels(by_epoch.yaxis) == ["4", "7"]
@@ -49,7 +45,7 @@ def test_the_best_is_framed_in_both_heat_maps():
 
 
 def test_the_setting_of_the_best_is_told():
-    figure = plot_sweep(make_sweep(), "a run")
+    figure = plot_sweep(wide_sweep(), "a run")
     by_epoch, by_nms = [axes for axes in figure.axes if axes.texts]
     title = figure.get_suptitle()
     assert "a run" in title
@@ -61,27 +57,27 @@ def test_the_setting_of_the_best_is_told():
 
 
 def test_scores_are_written_into_the_cells():
-    sweep = check_metric_sweep([[0.1, 0.2, 0.3], [0.6, 0.596, 1.0]], (0, 1))
+    sweep = make_sweep([[0.1, 0.2, 0.3], [0.6, 0.596, 1.0]])
     axes = plot_sweep(sweep, "a").axes[0]
     texts = [text.get_text() for text in axes.texts]
     assert texts == [".100", ".200", ".300", ".600", ".596", "1.000"]
 
 
 def test_scores_close_to_the_best_are_bold():
-    sweep = check_metric_sweep([[0.1, 0.2, 0.3], [0.6, 0.596, 0.594]], (0, 1))
+    sweep = make_sweep([[0.1, 0.2, 0.3], [0.6, 0.596, 0.594]])
     axes = plot_sweep(sweep, "a").axes[0]
     bold = [text.get_text() for text in axes.texts if text.get_fontweight() == "bold"]
     assert bold == [".600", ".596"]
 
 
 def test_a_sweep_of_one_nms_threshold_is_one_heat_map():
-    figure = plot_sweep(check_metric_sweep([[0.1, 0.2, 0.3]], (0,)), "a")
+    figure = plot_sweep(make_sweep([[0.1, 0.2, 0.3]]), "a")
     assert len([axes for axes in figure.axes if axes.images]) == 1
 
 
 def test_many_thresholds_are_not_written_over_each_other():
     thresholds = tuple(np.linspace(0.1, 4, 40).round(2).tolist())
-    sweep = Sweep((0,), ("score",), (1.0,), (0.05,), thresholds, np.full((1, 1, 1, 1, 40), 0.5), {})
+    sweep = make_sweep(np.full((1, 40), 0.5), thresholds=thresholds)
     axes = plot_sweep(sweep, "a").axes[0]
     assert len(axes.texts) == 0
     assert frames(axes) == [(-0.5, -0.5, 1, 1)]
@@ -89,14 +85,25 @@ def test_many_thresholds_are_not_written_over_each_other():
 
 @pytest.mark.filterwarnings("error")
 def test_scores_that_do_not_exist_are_passed_over(tmp_path):
-    sweep = check_metric_sweep([[np.nan, 0.2, 0.3], [np.nan, np.nan, np.nan]], (0, 1))
+    sweep = make_sweep([[np.nan, 0.2, 0.3], [np.nan, np.nan, np.nan]])
     figure = plot_sweep(sweep, "a")
     assert [text.get_text() for text in figure.axes[0].texts] == ["–", ".200", ".300", *"–––"]
     save_figure(figure, tmp_path / "heat.png")
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("nothing", [0.0, np.nan])
+def test_no_cell_is_framed_where_nothing_hits_or_nothing_counts(tmp_path, nothing):
+    figure = plot_sweep(make_sweep(np.full((2, 3), nothing)), "a run")
+    axes = figure.axes[0]
+    assert frames(axes) == []
+    assert not [text for text in axes.texts if text.get_fontweight() == "bold"]
+    assert "no setting hits" in figure.get_suptitle()
+    save_figure(figure, tmp_path / "heat.png")
+
+
 def test_the_command_writes_png_and_pdf(tmp_path, call_main):
-    make_sweep().save(tmp_path / "a" / "sweep.npz")
+    wide_sweep().save(tmp_path / "a" / "sweep.npz")
     out = tmp_path / "pics" / "sweep.png"
     outcome = call_main(main, tmp_path / "a", "--out", out)
     assert outcome.out.splitlines() == [str(out), str(out.with_suffix(".pdf"))]

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from src.actions.flags import parse_arguments
-from src.actions.resolve import choose_epochs, choose_members, default_epoch
+from src.actions.resolve import choose_epochs, settle_networks, settle_postprocess
 from src.experiments.runs import Run
 from src.experiments.table import EXPERIMENTS
-from src.scoring.sweep import Sweep, saved_threshold
 from src.system.errors import InputError
 from src.system.files import write_json
+from tests.made_predictions import make_sweep
 
 
 @pytest.fixture
@@ -20,7 +20,8 @@ def choose(tmp_path, monkeypatch):
         command = ["command", "--action", "generate_predictions", "--model", "demo", *flags]
         monkeypatch.setattr(sys, "argv", command)
         arguments = parse_arguments(data_dir=tmp_path, output_dir=tmp_path)
-        members = choose_members(Run("demo", 0, "", tmp_path), EXPERIMENTS["demo"], arguments)
+        every = settle_networks(Run("demo", 0, "", tmp_path), EXPERIMENTS["demo"], arguments)
+        members = [member for networks in every for member in networks.members]
         return [(member.run.fold, member.epoch, member.weight) for member in members]
 
     return call
@@ -55,30 +56,28 @@ def test_scores_of_other_weights_of_that_name_choose_no_epoch(choose, tmp_path, 
     weights_dir, run = tmp_path / "elsewhere", Run("demo", 0, "", tmp_path)
     save_epochs(weights_dir, {0: [2, 7]})
     save_epochs(tmp_path, {0: own})
-    scores = np.ones((1, 1, 1, 1, 1))
-    Sweep((2,), ("score",), (1.0,), (0.05,), (0.1,), scores, {}).save(run.scores_path)
+    make_sweep([[1.0]], epochs=(2,)).save(run.scores_path)
     assert choose("--weights_dir", str(weights_dir)) == [(0, epoch, 1)]
 
 
 def test_scores_beside_the_weights_choose_the_epoch(choose, tmp_path):
     run = Run("demo", 0, "", tmp_path / "elsewhere")
     save_epochs(run.output_dir, {0: [2, 7]})
-    scores = np.ones((1, 1, 1, 1, 1))
-    Sweep((2,), ("score",), (1.0,), (0.05,), (0.1,), scores, {}).save(run.scores_path)
+    make_sweep([[1.0]], epochs=(2,)).save(run.scores_path)
     assert choose("--weights_dir", str(run.output_dir)) == [(0, 2, 1)]
 
 
 def test_a_run_of_weight_zero_need_not_be_there(choose, tmp_path):
     save_epochs(tmp_path, {0: [3]})
     assert choose("--folds", "0", "1", "--run-weights", "1", "0") == [(0, 3, 1)]
-    with pytest.raises(InputError, match="demo_fold_1: holds no checkpoints"):
+    with pytest.raises(InputError, match=r"demo_fold_1: .*checkpoints"):
         choose("--folds", "0", "1")
 
 
 def test_the_folder_of_another_run_is_refused_in_an_ensemble(choose, tmp_path):
     save_epochs(tmp_path, {0: [3], 1: [3]})
     write_json(Run("demo", 1, "", tmp_path).experiment_path, {"model": "dem", "tag": "o"})
-    with pytest.raises(InputError, match="demo_fold_1: belongs to --model dem --run o"):
+    with pytest.raises(InputError, match=r"demo_fold_1: .*--model dem --run o"):
         choose("--folds", "0", "1")
 
 
@@ -93,11 +92,20 @@ def test_epochs_that_the_flags_name_are_taken(tmp_path, monkeypatch):
         assert choose_epochs(arguments, [0, 2, 5], run) == epochs
 
 
-@pytest.mark.parametrize(("score", "epoch", "threshold"), [(0.5, 0, 0.1), (0.0, 1, None)])
-def test_an_epoch_that_hits_nothing_is_not_the_best(tmp_path, score, epoch, threshold):
+@pytest.mark.parametrize(
+    ("score", "epoch", "threshold"), [(0.5, 0, 0.1), (0.0, 1, 0.3), (np.nan, 1, 0.3)]
+)
+def test_an_epoch_that_hits_nothing_is_not_the_best(tmp_path, monkeypatch, score, epoch, threshold):
     run = Run("demo", 0, "", tmp_path)
     save_epochs(tmp_path, {0: [0, 1]})
-    scores = np.array([score, 0.0]).reshape(2, 1, 1, 1, 1)
-    Sweep((0, 1), ("score",), (1.0,), (0.05,), (0.1,), scores, {}).save(run.scores_path)
-    assert default_epoch(run) == epoch
-    assert saved_threshold(run.scores_path, 0, "score") == threshold
+    make_sweep([[score], [0.0]]).save(run.scores_path)
+    monkeypatch.setattr(sys, "argv", ["command", "--action", "generate_predictions"])
+    arguments = parse_arguments(data_dir=tmp_path, output_dir=tmp_path)
+    (networks,) = settle_networks(run, EXPERIMENTS["demo"], arguments)
+    assert networks.last_epoch == epoch
+    assert settle_postprocess(arguments, networks).threshold == threshold
+
+
+def test_epochs_that_are_named_are_taken_one_by_one(choose, tmp_path):
+    save_epochs(tmp_path, {0: [0, 1, 2]})
+    assert choose("--epochs", "2", "0") == [(0, 2, 1), (0, 0, 1)]

@@ -1,0 +1,86 @@
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from src.prediction.collector import PredictionCollector, gather_predictions
+from src.prediction.predictions import ARRAYS, PredictionsError, take_images
+from src.structures import Batch, Detections
+from src.system.distributed import ALONE, Processes
+from tests.made_batches import PROVENANCE, make_batches
+from tests.made_predictions import random_predictions
+
+
+def detect(*scores):
+    """Boxes that tell their scores, and class probabilities that tell how many they are."""
+    values = torch.tensor(scores)
+    corners = torch.stack([values, values, values + 1, values + 2], dim=1).reshape(-1, 4)
+    return Detections(corners, values, torch.tensor([0.0, 0.0, len(scores)]))
+
+
+def test_what_is_found_in_batches_comes_in_the_order_of_the_images():
+    collected = PredictionCollector(PROVENANCE)
+    found = [[detect(0.9, 0.5), detect()], [detect(0.7)]]
+    for batch, detections in zip(make_batches([2, 1]), found, strict=True):
+        collected.add(batch, detections)
+    predictions = collected.finish()
+    assert predictions.ids.tolist() == ["patient-0", "patient-1", "patient-2"]
+    assert predictions.image_sizes.tolist() == [[1024, 1024], [1024, 1025], [1024, 1024]]
+    assert predictions.offsets.tolist() == [0, 2, 2, 3]
+    assert predictions.scores == pytest.approx([0.9, 0.5, 0.7])
+    assert predictions.boxes_xyxy[1] == pytest.approx([0.5, 0.5, 1.5, 2.5])
+    assert predictions.class_probs[:, 2].tolist() == [2, 0, 1]
+    assert predictions.true_offsets.tolist() == [0, 1, 1, 2]
+    assert predictions.true_boxes_xyxy[:, 3].tolist() == [120, 122]
+    assert predictions.true_categories.tolist() == [2, 0, 2]
+    assert predictions.provenance == PROVENANCE
+
+
+def test_the_pixels_of_a_batch_are_not_kept():
+    collected, (batch,) = PredictionCollector(PROVENANCE), make_batches([2])
+    collected.add(batch, [detect(), detect()])
+    kept = [value for value in vars(collected).values() if isinstance(value, list)]
+    batches = [part for values in kept for part in values if isinstance(part, Batch)]
+    assert all(part.images.numel() == 0 for part in batches)
+
+
+def test_nothing_makes_predictions_of_no_images():
+    predictions = PredictionCollector(PROVENANCE).finish()
+    shapes = {name: getattr(predictions, name).shape for name in ARRAYS}
+    assert shapes == {
+        "ids": (0,), "image_sizes": (0, 2), "class_probs": (0, 3), "offsets": (1,),
+        "boxes_xyxy": (0, 4), "scores": (0,), "true_offsets": (1,), "true_boxes_xyxy": (0, 4),
+        "true_categories": (0,),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PretendedProcesses(Processes):
+    """Processes that have found these parts."""
+
+    parts: tuple = ()
+
+    def gather(self, value):
+        return list(self.parts)
+
+
+@pytest.mark.parametrize("n_images", [5, 6, 7])
+def test_what_three_processes_found_is_put_in_the_order_of_the_images(n_images):
+    whole = random_predictions(n_images=n_images)
+    parts = tuple(take_images(whole, range(rank, n_images, 3)) for rank in range(3))
+    gathered = gather_predictions(parts[1], PretendedProcesses(1, 3, parts))
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(gathered, name), getattr(whole, name))
+    assert gathered.provenance == whole.provenance
+
+
+def test_one_process_keeps_what_it_found():
+    own = random_predictions()
+    assert gather_predictions(own, ALONE) is own
+
+
+def test_an_image_that_two_processes_predicted_is_refused():
+    parts = (random_predictions(), random_predictions())
+    with pytest.raises(PredictionsError, match="patient-0"):
+        gather_predictions(parts[0], PretendedProcesses(0, 2, parts))

@@ -1,0 +1,15 @@
+"""Submissions of the challenge, and samples of them, written row by row."""
+
+HEADER = "patientId,PredictionString"
+
+
+def write_rows(folder, *rows, header=HEADER):
+    path = folder / "submission.csv"
+    path.write_text("".join(f"{row}\n" for row in (header, *rows)))
+    return path
+
+
+def write_sample(folder):
+    path = folder / "sample.csv"
+    path.write_text(f"{HEADER}\na,0.5 0 0 100 100\nb,\nc,\n")
+    return path
