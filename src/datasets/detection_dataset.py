@@ -29,6 +29,7 @@ from src.radiographs.image_files import list_folder
 from src.radiographs.pixels import FloatImage, Pixels, as_float
 from src.structures import Target, images_as_float
 from src.system.errors import InputError
+from src.system.records import cut_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +218,7 @@ def check_images_exist(records: Sequence[Record], images_dir: Path) -> None:
     if missing:
         more = f" and {len(missing) - 1} more images" if len(missing) > 1 else ""
         raise InputError(
-            f"{images_dir / missing[0]}.dcm: no such file;{more} of "
+            f"{images_dir / cut_text(missing[0])}.dcm: no such file;{more} of "
             f"{len(records)} labelled ones missing"
         )
 

@@ -46,27 +46,19 @@ class UnreadableFile(NamedTuple):
 def find_image_files(place: Path) -> list[ImageFile]:
     """List a file, or every file below a folder, sorted by name; hidden ones are left alone.
 
-    The id of a DICOM file is its name without ending, the patientId in the challenge's folders,
-    as long as no two files share it; everything else goes by its path below the folder.
+    Their ids are their paths below the folder, whatever lies beside them.
 
     Raises:
         InputError: there is nothing, or a folder that cannot be read.
     """
     if place.is_file():
-        name = place.stem if place.suffix.lower() == ".dcm" else place.name
-        return [ImageFile(as_text(name), place)]
+        return [ImageFile(as_text(place.name), place)]
     if not place.is_dir():
         raise InputError(f"{place}: no such file or folder")
     paths = sorted(path for path in _walk(place) if path.is_file())
     if not paths:
         raise InputError(f"{place}: holds no files")
-    by_stem = all(path.suffix.lower() == ".dcm" for path in paths) and len(
-        {path.stem for path in paths}
-    ) == len(paths)
-    return [
-        ImageFile(as_text(path.stem if by_stem else path.relative_to(place).as_posix()), path)
-        for path in paths
-    ]
+    return [ImageFile(as_text(path.relative_to(place).as_posix()), path) for path in paths]
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -107,11 +99,6 @@ def list_folder(folder: Path) -> list[Path]:
 def as_text(name: str) -> str:
     """Write as escapes what is no text in the name of a file; it may hold any bytes."""
     return name.encode("utf-8", "backslashreplace").decode()
-
-
-def ids_are_patients(files: Sequence[ImageFile]) -> bool:
-    """Say whether all are DICOM files named after patients, as in the challenge's folders."""
-    return all(file.path.suffix.lower() == ".dcm" and file.id == file.path.stem for file in files)
 
 
 def read_any_image(path: Path) -> Pixels:

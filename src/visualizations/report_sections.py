@@ -184,7 +184,7 @@ def _write_wider(sweep: Sweep) -> str:
     """Name the best of a wide sweep, and along each axis what comes close to it."""
     best = sweep.best()
     if best is None:
-        return "<p>No setting hits a true box.</p>"
+        return f"<p>{escape(sweep.why_no_best())}</p>"
     near = sweep.near_best(best)
     rows = [
         (AXIS_NAMES[name], in_words(getattr(best, name)), ", ".join(map(in_words, near[name])))
