@@ -8,7 +8,7 @@ from src import submission
 from src.prediction.outputs import prediction_strings
 from src.prediction.postprocess import choose_boxes
 from src.prediction.presets import Postprocess
-from src.prediction.provenance import Combination
+from src.prediction.provenance import Combination, NetworkId
 from tests.datasets.test_annotations import GOOD_CLASSES, GOOD_LABELS, write_tables
 from tests.made_predictions import random_predictions
 from tests.submission_files import write_rows, write_sample
@@ -92,7 +92,7 @@ SECOND_PLACE = Postprocess(preset="second-place", threshold_from="preset")
 
 
 def combined(size_rule, k):
-    return Combination(members=(), hflip=False, size_rule=size_rule, k=k)
+    return Combination(members=(NetworkId(),), hflip=False, size_rule=size_rule, k=k)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_write_asks_for_a_threshold_and_a_csv_file(tmp_path, call_main, flags, w
         (["--gate", "sum"], "invalid choice: 'sum'"),
         (["--shrink", "0"], "0 is not above 0"),
         (["--nms", "5"], "5 is not between 0 and 1"),
-        (["--sample", "none.csv"], "none.csv: cannot be read"),
+        (["--sample", "none.csv"], "none.csv: no such file"),
     ],
 )
 def test_write_refuses_a_wrong_setting_in_one_line(tmp_path, call_main, flags, words):

@@ -128,9 +128,9 @@ def settle_postprocess(flags: Flags, networks: NetworkSet | None = None) -> Post
     combines = networks is not None and networks.combines
     for flag, value in (("--combine", flags.combine), ("--k", flags.k)):
         if value is not None and not combines:
-            raise InputError(f"{flag} needs several networks, or --tta; the flags name one")
+            raise InputError(f"{flag} needs an ensemble: several networks, or --tta")
     postprocess = choose_postprocess(flags.postprocess, postprocess_flags(flags), combines=combines)
-    if networks is None or combines:
+    if networks is None or combines or not postprocess.threshold_is_open:
         return postprocess
     (member,) = networks.members
     path = scores_path(member.run, flags.weights_dir)
