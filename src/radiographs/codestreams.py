@@ -97,7 +97,7 @@ def check_stream(stream: bytes, syntax: UID, declared: StreamSize) -> None:
         elif syntax in JPEG2000TransferSyntaxes:
             kind, found = "JPEG 2000", _j2k_size(stream)
         elif syntax == RLELossless:
-            _check_rle_segments(stream)
+            rle_segments(stream)
             return
         else:
             raise ValueError(f"{syntax.name} is not read")
@@ -219,11 +219,17 @@ def _png_size(content: bytes) -> StreamSize:
     raise ValueError(f"a PNG file of more than {MAX_PNG_CHUNKS} chunks")
 
 
-def _check_rle_segments(stream: bytes) -> None:
-    """Hold the table of segments against the bytes; the decoder counts what they become."""
-    n_segments, *starts = RLE_HEADER.unpack_from(stream)
+def rle_segments(stream: bytes) -> list[bytes]:
+    """Cut the frame of RLE into its segments (PS3.5, annex G).
+
+    Raises:
+        ValueError: the table of segments disagrees with the bytes.
+    """
+    with _header_errors():
+        n_segments, *starts = RLE_HEADER.unpack_from(stream)
     starts = [*starts[:n_segments], len(stream)]
     if not 0 < n_segments <= RLE_MAX_SEGMENTS or starts[0] != RLE_HEADER.size:
         raise ValueError(f"an RLE stream of {n_segments} segments")
     if any(start >= end for start, end in pairwise(starts)):
         raise ValueError("an RLE stream whose segments do not lie in it one after the other")
+    return [stream[start:end] for start, end in pairwise(starts)]

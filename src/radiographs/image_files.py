@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from src.radiographs.codestreams import PNG_MAGIC, picture_size
-from src.radiographs.dicom import MAX_PLANE_DIFFERENCE, cause_of, read_pixels
+from src.radiographs.dicom import cause_of, read_pixels
 from src.radiographs.dicom_elements import MAX_BYTES
 from src.radiographs.pixels import MAX_PIXELS, Pixels
+from src.radiographs.stored_values import MAX_PLANE_DIFFERENCE
 from src.system.errors import InputError
 from src.system.files import read_bytes
 from src.system.processes import map_files
