@@ -31,6 +31,11 @@ JPEG_WITHOUT_LENGTH = {0x00, 0x01, *range(0xD0, 0xD8)}
 MAX_JPEG_SEGMENTS = 10_000  # before the first scan
 MAX_JPEG_SCANS = 100  # each goes over the whole picture; progressive ones have about ten
 
+# EXIF within JPEG: a TIFF header in the first application segment.
+EXIF_SEGMENT, EXIF_MAGIC = 0xE1, b"Exif\0\0"
+EXIF_ORIENTATION, EXIF_SHORT = 0x0112, 3
+UPRIGHT = 1
+
 # JPEG 2000 (ITU-T T.800): a codestream starts with its sizes; files may wrap it in boxes.
 J2K_START = b"\xff\x4f\xff\x51"
 J2K_SIZES = struct.Struct(">HH8LH")  # from behind the marker to the number of planes
@@ -113,6 +118,33 @@ def picture_size(content: bytes) -> StreamSize:
     """
     with _header_errors():
         return _png_size(content) if content.startswith(PNG_MAGIC) else _jpeg_size(content)
+
+
+def jpeg_orientation(stream: bytes) -> int:
+    """Return the orientation that EXIF data give a JPEG picture, 1 to 8; 1 where they give none."""
+    for marker, place in _jpeg_segments(stream):
+        start = place + 2 + len(EXIF_MAGIC)
+        if marker == EXIF_SEGMENT and stream[place + 2 : start] == EXIF_MAGIC:
+            (length,) = struct.unpack_from(">H", stream, place)
+            return _tiff_orientation(stream[start : place + length])
+    return UPRIGHT
+
+
+def _tiff_orientation(tiff: bytes) -> int:
+    """Look for the orientation among the first directory's entries."""
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return UPRIGHT
+    try:
+        (start,) = struct.unpack_from(f"{order}L", tiff, 4)
+        (n_entries,) = struct.unpack_from(f"{order}H", tiff, start)
+        for i in range(n_entries):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHLH", tiff, start + 2 + 12 * i)
+            if tag == EXIF_ORIENTATION and kind == EXIF_SHORT and 1 <= value <= 8:
+                return int(value)
+    except struct.error:  # EXIF data that end within a directory give none
+        pass
+    return UPRIGHT
 
 
 @contextmanager

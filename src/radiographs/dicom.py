@@ -15,17 +15,29 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from src.radiographs.challenge_dicom import read_challenge_pixels, read_challenge_size
 from src.radiographs.dicom_elements import MAX_BYTES, read_elements
 from src.radiographs.grey_values import grey_pixels
 from src.radiographs.pixels import MAX_PIXELS, FloatImage, Grey, Pixels, as_float
+from src.radiographs.remarks import remark, remark_on_pixels
 from src.radiographs.stored_values import check_pixel_data, read_bits, read_coding
 from src.system.errors import InputError
 from src.system.files import read_bytes
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
+# What the data elements show where no header names it: implicit or not, little endian or not.
+_SYNTAX_OF: dict[tuple[bool | None, bool | None], UID] = {
+    (True, True): ImplicitVRLittleEndian,
+    (False, True): ExplicitVRLittleEndian,
+    (False, False): ExplicitVRBigEndian,
+}
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
@@ -68,8 +80,11 @@ def read_pixels(path: Path, *, grey: Grey = "viewer") -> Pixels:
     Returns:
         (H, W) uint8 whose value / 255 is the image, or the image as float32.
     """
-    challenge_pixels = read_challenge_pixels(path)
-    return _read_any_kind(path, grey) if challenge_pixels is None else challenge_pixels
+    pixels: Pixels | None = read_challenge_pixels(path)
+    if pixels is None:
+        pixels = _read_any_kind(path, grey)
+    remark_on_pixels(path, pixels)
+    return pixels
 
 
 def _read_any_kind(path: Path, grey: Grey) -> Pixels:
@@ -82,9 +97,12 @@ def _read_any_kind(path: Path, grey: Grey) -> Pixels:
         except Exception as error:  # decoders raise their own kinds, pydicom many
             raise DicomError(f"{path}: the pixels cannot be decoded: {cause_of(error)}") from error
         try:
-            return grey_pixels(bits, coding, dataset, grey).pixels
+            pixels, remarks = grey_pixels(bits, coding, dataset, grey)
         except Exception as error:
             raise DicomError(f"{path}: broken header: {cause_of(error)}") from error
+    for kind in remarks:
+        remark(path, kind)
+    return pixels
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -141,9 +159,11 @@ def _read_dataset(path: Path, *, stop_before_pixels: bool = False) -> Dataset:
             "truncated, or no image: it has no Rows and Columns" if is_dicom else "not a DICOM file"
         )
         raise DicomError(f"{path}: {what}")
-    if "TransferSyntaxUID" not in dataset.file_meta:
+    if "TransferSyntaxUID" not in dataset.file_meta:  # files older than part 10
         dataset.file_meta = dataset.file_meta or FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # files older than part 10
+        dataset.file_meta.TransferSyntaxUID = _SYNTAX_OF.get(
+            dataset.original_encoding, ImplicitVRLittleEndian
+        )
     return dataset
 
 

@@ -40,7 +40,7 @@ Mask = NDArray[np.bool_]
 
 
 class GreyPixels(NamedTuple):
-    """An image and what is odd about the way to it, as kinds of `src.radiographs.remarks`."""
+    """An image and what is odd about the way to it, as `src.radiographs.remarks.KINDS`."""
 
     pixels: Pixels
     remarks: tuple[str, ...] = ()
@@ -142,10 +142,7 @@ def _viewer_shades(
         return shades, remarks
     if coding.allocated == 8 and _is_plain_behind_window(dataset, coding):
         return stored / WHITE, remarks
-    low, high = _percentiles(values[~padding], counts[~padding])
-    if not high > low:
-        return np.zeros(values.shape), remarks
-    return np.clip((values - low) / (high - low), 0, 1), remarks
+    return _between_percentiles(values, counts, ~padding), remarks
 
 
 def _is_plain_behind_window(dataset: Dataset, coding: Coding) -> bool:
@@ -326,6 +323,30 @@ def _is_plainly_wrong(shades: FloatArray, counts: Counts) -> bool:
 
 
 # Without LUT and window
+
+
+def grey_between_percentiles(bits: Bits, counted: Mask | None) -> FloatImage:
+    """Stretch stored values from percentile to percentile.
+
+    Args:
+        bits: (H, W).
+        counted: (H, W), which pixels the percentiles are of; None for all.
+    """
+    codes, counts, index = _different_values(bits)
+    if counted is not None and counted.any():
+        n_counted = np.bincount(bits[counted], minlength=int(codes[-1]) + 1)[codes]
+    else:
+        n_counted = counts
+    shades = _between_percentiles(codes.astype(np.float64), n_counted, n_counted > 0)
+    return _look_up_pixels(bits, codes, shades.astype(np.float32), index)
+
+
+def _between_percentiles(values: FloatArray, counts: Counts, counted: Mask) -> FloatArray:
+    """Map the percentiles of the values that count to 0 and 1; one grey is black."""
+    low, high = _percentiles(values[counted], counts[counted])
+    if not high > low:
+        return np.zeros(values.shape)
+    return np.clip((values - low) / (high - low), 0, 1)
 
 
 def _percentiles(values: FloatArray, counts: Counts) -> tuple[float, float]:
