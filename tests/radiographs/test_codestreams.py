@@ -4,7 +4,6 @@ import struct
 import zlib
 
 import numpy as np
-import openjpeg
 import pytest
 from pydicom.uid import (
     JPEG2000,
@@ -27,6 +26,7 @@ from src.radiographs.codestreams import (
 )
 from tests.dicom_files import (
     JPEG_LS_STREAM,
+    encode_j2k,
     encode_jpeg,
     encode_jpeg_lossless,
     encode_rle,
@@ -36,8 +36,8 @@ SHAPE = (40, 56)
 SIZE = StreamSize(*SHAPE, 1)
 PIXELS = np.random.default_rng(2).integers(0, 256, SHAPE).astype(np.uint8)
 JPEG, LOSSLESS = encode_jpeg(PIXELS), encode_jpeg_lossless(PIXELS, 8)
-J2K = openjpeg.encode(PIXELS, photometric_interpretation=2)
-JP2 = openjpeg.encode(PIXELS, photometric_interpretation=2, codec_format=1)
+J2K = encode_j2k(PIXELS)
+JP2 = encode_j2k(PIXELS, codecformat="jp2")
 SIZES_OF_J2K = J2K.index(b"\xff\x51") + 6  # right, bottom, left, top, tile width, tile height
 
 

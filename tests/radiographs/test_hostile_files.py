@@ -9,7 +9,6 @@ import zlib
 
 import cv2
 import numpy as np
-import openjpeg
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -28,6 +27,7 @@ from src.radiographs.image_files import read_any_image
 from src.system.errors import InputError
 from src.system.files import read_bytes
 from tests.dicom_files import (
+    encode_j2k,
     encode_jpeg,
     encode_jpeg_lossless,
     encode_rle,
@@ -201,7 +201,7 @@ def test_a_deflated_header_of_too_many_parts_is_refused(tmp_path, monkeypatch):
         (JPEGBaseline8Bit, encode_jpeg(PIXELS)),
         (JPEGExtended12Bit, encode_jpeg(PIXELS)),
         (JPEGLosslessSV1, encode_jpeg_lossless(PIXELS, 8)),
-        (JPEG2000Lossless, openjpeg.encode(PIXELS, photometric_interpretation=2)),
+        (JPEG2000Lossless, encode_j2k(PIXELS)),
         (RLELossless, encode_rle(PIXELS)),
     ],
     ids=lambda value: getattr(value, "name", ""),
