@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
+import imagecodecs
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
@@ -69,13 +69,14 @@ def _without_colour(path: Path, picture: Picture) -> tuple[Picture, FloatImage |
     if picture.ndim == 2:
         return picture, None
     full = np.iinfo(picture.dtype).max
-    planes = picture[..., :3]
+    has_opacity = picture.shape[2] in (2, 4)
+    planes = picture[..., :-1] if has_opacity else picture
     if (planes.max(axis=2) - planes.min(axis=2)).max() > MAX_PLANE_DIFFERENCE * full / 255:
         raise PictureError(f"{path}: a colour picture; grey radiographs are read")
-    opacity = picture[..., 3] if picture.shape[2] == 4 else None
-    if opacity is None or opacity.min() == full:
-        return picture[..., 1].copy(), None
-    return picture[..., 1].copy(), np.divide(opacity, full, dtype=np.float32)
+    middle = planes[..., planes.shape[2] // 2].copy()
+    if not has_opacity or picture[..., -1].min() == full:
+        return middle, None
+    return middle, np.divide(picture[..., -1], full, dtype=np.float32)
 
 
 def _grey_pixels(picture: Picture, opacity: FloatImage | None, grey: Grey) -> Pixels:
@@ -91,9 +92,9 @@ def _grey_pixels(picture: Picture, opacity: FloatImage | None, grey: Grey) -> Pi
 
 
 def _decode_png(content: bytes) -> Picture:
-    """Return (H, W), (H, W, 3) or, with the opacity, (H, W, 4)."""
-    picture = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    if picture is None or picture.dtype not in (np.uint8, np.uint16):
+    """Return (H, W), or (H, W, C): opacity is the last of 2 or 4 planes."""
+    picture = imagecodecs.png_decode(content)
+    if picture.dtype not in (np.uint8, np.uint16):
         raise ValueError("no PNG of 8 or 16 bits")
     return np.asarray(picture)
 
