@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 import config
 from src.actions.flags import parse_arguments
+from src.experiments.experiment import Experiment
 from src.experiments.runs import DEBUG_TAG, ENSEMBLE_TAG, Run, check_owner, check_tag
-from src.experiments.table import Experiment, get_experiment
+from src.experiments.table import get_experiment
 from src.system.command_line import report_errors
 from src.system.errors import InputError
 from src.system.processes import tune_process
@@ -111,9 +112,10 @@ def train(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> No
 
     with joined_processes(arguments.device) as processes:
         training = _make_training(run, experiment, arguments, processes)
+        training.start()
         if processes.is_first:
             print(training.describe(), flush=True)
-        training.finish()
+        training.run()
         if processes.is_first:
             print(run.dir)
 
@@ -135,11 +137,13 @@ def _make_training(
     weights_path = None
     if arguments.from_epoch:
         weights_path = checkpoint_path(run, arguments.from_epoch - 1, arguments.weights_dir)
-    encoder_weights = arguments.encoder_weights
+    encoder_weights = None
     goes_on = weights_path is not None or (arguments.resume and run.last_checkpoint_path.exists())
-    if not goes_on and (experiment.pretrained or encoder_weights is not None):
+    if not goes_on and (experiment.pretrained or arguments.encoder_weights is not None):
         encoder_weights = find_weights(
-            experiment.encoder, weights_dir=config.WEIGHTS_DIR, encoder_weights=encoder_weights
+            experiment.encoder,
+            weights_dir=config.WEIGHTS_DIR,
+            encoder_weights=arguments.encoder_weights,
         )
     options = TrainingOptions(
         acceleration=acceleration,

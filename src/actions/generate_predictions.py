@@ -23,9 +23,9 @@ from src.datasets.data_folder import DataFolder
 from src.datasets.detection_dataset import ValidationDataset
 from src.datasets.loaders import load_labelled_images
 from src.datasets.test_dataset import TestDataset
+from src.experiments.experiment import Experiment
 from src.experiments.experiment_file import sample_options, write_description
 from src.experiments.runs import Run, check_owner, ensemble_run, read_description
-from src.experiments.table import Experiment
 from src.prediction.inference import Inference
 from src.prediction.outputs import save_submission, write_results
 from src.prediction.postprocess import select_boxes

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.actions.flags import postprocess_flags
+from src.experiments.experiment import Experiment
 from src.experiments.runs import Run, check_owner
-from src.experiments.table import Experiment, get_experiment
+from src.experiments.table import get_experiment
 from src.prediction.presets import Postprocess, choose_postprocess
 from src.prediction.provenance import Member, check_members
 from src.scoring.sweep import load_sweep, saved_threshold

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from src.datasets.annotations import IMAGE_SIZE, Record
-from src.datasets.augmentations import AUGMENTATION_LEVELS, augment_pixels, draw_crop
+from src.datasets.augmentations import augment_pixels, draw_crop
 from src.datasets.data_folder import ImageSource
+from src.datasets.sample_options import AUGMENTATION_LEVELS, Reduction, SampleOptions
 from src.datasets.transforms import (
-    BoxPoints,
     FloatArray,
     central_crop,
     drop_boxes_outside,
@@ -29,12 +28,6 @@ from src.radiographs.image_files import list_folder
 from src.radiographs.pixels import FloatImage, Pixels, as_float
 from src.structures import Target, images_as_float
 from src.system.errors import InputError
-
-# How large images shrink to the network's input.
-#   subsample: every n-th pixel, or bilinear where n is no whole number; the original's way
-#   area: each pixel is the mean of the area that it covers
-#   auto: the challenge's images as the original does where n is whole, all others by area
-Reduction = Literal["subsample", "area", "auto"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,31 +50,6 @@ class Sample:
         """Return the image as (S, S) float32 in [0, 1]."""
         picture: FloatImage = images_as_float(self.image[0]).numpy()
         return picture
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleOptions:
-    """How samples are made.
-
-    Attributes:
-        img_size: side of the network input, pixels.
-        source_crop: side of the central square of the file that is shown; None shows all.
-        augmentation_level: a key of `AUGMENTATION_LEVELS`; for training samples.
-        box_points: which points of a box are carried through the crop.
-        hflip: mirror every second training sample.
-        clip_boxes: cut boxes off at the border of the crop.
-        reduction: how images shrink.
-        seed: of all augmentations.
-    """
-
-    img_size: int
-    source_crop: int | None = None
-    augmentation_level: int = 10
-    box_points: BoxPoints = "thirds"
-    hflip: bool = False
-    clip_boxes: bool = False
-    reduction: Reduction = "subsample"
-    seed: int = 0
 
 
 class LabelledDataset(Dataset[Sample]):

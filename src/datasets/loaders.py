@@ -20,19 +20,18 @@ from src.datasets.data_folder import DataFolder, DicomFolder, ImageSource
 from src.datasets.detection_dataset import (
     EpochSampler,
     Sample,
-    SampleOptions,
     TrainingDataset,
     ValidationDataset,
     check_images_exist,
 )
 from src.datasets.folds import load_folds, split_records
+from src.datasets.sample_options import SampleOptions
 from src.radiographs.remarks import Remark, heard_remarks, summary
 from src.structures import Batch, images_as_float
 from src.system.errors import InputError
-from src.system.processes import end_workers_at_exit, keep_freed_memory
+from src.system.processes import MAX_WORKERS, end_workers_at_exit, keep_freed_memory
 
 N_DEBUG_TRAIN, N_DEBUG_VALID = 32, 16  # images
-MAX_WORKERS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +50,13 @@ def load_labelled_images(
     *,
     debug: bool = False,
     cache_dir: Path | None = None,
-    n_workers: int | None = None,
 ) -> LabelledImages:
     """Read labels and folds of a data folder and look for every image.
 
     Args:
         debug: keep a few images only.
         cache_dir: read the images out of a cache there, of all folds together; it is built first
-            if it is not there.
-        n_workers: processes that build it; None takes all cores.
+            if it is not there, on all cores.
 
     Raises:
         InputError: something is missing or wrong, or there is no room for the cache.
@@ -74,9 +71,8 @@ def load_labelled_images(
     source: ImageSource = DicomFolder(images_dir)
     if cache_dir is not None:
         patients = [record.patient_id for record in [*train, *valid]]
-        n_workers = os.cpu_count() or 1 if n_workers is None else n_workers
         source = open_or_build_cache(
-            patients, DicomFolder(images_dir), cache_dir, n_workers=n_workers
+            patients, DicomFolder(images_dir), cache_dir, n_workers=os.cpu_count() or 1
         )
     return LabelledImages(train, valid, images_dir, source)
 
@@ -150,7 +146,7 @@ def _loader(
     on_cuda = device.type == "cuda"
     if n_workers is None:
         n_cores = os.cpu_count() or 1
-        # On a CPU the network needs the cores: half of them prepare images, and mostly wait.
+        # On a CPU the network needs the cores: half of them prepare images, and mostly wait for it.
         n_workers = n_cores if on_cuda else n_cores // 2
         n_workers = min(max(1, n_workers // n_processes), MAX_WORKERS)
     if n_workers:

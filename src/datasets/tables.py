@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from src.system.errors import InputError
-
-if TYPE_CHECKING:  # `--help` waits for nothing
-    import pandas as pd
 
 
 class AnnotationsError(InputError):
@@ -26,8 +24,6 @@ def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
     Raises:
         AnnotationsError: this is no such table, or a patientId cannot be the name of a file.
     """
-    import pandas as pd
-
     if not path.is_file():
         raise AnnotationsError(f"{path}: no such file")
     try:

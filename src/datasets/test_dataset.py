@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch.utils.data import Dataset
 
-from src.datasets.detection_dataset import Sample, SampleOptions, shrink_image
+from src.datasets.detection_dataset import Sample, shrink_image
+from src.datasets.sample_options import SampleOptions
 from src.radiographs.image_files import ImageFile, read_any_image
 from src.structures import UNKNOWN_CATEGORY, Target
 

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from src.datasets.sample_options import BoxPoints
 from src.radiographs.pixels import Pixels
 
 FloatArray = NDArray[np.float64]
-BoxPoints = Literal["thirds", "corners"]
 
 # Where the points lie on a box, as shares of its width and height.
 _THIRD, _TWO_THIRDS = 1 / 3, 2 / 3
-BOX_POINTS: dict[str, FloatArray] = {
+BOX_POINTS: dict[BoxPoints, FloatArray] = {
     "thirds": np.array(
         [(x, y) for x in (0, 1) for y in (_THIRD, _TWO_THIRDS)]
         + [(x, y) for x in (_THIRD, _TWO_THIRDS) for y in (0, 1)]

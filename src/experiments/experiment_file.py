@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import platform
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any
 
-from src.datasets.detection_dataset import SampleOptions
-from src.experiments.runs import Run
-from src.experiments.table import Experiment
+from src.datasets.sample_options import SampleOptions
+from src.experiments.experiment import Experiment
+from src.experiments.field_checks import Rule, check_fields
+from src.experiments.runs import Run, read_description
+from src.structures import N_FOLDS, Precision
 from src.system.errors import InputError
 from src.system.files import write_json
 
@@ -22,11 +23,7 @@ VERSIONED = ("torch", "torchvision", "numpy", "opencv-python-headless", "pydicom
              "timm", "pretrainedmodels")  # fmt: skip
 
 
-class ExperimentError(InputError):
-    """An experiment.json that is missing or something else."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class StoredTraining:
     """What has to be the same for a training to be the same.
 
@@ -40,16 +37,19 @@ class StoredTraining:
     """
 
     model: str
-    fold: int
+    fold: Annotated[int, Rule(range(N_FOLDS).__contains__, f"a fold from 0 to {N_FOLDS - 1}")]
     settings: Experiment
-    seed: int
-    precision: str
+    seed: Annotated[int, Rule(lambda n: n >= 0, "a whole number from 0")]
+    precision: Precision
     data_fingerprint: str
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def write_stored_training(run: Run, stored: StoredTraining, details: Mapping[str, Any]) -> None:
     """Write a training's experiment.json: the experiment, and what else tells where it ran."""
-    content = {"tag": run.tag, **dataclasses.asdict(stored), **details}
+    content = {"tag": run.tag, **asdict(stored), **details}
     write_description(run.experiment_path, content)
 
 
@@ -67,26 +67,25 @@ def write_description(path: Path, content: Mapping[str, Any]) -> None:
 def read_stored_training(path: Path) -> StoredTraining:
     """Read what an experiment.json says about a training.
 
+    A setting that the file lacks has its default: it came after the version that wrote the file.
+
     Raises:
-        ExperimentError: missing, no JSON, or without one of the fields or with a wrong one.
+        InputError: the file is missing, is no JSON, or lacks a field or has a wrong one.
     """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; --action train writes one for every run")
+    content = read_description(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ExperimentError(f"{path}: not a readable experiment.json: {error}") from error
-    try:
-        fields = {field.name: content[field.name] for field in dataclasses.fields(StoredTraining)}
-        settings = fields["settings"] | {
-            "pyramid_levels": tuple(fields["settings"]["pyramid_levels"])
+        values = {field.name: content[field.name] for field in fields(StoredTraining)}
+        settings: dict[str, Any] = {  # JSON turns tuples into lists
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values["settings"].items()
         }
-        fields["settings"] = Experiment(**settings)
-    except (KeyError, TypeError) as error:
-        raise ExperimentError(f"{path}: not an experiment.json of this version: {error}") from error
-    for kind, values in ((StoredTraining, fields), (Experiment, settings)):
-        for name, hint in get_type_hints(kind).items():
-            if not _fits(values[name], hint):
-                raise ExperimentError(f"{path}: {name} cannot be {values[name]!r}")
-    return StoredTraining(**fields)
+        return StoredTraining(**values | {"settings": Experiment(**settings)})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not an experiment.json of this version: {error}") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def sample_options(experiment: Experiment, seed: int = 0) -> SampleOptions:
@@ -97,16 +96,10 @@ def sample_options(experiment: Experiment, seed: int = 0) -> SampleOptions:
         augmentation_level=experiment.augmentation_level,
         box_points=experiment.box_points,
         hflip=experiment.hflip,
+        clip_boxes=experiment.clip_boxes,
+        reduction=experiment.reduction,
         seed=seed,
     )
-
-
-def _fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or what typing makes of it
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(isinstance(item, int) for item in value)
-    return isinstance(value, int | float if hint is float else hint)
 
 
 def git_commit() -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 from src.system.errors import InputError
 
 DEBUG_TAG = "debug"
-ENSEMBLE_TAG = "ensemble"  # no training's
+ENSEMBLE_TAG = "ensemble"  # reserved: no training's tag ends with it
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,10 @@ def check_owner(run: Run, folder: Path | None = None) -> None:
     """
     folder = folder or run.dir
     try:
-        owner = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
+        owner = read_description(folder / "experiment.json")
         model, tag = owner["model"], owner["tag"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return  # nothing is known of the owner
+    except (InputError, KeyError):
+        return  # no owner is known
     if (model, tag) != (run.model, run.tag):
         raise InputError(
             f"{folder}: belongs to --model {model}{f' --run {tag}' if tag else ''}; take another "
@@ -129,7 +129,7 @@ def check_owner(run: Run, folder: Path | None = None) -> None:
 
 
 def load_run(run_dir: Path) -> Run:
-    """Tell by experiment.json which run a folder holds.
+    """Find out from experiment.json which run a folder holds.
 
     Raises:
         InputError: it holds none, or the folder was renamed.
@@ -152,7 +152,7 @@ def load_run(run_dir: Path) -> Run:
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """Read experiment.json as it is; an empty answer where there is none.
+    """Read experiment.json as it is; return an empty dict where there is none.
 
     Raises:
         InputError: it is something else.

@@ -212,7 +212,7 @@ def predict(
     Returns:
         Predictions of all processes.
     """
-    collected = _Collector(header)
+    collected = PredictionCollector(header)
     model.eval()
     with torch.inference_mode(), progress_bar(batches, "predict", processes.is_first) as bar:
         for host_batch in bar:
@@ -221,10 +221,10 @@ def predict(
                 outputs = model(images, min_score=MIN_SCORE)
             found = find_candidates(outputs, model.anchors(images), host_batch.image_size)
             collected.add(host_batch, found)
-    return _share(collected.finish(), processes)
+    return gather_predictions(collected.finish(), processes)
 
 
-def _share(own: Predictions, processes: Processes) -> Predictions:
+def gather_predictions(own: Predictions, processes: Processes) -> Predictions:
     """Put together what the processes found, in the order of the images."""
     if processes.count == 1:
         return own
@@ -235,7 +235,7 @@ def _share(own: Predictions, processes: Processes) -> Predictions:
     return take_images(join_predictions(parts), order)
 
 
-class _Collector:
+class PredictionCollector:
     """Joins the detections of batches into Predictions."""
 
     def __init__(self, header: dict[str, Any]) -> None:

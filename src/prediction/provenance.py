@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from src.experiments.experiment import MUST_AGREE, Experiment
 from src.experiments.runs import Run, ensemble_run
-from src.experiments.table import MUST_AGREE, Experiment
 from src.prediction.predictions import Predictions
 from src.prediction.presets import Postprocess
 from src.system.errors import InputError

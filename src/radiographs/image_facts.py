@@ -16,9 +16,7 @@ from tqdm import tqdm
 
 from src.radiographs.dicom import DicomError, ImageFacts, read_facts, read_image
 from src.radiographs.remarks import KINDS, heard_remarks
-from src.system.processes import map_files
-
-MAX_WORKERS = 8
+from src.system.processes import MAX_WORKERS, map_files
 
 
 class ExaminedImage(NamedTuple):

@@ -79,8 +79,8 @@ def read_subject(data_dir: Path, *, level: int, seed: int, patient_id: str | Non
         InputError: the labels are wrong, or there is no such level or patient.
     """
     from src.datasets.annotations import read_records
-    from src.datasets.augmentations import AUGMENTATION_LEVELS
     from src.datasets.data_folder import DataFolder
+    from src.datasets.sample_options import AUGMENTATION_LEVELS
 
     if level not in AUGMENTATION_LEVELS:
         raise InputError(

@@ -14,7 +14,8 @@ if TYPE_CHECKING:  # `--help` waits for nothing
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from src.datasets.transforms import BoxPoints, Crop, FloatArray
+    from src.datasets.sample_options import BoxPoints
+    from src.datasets.transforms import Crop, FloatArray
 
 SAMPLE_SIZE = 512  # side of a network input, pixels; the paper's
 N_DRAWS = 7  # with the image as it is, two rows of four
@@ -61,7 +62,7 @@ def hull_growth(boxes_xywh: FloatArray, angles: FloatArray, points: BoxPoints) -
 
 def describe_level(level: int) -> str:
     """Say in one line what an augmentation level does beside its shift."""
-    from src.datasets.augmentations import AUGMENTATION_LEVELS
+    from src.datasets.sample_options import AUGMENTATION_LEVELS
 
     settings = asdict(AUGMENTATION_LEVELS[level])
     parts = [f"{name.replace('_', ' ')} {value:g}" for name, value in settings.items() if value]
@@ -89,7 +90,8 @@ def draw_examples(subject: Subject) -> Figure:
 def draw_augmentation(subject: Subject) -> Figure:
     """Show an image as it is and several draws of its augmentation, as training sees them."""
     from src.datasets.data_folder import DicomFolder
-    from src.datasets.detection_dataset import SampleOptions, TrainingDataset, ValidationDataset
+    from src.datasets.detection_dataset import TrainingDataset, ValidationDataset
+    from src.datasets.sample_options import SampleOptions
     from src.visualizations.figures import BOX_COLOUR, draw_boxes, new_figure, show_image
 
     record, level = subject.shown_record(), subject.level
@@ -160,7 +162,7 @@ def _draw_hulls(axes: Axes, boxes_xywh: FloatArray, crop: Crop) -> None:
 
 def draw_rotation_growth(subject: Subject) -> Figure:
     """Draw how much larger than the box its hull becomes with the angle."""
-    from src.datasets.augmentations import AUGMENTATION_LEVELS
+    from src.datasets.sample_options import AUGMENTATION_LEVELS
     from src.visualizations.figures import clean, new_figure
 
     boxes = subject.boxes_xywh()

@@ -5,16 +5,16 @@ import torch
 
 from scripts.phantoms import NORMAL, draw_phantom
 from src.datasets.annotations import Record, read_records
-from src.datasets.augmentations import AUGMENTATION_LEVELS, draw_crop
+from src.datasets.augmentations import draw_crop
 from src.datasets.data_folder import DataFolder, DicomFolder
 from src.datasets.detection_dataset import (
     EpochSampler,
-    SampleOptions,
     TrainingDataset,
     ValidationDataset,
     check_images_exist,
     shrink_image,
 )
+from src.datasets.sample_options import AUGMENTATION_LEVELS, SampleOptions
 from src.datasets.transforms import warp_image
 from src.radiographs.dicom import read_image
 from src.radiographs.pixels import as_float

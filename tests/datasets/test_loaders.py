@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from src.datasets.detection_dataset import SampleOptions
 from src.datasets.loaders import (
     N_DEBUG_TRAIN,
     N_DEBUG_VALID,
@@ -16,6 +15,7 @@ from src.datasets.loaders import (
     unlabelled_loader,
     validation_loader,
 )
+from src.datasets.sample_options import SampleOptions
 from src.datasets.tables import AnnotationsError
 from src.datasets.test_dataset import TestDataset
 from src.radiographs.image_files import ImageFile, find_challenge_images
@@ -59,7 +59,7 @@ def reference(data_dir):
 @pytest.fixture(scope="module")
 def cached_images(data_dir, tmp_path_factory):
     cache_dir = tmp_path_factory.mktemp("cache")
-    return load_labelled_images(data_dir, 0, debug=True, cache_dir=cache_dir, n_workers=0)
+    return load_labelled_images(data_dir, 0, debug=True, cache_dir=cache_dir)
 
 
 # load_labelled_images
@@ -185,7 +185,7 @@ def test_a_broken_image_ends_a_command_in_one_line(tmp_path, n_workers):
     command = (
         "import torch",
         "from pathlib import Path",
-        "from src.datasets.detection_dataset import SampleOptions",
+        "from src.datasets.sample_options import SampleOptions",
         "from src.radiographs.image_files import ImageFile",
         "from src.datasets.loaders import unlabelled_loader",
         "from src.datasets.test_dataset import TestDataset",
@@ -253,8 +253,8 @@ def test_loaders_choose_workers_by_device(data_dir, monkeypatch, device, n_cores
 LEAVE_A_WORKER = """
 import sys, torch
 from pathlib import Path
-from src.datasets.detection_dataset import SampleOptions
-from src.radiographs.image_files import ImageFile, find_challenge_images
+from src.datasets.sample_options import SampleOptions
+from src.radiographs.image_files import find_challenge_images
 from src.datasets.loaders import unlabelled_loader
 from src.datasets.test_dataset import TestDataset
 dataset = TestDataset(find_challenge_images(Path(sys.argv[1])), SampleOptions(img_size=32))
@@ -272,8 +272,8 @@ def test_a_program_ends_though_an_error_keeps_its_loader(data_dir):
 LIMIT_SHARED_MEMORY = """
 import resource, sys, torch
 from pathlib import Path
-from src.datasets.detection_dataset import SampleOptions
-from src.radiographs.image_files import ImageFile, find_challenge_images
+from src.datasets.sample_options import SampleOptions
+from src.radiographs.image_files import find_challenge_images
 from src.datasets.loaders import unlabelled_loader
 from src.datasets.test_dataset import TestDataset
 from src.system.command_line import report_errors

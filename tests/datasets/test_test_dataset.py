@@ -6,7 +6,8 @@ import torch
 
 from src.datasets.annotations import Record
 from src.datasets.data_folder import DicomFolder
-from src.datasets.detection_dataset import SampleOptions, ValidationDataset
+from src.datasets.detection_dataset import ValidationDataset
+from src.datasets.sample_options import SampleOptions
 from src.datasets.test_dataset import TestDataset
 from src.radiographs.dicom import DicomError
 from src.radiographs.image_files import ImageFile, find_challenge_images

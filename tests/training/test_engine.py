@@ -5,13 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from src.experiments.table import Experiment
+from src.experiments.experiment import Experiment
 from src.prediction.inference import predict
 from src.prediction.predictions import ARRAYS
 from src.retinanet.acceleration import Acceleration
 from src.retinanet.losses import detection_losses
-from src.structures import Batch, Losses, Target
-from src.training.epoch import LOSS_NAMES, RunningLosses, loss_sums, validate
+from src.structures import LOSS_NAMES, Batch, Losses, Target
+from src.training.epoch import validate
+from src.training.progress import RunningLosses, loss_sums
 from tests.retinanet.test_model import tiny_model
 
 CPU = torch.device("cpu")
@@ -20,7 +21,7 @@ HEADER = {"img_size": 192, "model": "tiny"}
 
 
 def experiment(**settings):
-    return replace(Experiment(encoder="tiny", batch_size=2, learning_rate=1e-3), **settings)
+    return replace(Experiment(encoder="resnet18", batch_size=2, learning_rate=1e-3), **settings)
 
 
 def make_batches(sizes, seed=0):

@@ -4,6 +4,25 @@ from pretrainedmodels.models.xception import Xception
 from torch import Tensor
 
 from src.retinanet.encoders.encoder import Encoder
+from src.retinanet.encoders.weight_sources import (
+    OLD_SERVER,
+    TIMM_RELEASES,
+    HubFile,
+    WebFile,
+    WeightSource,
+)
+
+
+def build(name: str, img_size: int | None) -> Encoder:
+    return XceptionEncoder()
+
+
+def weight_sources(name: str) -> tuple[WeightSource, ...]:
+    return (
+        HubFile("timm/legacy_xception.tf_in1k"),
+        WebFile(f"{TIMM_RELEASES}/v0.1-cadene/xception-43020ad28.pth"),
+        WebFile(f"{OLD_SERVER}/xception-43020ad28.pth"),
+    )
 
 
 class XceptionEncoder(Encoder):
