@@ -125,11 +125,14 @@ def _make_training(
 ) -> Training:
     from src.actions.resolve import choose_acceleration
     from src.datasets.loaders import load_labelled_images
+    from src.experiments.experiment_file import as_trained
     from src.experiments.networks import checkpoint_path
     from src.retinanet.encoders.weights import find_weights
     from src.training.loop import Training
     from src.training.options import TrainingOptions
 
+    if arguments.resume or arguments.from_epoch:
+        experiment = as_trained(run.at(arguments.weights_dir), experiment)
     acceleration = choose_acceleration(arguments)
     images = load_labelled_images(
         arguments.data_dir, run.fold, debug=arguments.debug, cache_dir=arguments.cache_dir

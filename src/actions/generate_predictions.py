@@ -24,7 +24,7 @@ from src.datasets.detection_dataset import ValidationDataset
 from src.datasets.loaders import load_labelled_images
 from src.datasets.test_dataset import TestDataset
 from src.experiments.experiment import Experiment
-from src.experiments.experiment_file import sample_options, write_description
+from src.experiments.experiment_file import as_trained, sample_options, write_description
 from src.experiments.runs import Run, check_owner, ensemble_run, read_description
 from src.prediction.inference import Inference
 from src.prediction.outputs import save_submission, write_results
@@ -128,6 +128,7 @@ def draw_validation(run: Run, experiment: Experiment, arguments: argparse.Namesp
     images = load_labelled_images(
         arguments.data_dir, run.fold, debug=arguments.debug, cache_dir=arguments.cache_dir
     )
+    experiment = as_trained(run.at(arguments.weights_dir), experiment)
     records = _pick_images(images.valid, arguments.num_images)
     dataset = ValidationDataset(records, images.source, sample_options(experiment))
     for epoch in epochs_to_use(run, arguments):
@@ -183,6 +184,7 @@ def _plan(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> It
         yield _Step(f"{len(members)} members", members, postprocess, owner, folder)
         return
     folder = arguments.out or run.dir / "inputs" / source
+    experiment = as_trained(run.at(arguments.weights_dir), experiment)
     for epoch in epochs_to_use(run, arguments):
         members = [Member(run=run, experiment=experiment, epoch=epoch)]
         postprocess = settle_postprocess(arguments, members)

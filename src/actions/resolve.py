@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from src.actions.flags import postprocess_flags
 from src.experiments.experiment import Experiment
+from src.experiments.experiment_file import as_trained
 from src.experiments.runs import Run, check_owner
 from src.experiments.table import get_experiment
 from src.prediction.presets import Postprocess, choose_postprocess
@@ -97,8 +98,9 @@ def choose_members(run: Run, experiment: Experiment, arguments: argparse.Namespa
         check_owner(each)
         epochs = epochs_to_use(each, arguments) if weight != 0 else []
         share = 1.0 if weight is None else weight / max(1, len(epochs))
+        its_experiment = as_trained(each.at(arguments.weights_dir), experiments[each.model])
         members += [
-            Member(run=each, experiment=experiments[each.model], epoch=epoch, weight=share)
+            Member(run=each, experiment=its_experiment, epoch=epoch, weight=share)
             for epoch in epochs
         ]
     check_members(members)

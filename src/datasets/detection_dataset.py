@@ -78,7 +78,7 @@ class TrainingDataset(LabelledDataset):
         record, options = self.records[index], self.options
         level = AUGMENTATION_LEVELS[options.augmentation_level]
         rng = np.random.default_rng((options.seed, epoch, index))
-        pixels = self.source.read(record.patient_id)
+        pixels = self.source.read(record.patient_id, grey=options.grey)
         if not level.eight_bit:
             pixels = as_float(pixels)
         file_size = (pixels.shape[0], pixels.shape[1])
@@ -106,7 +106,7 @@ class ValidationDataset(LabelledDataset):
 
     def __getitem__(self, index: int) -> Sample:
         record, options = self.records[index], self.options
-        pixels = self.source.read(record.patient_id)
+        pixels = self.source.read(record.patient_id, grey=options.grey)
         image = shrink_image(
             pixels, options.img_size, options.reduction, source_crop=options.source_crop
         )

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from src.structures import Grey
+
 BoxPoints = Literal["thirds", "corners"]
 # How images shrink to the network's input:
 #   subsample: every n-th pixel, or bilinear where n is no whole number; the original's way
@@ -27,6 +29,7 @@ class SampleOptions:
         box_points: which points of a box are carried through the crop.
         hflip: mirror every second training sample.
         clip_boxes: cut the boxes of training samples off at the border of the crop.
+        grey: how stored values become grey, where they are not plain 8-bit.
         reduction: how images shrink.
         seed: of all augmentations.
     """
@@ -37,7 +40,8 @@ class SampleOptions:
     box_points: BoxPoints = "thirds"
     hflip: bool = False
     clip_boxes: bool = False
-    reduction: Reduction = "subsample"
+    grey: Grey = "viewer"
+    reduction: Reduction = "auto"
     seed: int = 0
 
 

@@ -25,9 +25,10 @@ from pydicom.uid import (
 from src.radiographs.challenge_dicom import read_challenge_pixels, read_challenge_size
 from src.radiographs.dicom_elements import MAX_BYTES, read_elements
 from src.radiographs.grey_values import grey_pixels
-from src.radiographs.pixels import MAX_PIXELS, FloatImage, Grey, Pixels, as_float
+from src.radiographs.pixels import MAX_PIXELS, FloatImage, Pixels, as_float
 from src.radiographs.remarks import remark, remark_on_pixels
 from src.radiographs.stored_values import check_pixel_data, read_bits, read_coding
+from src.structures import Grey
 from src.system.errors import InputError
 from src.system.files import read_bytes
 

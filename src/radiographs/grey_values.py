@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from src.radiographs.pixels import FloatImage, Grey, Pixels, as_float
+from src.radiographs.pixels import FloatImage, Pixels, as_float
 from src.radiographs.stored_values import Bits, Coding
-from src.structures import WHITE
+from src.structures import WHITE, Grey
 
 PERCENTILES = (0.5, 99.5)
 # A window is plainly wrong if fewer than this share of the pixels is neither black nor white ...

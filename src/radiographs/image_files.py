@@ -12,7 +12,8 @@ from src.radiographs.codestreams import PNG_MAGIC
 from src.radiographs.dicom import read_pixels
 from src.radiographs.dicom_elements import MAX_BYTES
 from src.radiographs.pictures import JPEG_MAGIC, PictureError, read_picture
-from src.radiographs.pixels import Grey, Pixels
+from src.radiographs.pixels import Pixels
+from src.structures import Grey
 from src.system.errors import InputError
 from src.system.files import read_bytes
 from src.system.processes import map_files

@@ -20,9 +20,10 @@ from src.radiographs.codestreams import PNG_MAGIC, jpeg_orientation, picture_siz
 from src.radiographs.dicom import cause_of
 from src.radiographs.dicom_elements import MAX_BYTES
 from src.radiographs.grey_values import grey_between_percentiles
-from src.radiographs.pixels import MAX_PIXELS, FloatImage, Grey, Pixels
+from src.radiographs.pixels import MAX_PIXELS, FloatImage, Pixels
 from src.radiographs.remarks import remark_on_pixels
 from src.radiographs.stored_values import MAX_PLANE_DIFFERENCE
+from src.structures import Grey
 from src.system.errors import InputError
 from src.system.files import read_bytes
 

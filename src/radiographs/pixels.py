@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
 from src.structures import WHITE
 
 MAX_PIXELS = 50_000_000  # the largest detectors have half of that; more is a broken header
-
-# How stored values become grey; plain 8-bit is left alone by both.
-#   viewer: as a DICOM viewer shows the file: LUTs, window, padding, else percentiles
-#   range: from the darkest to the brightest pixel
-Grey = Literal["viewer", "range"]
 
 FloatImage = NDArray[np.float32]  # (H, W) in [0, 1]
 Pixels = NDArray[np.uint8] | FloatImage  # (H, W); uint8 of 0 to 255 stands for value / 255

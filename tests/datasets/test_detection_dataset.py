@@ -15,8 +15,10 @@ from src.datasets.detection_dataset import (
     shrink_image,
 )
 from src.datasets.sample_options import AUGMENTATION_LEVELS, SampleOptions
+from src.datasets.test_dataset import TestDataset
 from src.datasets.transforms import warp_image
 from src.radiographs.dicom import read_image
+from src.radiographs.image_files import ImageFile
 from src.radiographs.pixels import as_float
 from src.structures import OPACITY, images_as_float
 from src.system.errors import InputError
@@ -58,7 +60,7 @@ class Given:
     def __init__(self, pixels):
         self.pixels = pixels
 
-    def read(self, patient_id):
+    def read(self, patient_id, *, grey="viewer"):
         return self.pixels.copy()
 
 
@@ -121,7 +123,7 @@ def test_training_sample_is_of_8_bits_where_its_level_is(data_dir, level, dtype)
 
 
 def test_training_sample_of_floats_is_warped_as_floats(data_dir):
-    sample = make_training(data_dir, augmentation_level=1)[0, 1]
+    sample = make_training(data_dir, augmentation_level=1, reduction="subsample")[0, 1]
     source = read_image(data_dir / "stage_2_train_images" / "p01.dcm")
     rng = np.random.default_rng((0, 0, 1))
     crop = draw_crop(source.shape, SIZE, AUGMENTATION_LEVELS[1], rng)
@@ -206,7 +208,7 @@ def test_training_dataset_has_the_length_of_its_records(data_dir):
 
 
 def test_validation_sample_is_every_second_pixel(data_dir):
-    sample = make_validation(data_dir)[1]
+    sample = make_validation(data_dir, reduction="subsample")[1]
     source = read_image(data_dir / "stage_2_train_images" / "p01.dcm")
     np.testing.assert_array_equal(sample.picture(), source[::2, ::2])
     assert sample.image.dtype == torch.uint8
@@ -359,6 +361,22 @@ def test_a_training_sample_of_the_challenges_is_the_same_by_auto(size):
         for reduction in ("subsample", "auto")
     )
     assert equal(plain, auto)
+
+
+@pytest.mark.parametrize("grey", ["viewer", "range"])
+def test_samples_show_grey_values_by_the_rule_of_the_options(tmp_path, grey):
+    pixels = np.tile(np.arange(1024, dtype=np.uint16), (1024, 1))
+    path = write_dicom(tmp_path / "p.dcm", pixels, WindowCenter="200", WindowWidth="100")
+    source, options = DicomFolder(tmp_path), SampleOptions(img_size=512, grey=grey)
+    record = Record("p", OPACITY, np.zeros((0, 4)))
+    expected = read_image(path, grey=grey)[::2, ::2]
+    sample = ValidationDataset([record], source, options)[0]
+    np.testing.assert_array_equal(sample.picture(), expected)
+    other = TestDataset([ImageFile("p", path)], options)[0]
+    np.testing.assert_array_equal(other.picture(), expected)
+    train = TrainingDataset([record], source, options)[(0, 0)].picture()
+    is_white = (train > 0.999).mean() > 0.5
+    assert is_white == (grey == "viewer")
 
 
 # EpochSampler

@@ -338,3 +338,18 @@ def test_cache_survives_a_builder_that_is_killed(build, files, tmp_path):
     cache = build()
     assert_holds_the_files(cache, files)
     assert names_in(cache_dir) == [cache.path.name]
+
+
+@pytest.mark.parametrize("grey", ["viewer", "range"])
+def test_a_cache_serves_every_rule_for_grey_values(tmp_path, grey):
+    pixels = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
+    tags = {"WindowCenter": "20.5", "WindowWidth": "21"}
+    write_dicom(tmp_path / "plain.dcm", pixels)
+    write_dicom(tmp_path / "window.dcm", pixels, **tags)
+    write_dicom(tmp_path / "deep.dcm", pixels.astype(np.uint16) * 16, **tags)
+    patients, files = ["plain", "window", "deep"], DicomFolder(tmp_path)
+    cache = open_or_build_cache(patients, files, tmp_path / "cache", n_workers=1)
+    assert cache.n_left_out == 2
+    for patient in patients:
+        expected = files.read(patient, grey=grey)
+        np.testing.assert_array_equal(cache.read(patient, grey=grey), expected)
