@@ -53,6 +53,7 @@ WRITE_ELSEWHERE = {
     "src/datasets/pixel_cache.py": {"_write_pixels", "write_index"},
     "src/onnx_export/graph.py": {"write_graph"},
     "scripts/import_rsna_release.py": {"_make_both_sets"},
+    "scripts/radiograph_encodings.py": {"make_file"},
     "scripts/make_demo_dataset.py": {"_write_dicom"},
     "src/visualizations/inline_pictures.py": {"embed_figure"},
 }

@@ -190,11 +190,15 @@ def test_a_network_around_loaded_weights_is_the_network_that_was_saved(name, tmp
 
 def test_weights_of_an_older_version_were_trained_on_subsampled_images(tmp_path):
     experiment, path = EXPERIMENTS["demo"], tmp_path / "000.pt"
-    older = {name: value for name, value in asdict(experiment).items() if name != "reduction"}
+    formerly = replace(experiment, grey="range", reduction="subsample")
+    names = asdict(experiment).keys() - {"grey", "reduction"}
+    older = {name: getattr(experiment, name) for name in names}
     saved = Checkpoint("demo", older, 0, build_model(experiment).state_dict(), {})
-    load_network(experiment, saved, path)
+    load_network(formerly, saved, path)
     with pytest.raises(CheckpointError, match="trained with reduction subsample, not area"):
-        load_network(replace(experiment, reduction="area"), saved, path)
+        load_network(replace(formerly, reduction="area"), saved, path)
+    with pytest.raises(CheckpointError, match="trained with grey range, not viewer"):
+        load_network(experiment, saved, path)
 
 
 def test_building_an_empty_model_leaves_initialisation_as_it_was():
