@@ -92,7 +92,8 @@ SECOND_PLACE = Postprocess(preset="second-place", threshold_from="preset")
 
 
 def combined(size_rule, k):
-    return Combination(members=(NetworkId(),), hflip=False, size_rule=size_rule, k=k)
+    members = (NetworkId(model="demo"), NetworkId(model="other"))
+    return Combination(members=members, hflip=False, size_rule=size_rule, k=k)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,8 @@ def test_write_keeps_how_the_sizes_were_combined(tmp_path, call_main, ensemble, 
     made_by = replace(predictions.provenance, ensemble=ensemble)
     replace(predictions, provenance=made_by).save(tmp_path / "p.npz")
     arguments = ["write", tmp_path / "p.npz", "--out", tmp_path / "s.csv"]
-    outcome = call_main(submission.main, *arguments, "--postprocess", "second-place")
+    preset = ("--postprocess", "second-place") if ensemble is None else ()
+    outcome = call_main(submission.main, *arguments, *preset)
     assert outcome.code == 0, outcome.err
     assert json.loads((tmp_path / "s.json").read_text())["postprocess"] == asdict(postprocess)
     rows = [line.split(",") for line in (tmp_path / "s.csv").read_text().splitlines()[1:]]

@@ -19,14 +19,14 @@ def test_a_sample_submission_that_is_something_else_is_refused(tmp_path, content
     path = tmp_path / "sample.csv"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(AnnotationsError, match=r"sample\.csv: (no such|not a readable|has no)"):
+    with pytest.raises(AnnotationsError, match=r"sample\.csv: (no|has no|not a)"):
         read_sample_ids(path)
 
 
 def test_a_sample_submission_that_names_a_patient_twice_is_refused(tmp_path):
     path = tmp_path / "sample.csv"
     path.write_text("patientId,PredictionString\na,\nb,\na,\n")
-    with pytest.raises(AnnotationsError, match="patient a "):
+    with pytest.raises(AnnotationsError, match="line 4: patient a again"):
         read_sample_ids(path)
 
 

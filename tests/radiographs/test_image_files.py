@@ -151,19 +151,23 @@ def test_files_are_found_at_any_depth_without_hidden_ones(tmp_path):
     assert [file.id for file in find_image_files(tmp_path)] == ["a.jpg", "b/x.png"]
 
 
-def test_dicom_files_go_by_their_stem_where_that_is_unique(tmp_path):
-    for name in ("a/p1.dcm", "b/p2.dcm"):
-        _made(tmp_path / name).touch()
-    assert [file.id for file in find_image_files(tmp_path)] == ["p1", "p2"]
-    _made(tmp_path / "c/p1.dcm").touch()
-    assert [f.id for f in find_image_files(tmp_path)] == ["a/p1.dcm", "b/p2.dcm", "c/p1.dcm"]
+def test_a_file_goes_by_its_path_whatever_lies_beside_it(tmp_path):
+    _made(tmp_path / "a/p1.dcm").touch()
+    assert [file.id for file in find_image_files(tmp_path)] == ["a/p1.dcm"]
+    for neighbour in ("b/p1.dcm", "x.png"):
+        _made(tmp_path / neighbour).touch()
+        assert find_image_files(tmp_path)[0].id == "a/p1.dcm"
+    assert [file.id for file in find_image_files(tmp_path / "a")] == ["p1.dcm"]
+    assert [file.id for file in find_image_files(tmp_path / "a" / "p1.dcm")] == ["p1.dcm"]
 
 
-@pytest.mark.parametrize("find", [find_image_files, find_challenge_images])
-def test_a_name_that_is_no_text_is_an_id_in_escapes(tmp_path, find):
-    name = os.fsdecode(b"p\xff.dcm")
-    (tmp_path / name).touch()
-    assert find(tmp_path) == [ImageFile(r"p\udcff", tmp_path / name)]
+@pytest.mark.parametrize(
+    ("find", "name"), [(find_image_files, r"p\udcff.dcm"), (find_challenge_images, r"p\udcff")]
+)
+def test_a_name_that_is_no_text_is_an_id_in_escapes(tmp_path, find, name):
+    path = tmp_path / os.fsdecode(b"p\xff.dcm")
+    path.touch()
+    assert find(tmp_path) == [ImageFile(name, path)]
 
 
 def test_a_single_file_is_found(tmp_path):
