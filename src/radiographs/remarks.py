@@ -89,4 +89,5 @@ def summary(remarks: Iterable[Remark]) -> str:
     counts = Counter(kind for _, kind in found)
     parts = [f"{counts[kind]} with {text}" for kind, text in KINDS.items() if counts[kind]]
     n_files = len({path for path, _ in found})
-    return f"odd grey values in {n_files} files, {found[0].path} among them: {'; '.join(parts)}"
+    where = f"{n_files} files, {found[0].path} among them" if n_files > 1 else f"{found[0].path}"
+    return f"odd grey values in {where}: {'; '.join(parts)}"
