@@ -97,7 +97,7 @@ class TrainingFiles:
             InputError: the images are not those that the options ask for.
         """
         options = self.options
-        fingerprint = data_fingerprint([*images.train, *images.valid], images.images_dir)
+        fingerprint = data_fingerprint([*images.train, *images.valid], images.source)
         if options.data_fingerprint not in (None, fingerprint):
             raise InputError(
                 f"{images.images_dir}: labels or images are not those of the experiment that is "
