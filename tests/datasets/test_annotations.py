@@ -191,6 +191,9 @@ def test_read_classes_keeps_the_order_of_the_file(tmp_path):
         ("../b,,,,,0", "patientId '../b' cannot be the name of a file"),
         ("b\\c,,,,,0", r"patientId 'b\\c' cannot be the name of a file"),
         (".b,,,,,0", "patientId '.b' cannot be the name of a file"),
+        ("/b,,,,,0", "patientId '/b' cannot be the name of a file"),
+        ("a//b,,,,,0", "patientId 'a//b' cannot be the name of a file"),
+        ("a/.b,,,,,0", "patientId 'a/.b' cannot be the name of a file"),
         ("b\0,,,,,0", r"patientId 'b\x00' cannot be the name of a file"),
         ("b,,", "Target '' is not 0 or 1"),
         ("a{x},ten,20,30,40,1", "x 'ten' is not a number"),
@@ -361,3 +364,10 @@ def test_images_dir_says_how_to_get_a_data_folder(tmp_path):
     message = refusal(DataFolder(tmp_path / "none").images_dir, "train")
     assert f"{tmp_path / 'none'}: no such data folder" in message
     assert "scripts/dataset_download.sh" in message
+
+
+@pytest.mark.parametrize("patient", ["a b", "1.2.840.1", "é", "study 1/view.v2", "007"])
+def test_a_patient_id_may_hold_spaces_dots_letters_and_slashes(tmp_path, patient):
+    path = tmp_path / "labels.csv"
+    path.write_text(f"patientId,x,y,width,height,Target,class\n{patient},,,,,0,Normal\n")
+    assert [record.patient_id for record in read_label_files(path)] == [patient]
