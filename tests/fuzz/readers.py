@@ -80,7 +80,7 @@ class Reader:
 SMALL_ENCODINGS = ("padding of -2000", "window", "window, SIGMOID", "VOI LUT",
                    "modality LUT, descending", "MONOCHROME2, shape INVERSE", "32 bits",
                    "signed, JPEG 2000", "JPEG lossless", "JPEG-LS", "JPEG Extended, scan to 0",
-                   "RLE", "big endian without meta header", "PNG of 16 bits with 12")  # fmt: skip
+                   "RLE", "big endian without meta header")  # fmt: skip
 
 
 def make_pictures() -> list[np.ndarray]:
@@ -124,6 +124,7 @@ def real_dicom_seeds(folder: Path) -> Iterator[bytes]:
 
 
 def picture_seeds(folder: Path) -> Iterator[bytes]:
+    yield ENCODINGS["PNG of 16 bits with 12"](make_pictures()[1])
     for pixels in make_pictures():
         yield cv2.imencode(".png", pixels)[1].tobytes()
     for pixels in make_pictures()[:2]:
