@@ -5,14 +5,15 @@ Needs no PyTorch: command lines look experiments up before it is imported.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, Literal
 
 from src.datasets.sample_options import AUGMENTATION_LEVELS, BoxPoints, Reduction
-from src.experiments.field_checks import Rule, check_fields
 from src.retinanet.encoders import check_encoder_name
 from src.structures import ENCODER_STRIDE, MIN_IMG_SIZE, PAPER_LEVELS, Grey
+from src.system.records import Rule, check_fields
 
 # What shapes the network's input and anchors: the same in training and prediction, and for all
 # networks of an ensemble.
@@ -23,6 +24,9 @@ MAX_IMG_SIZE = 4096  # pixels; radiographs have no more
 PYRAMIDS = [tuple(range(first, last + 1)) for first in (2, 3, 4, 5) for last in (5, 6, 7)]
 
 Count = Annotated[int, Rule(lambda n: n >= 1, "a whole number from 1")]
+Depth = Annotated[int, Rule(lambda n: n >= 0, "a whole number from 0")]
+Rate = Annotated[float, Rule(lambda r: 0 < r < 10, "a number above 0, below 10")]
+Norm = Annotated[float, Rule(lambda n: 0 < n < math.inf, "a finite number above 0")]
 ImgSize = Annotated[
     int,
     Rule(
@@ -96,11 +100,11 @@ class Experiment:
     dropout_global: Dropout = 0.5
     pyramid_levels: Pyramid = PAPER_LEVELS
     pyramid_width: Count = 256
-    head_depth: Annotated[int, Rule(lambda n: n >= 0, "a whole number from 0")] = 4
+    head_depth: Depth = 4
     optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: Annotated[float, Rule(lambda r: 0 < r < 10, "a number above 0, below 10")] = 1e-5
+    learning_rate: Rate = 1e-5
     scheduler: Literal["plateau", "milestones", "one_cycle"] = "plateau"
-    clip_norm: Annotated[float, Rule(lambda n: n > 0, "a finite number above 0")] = 0.05
+    clip_norm: Norm = 0.05
     n_epochs: Count = 15
 
     def __post_init__(self) -> None:

@@ -13,11 +13,11 @@ from typing import Annotated, Any
 
 from src.datasets.sample_options import SampleOptions
 from src.experiments.experiment import Experiment, with_defaults
-from src.experiments.field_checks import Rule, check_fields
 from src.experiments.runs import Run, read_description
 from src.structures import N_FOLDS, Precision
 from src.system.errors import InputError
 from src.system.files import write_json
+from src.system.records import Rule, build_record, check_fields
 
 VERSIONED = ("torch", "torchvision", "numpy", "opencv-python-headless", "pydicom", "simplejpeg",
              "imagecodecs", "timm", "pretrainedmodels")  # fmt: skip
@@ -75,17 +75,14 @@ def read_stored_training(path: Path) -> StoredTraining:
     if not path.is_file():
         raise InputError(f"{path}: no such file; --action train writes one for every run")
     content = read_description(path)
+    names = [field.name for field in fields(StoredTraining)]
+    values = {name: content[name] for name in names if name in content}
+    if isinstance(values.get("settings"), dict):
+        values["settings"] = with_defaults(values["settings"])
     try:
-        values = {field.name: content[field.name] for field in fields(StoredTraining)}
-        settings: dict[str, Any] = {  # JSON turns tuples into lists
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values["settings"].items()
-        }
-        return StoredTraining(**values | {"settings": Experiment(**with_defaults(settings))})
-    except (KeyError, TypeError, AttributeError) as error:
+        return build_record(StoredTraining, values)
+    except ValueError as error:
         raise InputError(f"{path}: not an experiment.json of this version: {error}") from error
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 def as_trained(run: Run, experiment: Experiment) -> Experiment:
