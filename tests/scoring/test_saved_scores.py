@@ -124,7 +124,7 @@ def test_scores_of_an_ensemble_are_told_by_its_weights_up_to_rounding():
     assert one != ScoredRun.of(made_by)
 
 
-def test_a_wrong_axis_of_whole_numbers_is_saved_as_fractions(tmp_path):
+def test_an_axis_of_whole_numbers_is_saved_as_fractions(tmp_path):
     sweep = make_sweep([[0.1, 0.2]], thresholds=(1, 2))
     sweep.save(tmp_path / "scores.npz")
     assert load_sweep(tmp_path / "scores.npz").thresholds == (1.0, 2.0)
