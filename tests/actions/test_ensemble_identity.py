@@ -240,9 +240,7 @@ def test_how_sizes_were_combined_is_not_chosen_again(
     ("preset", "size_rule", "k"),
     [("paper", "percentile", 1.6), ("second-place", "percentile", 0.9), ("plain", "mean", None)],
 )
-def test_a_preset_that_agrees_with_the_ensemble_is_taken(
-    tmp_path, call_main, preset, size_rule, k
-):
+def test_a_preset_that_agrees_with_the_ensemble_is_taken(tmp_path, call_main, preset, size_rule, k):
     path = save_ensemble(tmp_path, replace(TWO_EPOCHS, size_rule=size_rule, k=k))
     arguments = ("write", path, "--out", tmp_path / "s.csv", "--threshold", "0.3")
     outcome = call_main(submission.main, *arguments, "--postprocess", preset)

@@ -155,8 +155,8 @@ def test_a_table_of_boxes_has_a_row_for_each_box_and_for_an_image_without(tmp_pa
         rows = list(csv.reader(file))
     own = ["0.2500", "0.5000", "0.2500"]
     assert rows == [
-        ["file", "patientId", "x", "y", "width", "height", "score", "P(No Lung Opacity / Not Normal)",
-         "P(Normal)", "P(Lung Opacity)"],
+        ["file", "patientId", "x", "y", "width", "height", "score",
+         "P(No Lung Opacity / Not Normal)", "P(Normal)", "P(Lung Opacity)"],
         ["first.dcm", "first", "16.0", "32.0", "32.0", "64.0", "0.9000", *own],
         ["first.dcm", "first", "100.0", "0.0", "60.1", "192.0", "0.1235", *own],
         ["second.dcm", "second", "", "", "", "", "", "0.0000", "0.1250", "0.8750"],

@@ -1,4 +1,4 @@
-"""Odd but well-typed content of predictions.npz: every command that reads it says so in one line."""
+"""Odd but well-typed content of predictions.npz is refused in one line by all that read it."""
 
 import json
 from dataclasses import replace

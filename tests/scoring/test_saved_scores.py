@@ -1,4 +1,4 @@
-"""Odd but well-typed content of scores.npz: every command that reads it says so in one line."""
+"""Odd but well-typed content of scores.npz is refused in one line by all that read it."""
 
 import json
 import shutil
@@ -98,7 +98,13 @@ def test_odd_scores_are_refused_in_one_line_by_every_command(
 def test_sound_scores_are_read(tmp_path):
     np.savez(tmp_path / "scores.npz", allow_pickle=False, **SOUND)
     sweep = load_sweep(tmp_path / "scores.npz")
-    assert sweep.axes() == [(0, 1), ("score", "score_category"), (1.0, 0.9), (0.05, 0.1), (0.1, 0.3)]
+    assert sweep.axes() == [
+        (0, 1),
+        ("score", "score_category"),
+        (1.0, 0.9),
+        (0.05, 0.1),
+        (0.1, 0.3),
+    ]
     best = sweep.best()
     assert best is not None
     assert best.score == 0.25

@@ -38,7 +38,9 @@ def test_a_short_value_is_shown_as_it_is(value, text):
     assert show_value(value) == text
 
 
-@pytest.mark.parametrize("value", ["x" * 10**6, b"x" * 10**6, [0] * 10**6, 10**4000, {"x" * 999: 1}])
+@pytest.mark.parametrize(
+    "value", ["x" * 10**6, b"x" * 10**6, [0] * 10**6, 10**4000, {"x" * 999: 1}]
+)
 def test_a_long_value_is_shown_by_its_beginning(value):
     assert len(show_value(value)) <= MAX_SHOWN + len("...")
 
