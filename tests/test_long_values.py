@@ -1,5 +1,6 @@
 """Messages quote values of files, and cut them: each stays one line that a terminal can show."""
 
+import numpy as np
 import pytest
 
 from src.challenge.leaderboard import score_submission
@@ -18,6 +19,7 @@ LONG = "x" * 20_000
 DIGITS = "9" * 20_000
 LABELS = "patientId,x,y,width,height,Target,class\n"
 OPACITY = CLASS_NAMES[2]
+NO_BOXES = np.zeros((0, 4))
 MAX_LENGTH = 500  # characters beside the path
 
 LABEL_ROWS = [
@@ -82,16 +84,16 @@ def test_wrong_folds(tmp_path, rows):
 
 
 def test_folds_of_other_patients(tmp_path):
-    record = Record(LONG, 1, [])
+    record = Record(LONG, 1, NO_BOXES)
     refuse(tmp_path / "a", split_records, [record], {}, 0)
     with pytest.raises(InputError, match=r"fold 3 has no images; there are \[10, 11, ") as caught:
-        split_records([Record(f"{i}", 1, []) for i in range(9000)],
+        split_records([Record(f"{i}", 1, NO_BOXES) for i in range(9000)],
                       {f"{i}": i + 10 for i in range(9000)}, 3)  # fmt: skip
     assert len(str(caught.value)) < MAX_LENGTH
 
 
 def test_images_that_are_missing(tmp_path):
-    refuse(tmp_path / "a", check_images_exist, [Record(LONG, 1, [])], tmp_path)
+    refuse(tmp_path / "a", check_images_exist, [Record(LONG, 1, NO_BOXES)], tmp_path)
 
 
 def test_columns_that_are_missing(tmp_path):

@@ -7,6 +7,7 @@ import argparse
 from src.actions.resolve import choose_epochs, settle_postprocess
 from src.experiments.runs import Run
 from src.scoring.grid import Grid, sweep_run
+from src.system.files import check_file_place, check_place
 from src.visualizations.figures import save_figure
 from src.visualizations.plot_sweep import plot_sweep
 
@@ -16,6 +17,8 @@ def check_metric(run: Run, arguments: argparse.Namespace) -> None:
     epochs = choose_epochs(arguments, run.epochs_with_predictions(), run)
     postprocess = settle_postprocess(arguments)
     grid = Grid(gates=(postprocess.gate,), shrinks=(postprocess.shrink,), nms=(postprocess.nms,))
+    check_file_place(run.scores_path)
+    check_place(run.pics_dir)
     sweep = sweep_run(run.dir, epochs, grid)
     sweep.save(run.scores_path)
     table = sweep.table().pivot(index="epoch", columns="threshold", values="score")

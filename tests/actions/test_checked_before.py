@@ -1,5 +1,6 @@
 """What can be checked before the first image is predicted is checked before it."""
 
+import csv
 import shutil
 from dataclasses import replace
 
@@ -91,6 +92,18 @@ def test_a_byte_order_mark_of_the_sample_is_passed_over(data, predict, run):
     assert run.submission_path("test", 0).read_bytes().startswith(b"patientId,PredictionString\n")
 
 
+def test_test_images_are_named_by_their_files_and_patients(data, predict, run):
+    """An ensemble writes a table of boxes of them."""
+    images = data / "stage_2_test_images"
+    first = sorted(images.iterdir())[0]
+    first.rename(first.with_suffix(".DCM"))
+    outcome = predict("--split", "test", "--folds", "0", "--epochs", "0", "1")
+    assert outcome.code == 0, outcome.err
+    with (run.output_dir / "demo_ensemble" / "test" / "boxes.csv").open(newline="") as file:
+        names = {(row["file"], row["patientId"]) for row in csv.DictReader(file)}
+    assert names == {(path.name, path.stem) for path in images.iterdir()}
+
+
 @pytest.mark.parametrize("patient", ["a,b", 'a"b', "a\nb", " a", "a\\b", "a\x1bb"])
 def test_test_images_that_no_submission_can_name_are_refused_first(data, refuse, patient):
     write_dicom(data / "stage_2_test_images" / f"{patient}.dcm", GREY)
@@ -147,9 +160,10 @@ def test_what_a_later_epoch_has_saved_is_checked_before_the_first_is_predicted(
     saved = load_predictions(path)
     replace(saved, ids=np.char.add(saved.ids, "x")).save(path)
     refuse("--epoch", "0", "1", words=f"{path}: is of other images; --overwrite makes it again")
-    for change, words in (({"epoch": 7}, "of another network"), ({"img_size": 96}, "of another")):
-        replace(saved, provenance=replace(saved.provenance, **change)).save(path)
-        refuse("--epoch", "0", "1", words=f"{path}: is {words}")
+    made_by = saved.provenance
+    for other in (replace(made_by, epoch=7), replace(made_by, img_size=96)):
+        replace(saved, provenance=other).save(path)
+        refuse("--epoch", "0", "1", words=f"{path}: is of another network; --overwrite")
 
 
 def test_the_weights_of_every_epoch_are_looked_for_first(run, refuse):

@@ -115,6 +115,7 @@ def test_the_flags_that_scores_prints_make_the_same_ensemble_again(
     (folder,) = output_dir.glob("*_ensemble_fold_0")
     (path,) = (folder / "predictions").iterdir()
     made_by, before = load_provenance(path), let_it_hit(path)
+    assert made_by.ensemble is not None
 
     outcome = call_main(scores.main, folder, *QUICKLY)
     assert outcome.code == 0, outcome.err

@@ -164,7 +164,7 @@ def test_pictures_keep_the_shape_of_the_file(predict, tmp_path, read_picture, si
     assert 0 <= picture.shape[0] - height < 100  # the line of text
     table = pd.read_csv(out / "boxes.csv")
     orange = (np.abs(picture[:height].astype(int) - FOUND_COLOUR) < 40).all(axis=-1)
-    best = table.loc[table["score"].idxmax()]
+    best = table.iloc[int(table["score"].to_numpy().argmax())]
     scale = width / size[1]
     x, y, w, h = (round(best[name] * scale) for name in ("x", "y", "width", "height"))
     for row, column in ((y + h // 2, x), (y + h // 2, x + w), (y + h, x + w // 2)):

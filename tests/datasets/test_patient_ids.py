@@ -65,17 +65,19 @@ def quoted(cell):
 
 
 @pytest.mark.parametrize("patient", ["a,b", 'a"b', "a\nb", "a\rb", " a", "a\u2028b"])
-def test_tables_hold_no_patient_that_no_submission_can_name(tmp_path, patient):
+@pytest.mark.parametrize(
+    ("read", "header", "cells"),
+    [
+        (read_sample_ids, "patientId,PredictionString", ""),
+        (read_folds, "patientId,fold", "0"),
+        (read_label_files, "patientId,x,y,width,height,Target,class", ",,,,0,Normal"),
+    ],
+)
+def test_tables_hold_no_patient_that_no_submission_can_name(tmp_path, patient, read, header, cells):
     path = tmp_path / "t.csv"
-    rows = {
-        read_sample_ids: ("patientId,PredictionString", ""),
-        read_folds: ("patientId,fold", "0"),
-        read_label_files: ("patientId,x,y,width,height,Target,class", ",,,,0,Normal"),
-    }
-    for read, (header, cells) in rows.items():
-        path.write_text(f"{header}\np,{cells}\n{quoted(patient)},{cells}\n", newline="")
-        with pytest.raises(AnnotationsError, match=r"t\.csv: line 3: patientId '"):
-            read(path)
+    path.write_text(f"{header}\np,{cells}\n{quoted(patient)},{cells}\n", newline="")
+    with pytest.raises(AnnotationsError, match=r"t\.csv: line 3: patientId '"):
+        read(path)
 
 
 def test_a_table_keeps_every_sound_patient(tmp_path):

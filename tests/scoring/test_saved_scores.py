@@ -10,7 +10,7 @@ import pytest
 from src import export, train_runner
 from src.experiments.runs import Run
 from src.prediction.provenance import Combination, NetworkId
-from src.scoring.sweep import ScoredRun, ScoresError, Sweep, load_sweep
+from src.scoring.sweep import ScoredRun, ScoresError, load_sweep
 from src.visualizations import (
     plot_detections,
     plot_global_head,
@@ -114,8 +114,7 @@ def test_scores_of_an_ensemble_come_back_with_its_networks(tmp_path):
     members = tuple(NetworkId(model="demo", tag="", fold=0, epoch=i, weight=0.5) for i in (0, 1))
     ensemble = Combination(members=members, hflip=True, size_rule="percentile", k=0.9)
     run = ScoredRun(model="demo", tag="ensemble", fold=0, ensemble=ensemble)
-    sound = make_sweep([[0.1, 0.2, 0.3]])
-    Sweep(*map(tuple, sound.axes()), sound.scores, run).save(tmp_path / "scores.npz")
+    replace(make_sweep([[0.1, 0.2, 0.3]]), run=run).save(tmp_path / "scores.npz")
     assert load_sweep(tmp_path / "scores.npz").run == run
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from src.system.records import MAX_SHOWN, cut_text, show_value
@@ -5,14 +7,14 @@ from src.system.records import MAX_SHOWN, cut_text, show_value
 
 def shared_lists(depth):
     """Nest a list in itself twice, again and again: written out it has 2 ** depth parts."""
-    value = []
+    value: list[Any] = []
     for _ in range(depth):
         value = [value, value]
     return value
 
 
 def shared_dicts(depth):
-    value = {}
+    value: dict[str, Any] = {}
     for _ in range(depth):
         value = {"a": value, "b": (value, value)}
     return value
