@@ -35,6 +35,9 @@ from src.scoring.grid import (
 from src.scoring.sweep import AXES, NEAR_BEST, BestSetting, ScoredRun, Sweep
 from src.structures import N_FOLDS
 from src.system.command_line import CommandParser, factor, fraction, natural, number, report_errors
+from src.system.files import check_file_place
+
+SWEEP = "sweep.npz"
 
 
 def _describe(sweep: Sweep, run_dirs: Sequence[Path]) -> Iterator[str]:
@@ -123,6 +126,8 @@ def main() -> None:
         )
         sweeps: dict[Path, Sweep] = {}
         for run_dir in arguments.runs:
+            check_file_place(run_dir / SWEEP)
+        for run_dir in arguments.runs:
             sweeps[run_dir] = sweep_run(run_dir, arguments.epochs, grid)
             _save(sweeps[run_dir], run_dir, [run_dir])
         for name, run_dirs in _pools(sweeps):
@@ -137,7 +142,7 @@ def _score_submissions(arguments: argparse.Namespace) -> None:
 
 
 def _save(sweep: Sweep, folder: Path, run_dirs: Sequence[Path]) -> None:
-    path = folder / "sweep.npz"
+    path = folder / SWEEP
     sweep.save(path)
     print(f"{folder.resolve().name}:", "\n".join(_describe(sweep, run_dirs)))
     print(f"  {path.with_suffix('.csv')}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from src.system.errors import InputError
+from src.system.records import MAX_CAUSE, cut_text
 
 DEBUG_TAG = "debug"
 ENSEMBLE_TAG = "ensemble"  # reserved: no training may have it
@@ -121,6 +122,7 @@ def check_owner(run: Run, folder: Path | None = None) -> None:
     except (InputError, KeyError):
         return  # no owner is known
     if (model, tag) != (run.model, run.tag):
+        model, tag = (cut_text(str(name), MAX_CAUSE) for name in (model, tag))
         raise InputError(
             f"{folder}: belongs to --model {model}{f' --run {tag}' if tag else ''}; take another "
             f"--run for {run.model}"
@@ -143,10 +145,12 @@ def load_run(run_dir: Path) -> Run:
     try:
         run = Run(str(experiment["model"]), int(experiment["fold"]), str(experiment["tag"]),
                   run_dir.parent)  # fmt: skip
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{path}: does not tell model, fold and tag of a run") from error
     if run.dir != run_dir:
-        raise InputError(f"{run_dir}: holds the run {run.name}; rename it to that")
+        raise InputError(
+            f"{run_dir}: holds the run {cut_text(run.name, MAX_CAUSE)}; rename it to that"
+        )
     return run
 
 
