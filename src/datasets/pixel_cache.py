@@ -27,7 +27,8 @@ from src.datasets.fingerprint import FileState, image_states, images_fingerprint
 from src.radiographs.dicom import image_size, read_pixels
 from src.radiographs.pixels import Pixels
 from src.system.errors import InputError
-from src.system.files import OutputError, locked_dir, remove_leftovers, replaced_file
+from src.system.files import OutputError, remove_leftovers, replaced_file
+from src.system.folder_lock import locked_dir
 from src.system.processes import map_files
 
 MAGIC = b"pixels 1"

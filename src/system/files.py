@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import csv
 import errno
-import fcntl
 import glob
 import json
 import os
 import shutil
-import socket
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TextIO
+from typing import Any
 
 from src.system.errors import InputError
 
-LOCK_NAME = ".lock"
 IDLE_SECONDS = 3600.0  # a living writer changes its file more often
 # The answers of file systems that cannot flush a folder; there the rename alone must do.
 NO_FLUSH_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
@@ -179,63 +176,6 @@ def read_bytes(
             return file.read(status.st_size if n_bytes is None else n_bytes)
     except OSError as failure:
         raise error(f"{path}: cannot be read: {failure.strerror or failure}") from failure
-
-
-@contextmanager
-def locked_dir(
-    path: Path, busy: str, *, wait: Callable[[str], None] | None = None
-) -> Iterator[None]:
-    """Hold a folder for this process alone, until the block or the process ends.
-
-    Args:
-        busy: for the message: what another process does that holds the folder.
-        wait: called with the message before this process waits; None raises it instead.
-
-    Raises:
-        OutputError: another process holds it, or it cannot be written.
-    """
-    place = make_dir(path) / LOCK_NAME
-    while True:
-        with output_errors(path):
-            file = place.open("a+")
-        with file:
-            _lock(file, path, busy, wait)
-            if not _is_at(place, file):
-                continue  # its holder has just left and removed the file
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
-            try:
-                yield
-            finally:
-                place.unlink(missing_ok=True)
-            return
-
-
-def _lock(file: TextIO, path: Path, busy: str, wait: Callable[[str], None] | None) -> None:
-    """Lock an open file, as `locked_dir` says.
-
-    The lock belongs to the process, not to the open file: worker processes do not inherit it, and
-    it ends with the process, however that dies.
-    """
-    with output_errors(path):
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            file.seek(0)
-            message = f"{path}: {file.read(100).strip() or 'another process'} {busy}"
-            if wait is None:
-                raise OutputError(message) from None
-            wait(message)
-            fcntl.lockf(file, fcntl.LOCK_EX)
-
-
-def _is_at(place: Path, file: TextIO) -> bool:
-    """Say whether an open file is still the one of its name."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), place.stat())
-    except FileNotFoundError:
-        return False
 
 
 def write_text(path: Path, text: str) -> None:
