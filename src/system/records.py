@@ -1,4 +1,7 @@
-"""Plain JSON values to dataclasses: the types of the fields are a file's schema, checked here."""
+"""Plain JSON values to dataclasses: the types of the fields are a file's schema, checked here.
+
+And values of files to text that can be shown.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import dataclasses
 import reprlib
 import sys
 import types
+import unicodedata
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -14,6 +18,7 @@ Record = TypeVar("Record")
 MAX_SHOWN = 60  # characters of a wrong value in a message
 MAX_CAUSE = 300  # characters of another program's message, which may quote a file
 MAX_SHOWN_LEVELS = 4  # of lists within lists
+UNSHOWN = ("Cc", "Cs", "Zl", "Zp")  # of Unicode: controls, surrogates, separators of lines
 
 
 def build_record(kind: type[Record], values: object) -> Record:
@@ -90,6 +95,17 @@ def show_value(value: object) -> str:
 def cut_text(text: str, length: int = MAX_SHOWN) -> str:
     """Cut a text that comes from a file to a length that a message can hold."""
     return text if len(text) <= length else f"{text[:length]}..."
+
+
+def printable(text: str) -> str:
+    """Write as escapes what no terminal and no figure can show, and what would act on a terminal.
+
+    These are control characters, ends of lines, and the bytes of file names that are no text.
+    """
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in UNSHOWN else char
+        for char in text
+    )
 
 
 def _convert(name: str, value: object, hint: Any) -> object:  # noqa: ANN401

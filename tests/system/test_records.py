@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import pytest
 
-from src.system.records import MAX_SHOWN, build_record, fits, show_value
+from src.system.records import MAX_SHOWN, build_record, fits, printable, show_value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,3 +141,15 @@ def test_a_bool_is_no_number_and_a_number_no_bool():
     assert fits(True, bool)
     assert not fits(1, bool)
     assert fits(1, Literal[1, 2])
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("grün 肺 \u3000 a$b_{", "grün 肺 \u3000 a$b_{"),
+        ("a\udcffb", "a\\udcffb"),
+        ("\x1b[31m\n\x00\x85\u2028", "\\x1b[31m\\n\\x00\\x85\\u2028"),
+    ],
+)
+def test_what_cannot_be_shown_is_written_as_escapes(text, shown):
+    assert printable(text) == shown
