@@ -143,8 +143,12 @@ def run_in_shell(ending, redirections, tmp_path):
     return code, *(path.read_text() for path in paths)
 
 
-ENDINGS = {"well": (0, ""), "mistake": (2, "the user's"), "file": (2, "/no/such/file: No such file"),
-           "bug": (1, "ours")}  # fmt: skip
+ENDINGS = {
+    "well": (0, ""),
+    "mistake": (2, "the user's"),
+    "file": (2, "/no/such/file: No such file"),
+    "bug": (1, "ours"),
+}
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
