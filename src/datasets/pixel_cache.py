@@ -27,7 +27,7 @@ from src.datasets.fingerprint import FileState, image_states, images_fingerprint
 from src.radiographs.dicom import image_size, read_pixels
 from src.radiographs.pixels import Pixels
 from src.system.errors import InputError
-from src.system.files import OutputError, remove_leftovers, replaced_file
+from src.system.files import OutputError, look_at_file, remove_leftovers, replaced_file
 from src.system.folder_lock import locked_dir
 from src.system.processes import map_files
 
@@ -152,6 +152,7 @@ def _read_index(path: Path) -> dict[str, CachedImage]:
     Raises:
         ValueError: this is not a complete cache.
     """
+    look_at_file(path, InputError)
     with path.open("rb") as file:
         magic, offset = HEAD.unpack(file.read(HEAD.size))
         if magic != MAGIC:
