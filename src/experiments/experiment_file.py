@@ -72,7 +72,7 @@ def read_stored_training(path: Path) -> StoredTraining:
     Raises:
         InputError: the file is missing, is no JSON, or lacks a field or has a wrong one.
     """
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path}: no such file; --action train writes one for every run")
     content = read_description(path)
     names = [field.name for field in fields(StoredTraining)]
