@@ -255,8 +255,9 @@ class _Loader(DataLoader[Any]):
             if self.num_workers:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             yield from batches
-        except RuntimeError as error:
-            if not str(error).startswith(WORKERS_ARE_LOST):
+        except (RuntimeError, ConnectionError) as error:  # the latter in the middle of a batch
+            is_lost = isinstance(error, ConnectionError)
+            if not is_lost and not str(error).startswith(WORKERS_ARE_LOST):
                 raise
             raise InputError(
                 f"a process that prepares batches is lost: {WHY_WORKERS_DIE} ({error}); fewer "
