@@ -96,7 +96,7 @@ def test_two_processes_give_the_weights_of_one(alone, together):
         torch.cat([(a[name] - b[name]).double().flatten() for name in expected]).norm()
         for a, b in ((ours, expected), (expected, start))
     )
-    # Adam turns a gradient near 0 into a step by its sign, so single weights may differ by rounding.
+    # Adam turns a gradient near 0 into a step by its sign: single weights may differ by rounding.
     assert 0 < off / moved < 0.02
 
 
