@@ -15,7 +15,7 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 import numpy as np
 
-from src.datasets.annotations import Record, read_classes
+from src.datasets.annotations import Record, read_folder_classes
 from src.datasets.data_folder import DataFolder
 from src.datasets.tables import AnnotationsError, read_table, refuse_rows
 from src.structures import CLASS_NAMES, N_FOLDS
@@ -70,7 +70,7 @@ def load_folds(folder: DataFolder) -> dict[str, int]:
     """Read the data folder's folds.csv if there is one; otherwise make the folds."""
     if folder.folds_path.exists():
         return read_folds(folder.folds_path)
-    return make_folds(read_classes(folder.classes_path))
+    return make_folds(read_folder_classes(folder))
 
 
 def split_records(
@@ -113,8 +113,7 @@ def main() -> None:
         folder = DataFolder(arguments.data_dir)
         if folder.folds_path.exists():
             raise AnnotationsError(f"{folder.folds_path}: is there already; it is not replaced")
-        folder.check()
-        classes = read_classes(folder.classes_path)
+        classes = read_folder_classes(folder)
         folds = make_folds(classes)
         write_folds(folder.folds_path, classes, folds)
         sizes = [list(folds.values()).count(fold) for fold in range(N_FOLDS)]

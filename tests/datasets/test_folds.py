@@ -11,7 +11,7 @@ from src.datasets.annotations import Record, read_classes
 from src.datasets.data_folder import DataFolder
 from src.datasets.folds import load_folds, make_folds, read_folds, split_records, write_folds
 from src.datasets.tables import AnnotationsError
-from src.structures import CLASS_NAMES
+from src.structures import CLASS_NAMES, NORMAL, OPACITY
 from tests.paths import shared
 
 SCRIPT = folds_module.__file__
@@ -159,6 +159,15 @@ def test_load_folds_makes_them_without_a_file(tmp_path):
     write_class_file(tmp_path, classes)
     assert load_folds(DataFolder(tmp_path)) == make_folds(classes)
     assert not (tmp_path / "folds.csv").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*no class is given")
+def test_load_folds_makes_them_without_a_class_file(tmp_path):
+    rows = [f"p{i},,,,,0" if i % 2 else f"p{i},1,1,5,5,1" for i in range(9, -1, -1)]
+    header = "patientId,x,y,width,height,Target"
+    DataFolder(tmp_path).labels_path.write_text("\n".join([header, *rows]) + "\n")
+    expected = make_folds({f"p{i}": NORMAL if i % 2 else OPACITY for i in range(10)})
+    assert load_folds(DataFolder(tmp_path)) == expected
 
 
 # split_records
