@@ -1,6 +1,7 @@
 """The challenge's label files, made of the labels of other data sets."""
 
 import json
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from src.datasets.data_folder import DataFolder
 from src.structures import NORMAL, NOT_NORMAL, OPACITY
 
 # patientId -> width, height; category; boxes xyxy: the same labels in every form
-TRUTH = {
+TRUTH: dict[str, Any] = {
     "00012": ((640, 512), OPACITY, [(10.5, 20, 110.5, 220), (300, 30, 400, 130)]),
     "lung 2.b": ((1000, 800), OPACITY, [(0, 0, 1000, 800)]),
     "sick": ((600, 600), NOT_NORMAL, []),
@@ -23,9 +24,10 @@ HEART = (5, 5, 50, 50)  # a box of "sick" that is no finding
 NAMED = ["patientId=image", "label=what", "image_width=w", "image_height=h"]
 
 
-def coco():
+def coco() -> dict[str, Any]:
     """Return the truth as a COCO file."""
-    images, annotations = [], []
+    images: list[Any] = []
+    annotations: list[Any] = []
     for number, (patient, ((width, height), category, boxes)) in enumerate(TRUTH.items()):
         images.append(
             {"id": number, "file_name": f"{patient}.png", "width": width, "height": height}
