@@ -19,15 +19,15 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import csv
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from src.system.command_line import CommandParser, natural, report_errors
 from src.system.errors import InputError
+from src.system.files import write_csv
 
 if TYPE_CHECKING:  # `--help` waits for nothing
     from scripts.rsna_release import Release, Truth
@@ -119,13 +119,13 @@ def _make_train_set(folder: Path, release: Release) -> None:
     _link_images(folder / "stage_2_train_images", release, patients)
     truths = [(patient, release.truths[patient]) for patient in patients]
     rows = [row for patient, truth in truths for row in _label_rows(patient, truth)]
-    _write_table(folder / TRAIN_LABELS, LABEL_COLUMNS, rows)
+    write_csv(folder / TRAIN_LABELS, LABEL_COLUMNS, rows)
     classes = [
         (patient, truth.class_name)
         for patient, truth in truths
         for _ in _label_rows(patient, truth)  # as many rows as there are of labels, as Kaggle has
     ]
-    _write_table(folder / TRAIN_CLASSES, CLASS_COLUMNS, classes)
+    write_csv(folder / TRAIN_CLASSES, CLASS_COLUMNS, classes)
 
 
 def _make_both_sets(folder: Path, release: Release, kaggle: KaggleTables) -> None:
@@ -149,8 +149,8 @@ def _make_both_sets(folder: Path, release: Release, kaggle: KaggleTables) -> Non
     _link_images(folder / "stage_2_test_images", release, test)
     truths = [(patient, release.truths[patient]) for patient in test]
     rows = [(*row, truth.class_name) for p, truth in truths for row in _label_rows(p, truth)]
-    _write_table(folder / TEST_LABELS, (*LABEL_COLUMNS, "class"), rows)
-    _write_table(folder / TEST_SAMPLE, SAMPLE_COLUMNS, [(p, SAMPLE_STRING) for p in test])
+    write_csv(folder / TEST_LABELS, (*LABEL_COLUMNS, "class"), rows)
+    write_csv(folder / TEST_SAMPLE, SAMPLE_COLUMNS, [(p, SAMPLE_STRING) for p in test])
 
 
 def _compare_truths(release: Release, kaggle: KaggleTables) -> None:
@@ -191,13 +191,6 @@ def _label_rows(patient: str, truth: Truth) -> list[tuple[object, ...]]:
     if not truth.boxes_xywh:
         return [(patient, "", "", "", "", 0)]
     return [(patient, *box, 1) for box in truth.boxes_xywh]
-
-
-def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def _warn(text: str) -> None:

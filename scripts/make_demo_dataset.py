@@ -7,7 +7,6 @@ of classes and boxes, with drawn chests (`scripts/phantoms.py`): the whole chain
 from __future__ import annotations  # types of modules that load late
 
 import argparse
-import csv
 import json
 import multiprocessing
 import os
@@ -26,6 +25,7 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 from src.system.command_line import CommandParser, natural, report_errors
 from src.system.errors import InputError
+from src.system.files import write_csv
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,7 @@ GOLDEN_RATIO = (5**0.5 - 1) / 2
 TRAIN, TEST = "train", "test"
 PIXEL_SPACINGS = (0.139, 0.143, 0.168, 0.171)  # mm; the commonest of the real files
 JPEG_QUALITY = 84  # about 110 kB an image, as the real files
+LABEL_COLUMNS = ("patientId", "x", "y", "width", "height", "Target")
 RECORD_NAME = "demo_dataset.json"  # the arguments; it marks a complete folder
 RECORD_VERSION = 1  # raise it when the same arguments give other files
 
@@ -259,30 +260,25 @@ def _table_names() -> tuple[str, str, str, str]:
 def _write_tables(out_dir: Path, train: list[Case], test: list[Case]) -> None:
     """Write the archive's three tables and the truth of the test images."""
     labels_name, classes_name, submission_name, truth_name = _table_names()
-    _write_csv(out_dir / labels_name, _label_rows(train))
-    _write_csv(out_dir / truth_name, _label_rows(test))
+    write_csv(out_dir / labels_name, LABEL_COLUMNS, _label_rows(train))
+    write_csv(out_dir / truth_name, LABEL_COLUMNS, _label_rows(test))
     classes = [
         (case.patient_id, case.category)
         for case in train
         for _ in range(max(1, len(case.boxes_xywh)))
     ]
-    _write_csv(out_dir / classes_name, [("patientId", "class"), *classes])
+    write_csv(out_dir / classes_name, ("patientId", "class"), classes)
     guesses = [(case.patient_id, "0.5 0 0 100 100") for case in test]
-    _write_csv(out_dir / submission_name, [("patientId", "PredictionString"), *guesses])
+    write_csv(out_dir / submission_name, ("patientId", "PredictionString"), guesses)
 
 
 def _label_rows(cases: list[Case]) -> list[Sequence[object]]:
-    rows: list[Sequence[object]] = [("patientId", "x", "y", "width", "height", "Target")]
+    rows: list[Sequence[object]] = []
     for case in cases:
         rows += [(case.patient_id, *box, 1) for box in case.boxes_xywh]
         if not case.boxes_xywh:
             rows.append((case.patient_id, "", "", "", "", 0))
     return rows
-
-
-def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
-    with path.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def _describe(out_dir: Path, n_train: int, n_test: int) -> None:

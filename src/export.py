@@ -1,4 +1,4 @@
-"""Export a trained run to ONNX, decoding included, and hold the file against PyTorch.
+"""Export a trained run to ONNX, decoding included, and compare the file with PyTorch.
 
 `python src/export.py output/demo_fold_0 --out model.onnx` writes a graph from `images` (batch, 1,
 S, S), float32 in [0, 1], to
@@ -22,145 +22,168 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 import argparse
 import json
-from collections.abc import Iterable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import Any
 
 import config
+from src.experiments.experiment import Experiment
+from src.experiments.experiment_file import as_trained, sample_options
+from src.experiments.runs import Run, load_run
+from src.experiments.table import get_experiment
 from src.prediction.presets import NMS_IOU, Postprocess
+from src.radiographs.image_files import ImageFile, find_image_files, split_unreadable
+from src.scoring.sweep import Choice, choose_epoch
+from src.structures import MAX_CANDIDATES, images_as_float
 from src.system.command_line import (
     CommandParser,
+    fraction,
     natural,
     not_negative,
     positive,
     report_errors,
-    share,
 )
 from src.system.errors import InputError
-
-if TYPE_CHECKING:  # what takes seconds to import is not needed for `--help`
-    from torch import Tensor
-
-    from src.experiments.runs import Run
-    from src.experiments.table import Experiment
-    from src.onnx_export.padded import PaddedDetector
+from src.system.files import replaced_file
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 TOLERANCE = 1e-4  # float32 through a hundred layers is off by some 1e-6
-MAX_BOXES = 1000  # postprocess.MAX_CANDIDATES
 
-PREPROCESSING = (
-    "Grey in [0, 1], bright where bone is; 8-bit files: value / 255. The whole image, or its "
-    "central square of source_crop pixels, is squeezed into img_size x img_size without smoothing: "
-    "pixel (x, y) is the bilinear value at (left + x * shown_width / img_size, top + y * "
-    "shown_height / img_size) of the file, where left and top are the corner of what is shown."
+GREY_VALUES = {
+    "viewer": (
+        "Grey in [0, 1], bright where bone is; plain 8-bit files: value / 255. Other files as a "
+        "DICOM viewer shows them: modality LUT or rescale, VOI LUT or window (the first), without "
+        "either from the .5 to the 99.5 percentile of the values; MONOCHROME1 and the presentation "
+        "LUT shape INVERSE invert once; padding is black."
+    ),
+    "range": (
+        "Grey in [0, 1], bright where bone is; plain 8-bit files: value / 255. Other files from "
+        "their darkest to their brightest pixel; MONOCHROME1 inverts."
+    ),
+}
+_PART = "The whole image, or its central square of source_crop pixels, is squeezed into "
+_SUBSAMPLE = (
+    "img_size x img_size without smoothing: pixel (x, y) is the bilinear value at (left + x * "
+    "shown_width / img_size, top + y * shown_height / img_size) of the file, where left and top "
+    "are the corner of what is shown"
 )
-DECODING = (
-    "boxes_xyxy: pixels of the input, x to the right; in the file x * shown_width / img_size + "
-    "left. scores: 0 where there is no box. A box counts where scores * 5 > threshold."
+_AREA = (
+    "img_size x img_size by the mean over the area of each pixel: the file is resized by img_size "
+    "/ shown_width and img_size / shown_height (OpenCV's INTER_AREA), then what is shown is cut "
+    "out of its centre; what is smaller than img_size is enlarged bilinearly. left and top are the "
+    "corner of what is shown, in the file"
 )
+SHOWN = {
+    "subsample": f"{_PART}{_SUBSAMPLE}.",
+    "area": f"{_PART}{_AREA}.",
+    "auto": (
+        f"{_PART}{_AREA}. Files of 1024 x 1024 pixels of which a whole number makes one of "
+        f"img_size are reduced in another way: {_SUBSAMPLE}."
+    ),
+}
 
 
 def main() -> None:
     arguments = _parse_arguments()
     with report_errors():
         _check_packages()
-        export(arguments)
+        run = load_run(arguments.run)
+        choice = _choose_epoch(run, arguments.epoch)
+        export(
+            run,
+            choice,
+            arguments.out or run.dir / f"{choice.epoch:03}.onnx",
+            nms_iou=None if arguments.without_nms else arguments.nms_iou,
+            max_boxes=arguments.max_boxes,
+            tolerance=arguments.tolerance,
+            check_images=arguments.check_images,
+        )
 
 
-def export(arguments: argparse.Namespace) -> None:
-    """Write the graph if it passes the check."""
-    from src.experiments.runs import load_run
-    from src.experiments.table import get_experiment
-    from src.onnx_export.check import check_graph
+def export(
+    run: Run,
+    choice: Choice,
+    path: Path,
+    *,
+    nms_iou: float | None,
+    max_boxes: int,
+    tolerance: float,
+    check_images: Path | None = None,
+) -> None:
+    """Write a run's network as an ONNX graph if it passes the check; say what the check found.
+
+    Args:
+        choice: the epoch, and its best threshold if that is known.
+        nms_iou: IoU over which the graph drops the weaker of two boxes; None keeps both.
+        max_boxes: K, the boxes of an image.
+        tolerance: the largest difference from PyTorch that passes.
+        check_images: a file or folder of images to check with; None takes synthetic ones.
+
+    Raises:
+        InputError: there is no such checkpoint, the images cannot be read, or the check fails.
+    """
+    # PyTorch and the exporter take seconds to import, and `--help` does not wait for them.
+    from src.datasets.test_dataset import TestDataset
+    from src.experiments.checkpoints import load_checkpoint
+    from src.experiments.networks import checkpoint_path, load_network
+    from src.onnx_export.check import N_FOR_ALL_SIZES, check_graph, synthetic_images
     from src.onnx_export.graph import write_graph
-    from src.scoring.sweep import choose_epoch
-    from src.system.files import replaced_file
+    from src.onnx_export.padded import PaddedDetector
+    from src.retinanet.anchors import make_anchors
 
-    run = load_run(arguments.run)
-    experiment = get_experiment(run.model)
-    saved = run.epochs_with_checkpoint()
-    if not saved:
-        raise InputError(f"{run.dir}: holds no checkpoints; --action train makes them")
-    choice = choose_epoch(run.scores_path, saved, arguments.epoch)
-    epoch, threshold = choice.epoch, choice.fill(Postprocess()).threshold
-    detector = _load_detector(run, experiment, epoch, arguments)
-    n_images, images = _check_images(arguments.check_images, experiment)
-    path = arguments.out or run.dir / f"{epoch:03}.onnx"
+    experiment = as_trained(run, get_experiment(run.model))
+    weights = checkpoint_path(run, choice.epoch, None)
+    network = load_network(experiment, load_checkpoint(weights, run.model), weights)
+    size = (experiment.img_size, experiment.img_size)
+    anchors = make_anchors(size, experiment.pyramid_levels)
+    detector = PaddedDetector(network, anchors, size, nms_iou=nms_iou, max_boxes=max_boxes).eval()
+    if check_images is None:
+        images, n_images = iter(synthetic_images(size)), N_FOR_ALL_SIZES
+    else:
+        dataset = TestDataset(_readable_files(check_images), sample_options(experiment))
+        n_images = max(len(dataset), N_FOR_ALL_SIZES)  # few files come several times
+        images = (images_as_float(dataset[i % len(dataset)].image) for i in range(n_images))
+    facts = _describe_run(run, experiment, choice) | detector.facts()
     with replaced_file(path) as temporary:
-        write_graph(temporary, detector, _describe(run, experiment, epoch, detector, threshold))
+        write_graph(temporary, detector, _as_texts(facts))
         check = check_graph(temporary, detector, images, n_images)
         print(*check.lines(), sep="\n")
-        check.require(arguments.tolerance)
+        check.require(tolerance)
     print(path)
 
 
-def _load_detector(
-    run: Run, experiment: Experiment, epoch: int, arguments: argparse.Namespace
-) -> PaddedDetector:
-    import torch
-
-    from src.experiments.checkpoints import load_checkpoint
-    from src.experiments.networks import checkpoint_path, load_network
-    from src.onnx_export.padded import PaddedDetector
-
-    path = checkpoint_path(run, epoch, None)
-    network = load_network(experiment, load_checkpoint(path, run.model), path)
-    size = (experiment.img_size, experiment.img_size)
-    detector = PaddedDetector(
-        network,
-        network.anchors(torch.empty(1, 1, *size)),
-        size,
-        nms_iou=None if arguments.without_nms else arguments.nms_iou,
-        max_boxes=arguments.max_boxes,
-    )
-    return detector.eval()
+def _choose_epoch(run: Run, epoch: int | None) -> Choice:
+    saved = run.epochs_with_checkpoint()
+    if not saved:
+        raise InputError(f"{run.dir}: holds no checkpoints; --action train makes them")
+    return choose_epoch(run.scores_path, saved, epoch)
 
 
-def _check_images(place: Path | None, experiment: Experiment) -> tuple[int, Iterable[Tensor]]:
-    """Prepare images to look at, and say how many; few files come several times."""
-    from src.onnx_export.check import N_FOR_ALL_SIZES, synthetic_images
-
-    if place is None:
-        return N_FOR_ALL_SIZES, synthetic_images((experiment.img_size, experiment.img_size))
-    from src.datasets.test_dataset import TestDataset
-    from src.experiments.experiment_file import sample_options
-    from src.radiographs.image_files import find_image_files, split_unreadable
-    from src.structures import images_as_float
-
+def _readable_files(place: Path) -> list[ImageFile]:
     files, unreadable = split_unreadable(find_image_files(place), 1)
     if unreadable:
         raise InputError(f"--check-images: {unreadable[0].cause}")
-    dataset = TestDataset(files, sample_options(experiment))
-    n_images = max(len(dataset), N_FOR_ALL_SIZES)
-    return n_images, (images_as_float(dataset[i % len(dataset)].image) for i in range(n_images))
+    return files
 
 
-def _describe(
-    run: Run, experiment: Experiment, epoch: int, detector: PaddedDetector, threshold: float
-) -> dict[str, str]:
-    """Say what a user of the file has to know: texts as they are, everything else as JSON."""
-    from src.retinanet.candidates import MAX_CANDIDATES, MIN_SCORE, MIN_SHARE_OF_TOP
-    from src.structures import CLASS_NAMES
-
-    facts = {
+def _describe_run(run: Run, experiment: Experiment, choice: Choice) -> dict[str, Any]:
+    """Say where the network comes from, and how an image becomes its input."""
+    return {
         "experiment": run.model,
         "fold": run.fold,
         "tag": run.tag,
-        "epoch": epoch,
+        "epoch": choice.epoch,
         "encoder": experiment.encoder,
         "img_size": experiment.img_size,
         "source_crop": experiment.source_crop,
-        "preprocessing": PREPROCESSING,
-        "decoding": DECODING,
-        "threshold": threshold,
-        "nms_iou": detector.nms_iou,
-        "max_boxes": detector.max_boxes,
-        "max_candidates": MAX_CANDIDATES,
-        "min_score": MIN_SCORE,
-        "min_share_of_top": MIN_SHARE_OF_TOP,
-        "class_names": CLASS_NAMES,
+        "grey": experiment.grey,
+        "reduction": experiment.reduction,
+        "preprocessing": f"{GREY_VALUES[experiment.grey]} {SHOWN[experiment.reduction]}",
+        "threshold": choice.fill(Postprocess()).threshold,
     }
+
+
+def _as_texts(facts: dict[str, Any]) -> dict[str, str]:
+    """Leave texts as they are, and write everything else as JSON."""
     return {
         name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()
     }
@@ -176,25 +199,27 @@ def _check_packages() -> None:
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = CommandParser("Export a trained run to ONNX and hold the file against PyTorch.")
+    parser = CommandParser("Export a trained run to ONNX and compare the file with PyTorch.")
     add = parser.add_argument
     add("run", type=Path, help="folder of a run, such as output/demo_fold_0")
     add("--epoch", type=natural, help="by default the best of check_metric, or the last")
     add("--out", type=Path, help="by default <epoch>.onnx in the run's folder")
     nms = parser.add_mutually_exclusive_group()
-    nms.add_argument("--nms-iou", type=share, default=NMS_IOU, help="IoU over which the graph "
+    nms.add_argument("--nms-iou", type=fraction, default=NMS_IOU, help="IoU over which the graph "
                      "drops the weaker of two boxes")  # fmt: skip
     nms.add_argument("--without-nms", action="store_true", help="leave overlapping boxes to the "
                      "user of the file")  # fmt: skip
-    add("--max-boxes", type=positive, default=MAX_BOXES, help="K, the boxes of an image; fewer "
-        "than the default cut off the weakest")  # fmt: skip
-    add("--check-images", type=Path, help="a DICOM, PNG or JPEG file, or a folder of them, to hold "
-        "the file against PyTorch; by default synthetic images")  # fmt: skip
+    add("--max-boxes", type=positive, default=MAX_CANDIDATES, help="K, the boxes of an image; "
+        "fewer than the default cut off the weakest")  # fmt: skip
+    add("--check-images", type=Path, help="a DICOM, PNG or JPEG file, or a folder of them, to "
+        "compare the file with PyTorch on; by default synthetic images")  # fmt: skip
     add("--tolerance", type=not_negative, default=TOLERANCE, help="largest difference that passes, "
         "of scores, deltas, probabilities, and boxes as shares of the image's side")  # fmt: skip
     arguments = parser.parse_args()
-    if arguments.max_boxes > MAX_BOXES:
-        parser.error(f"--max-boxes {arguments.max_boxes}: at most {MAX_BOXES} candidates are kept")
+    if arguments.max_boxes > MAX_CANDIDATES:
+        parser.error(
+            f"--max-boxes {arguments.max_boxes}: at most {MAX_CANDIDATES} candidates are kept"
+        )
     return arguments
 
 

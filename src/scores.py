@@ -34,7 +34,7 @@ from src.scoring.grid import (
 )
 from src.scoring.sweep import AXES, NEAR_BEST, BestSetting, ScoredRun, Sweep
 from src.structures import N_FOLDS
-from src.system.command_line import CommandParser, factor, natural, number, report_errors, share
+from src.system.command_line import CommandParser, factor, fraction, natural, number, report_errors
 from src.system.files import check_file_place
 
 SWEEP = "sweep.npz"
@@ -92,7 +92,7 @@ def _parse_arguments() -> argparse.Namespace:
     add("--truth-classes", type=Path, help="classes of the same images, for a score of each")
     add("--epochs", type=natural, nargs="+", help="default: all saved ones")
     add("--thresholds", type=number, nargs="+", default=SCORE_THRESHOLDS, help="on score x 5")
-    add("--nms", type=share, nargs="+", default=NMS_GRID, help="IoU thresholds of the suppression")
+    add("--nms", type=fraction, nargs="+", default=NMS_GRID, help="IoU thresholds of the NMS")
     add("--shrinks", type=factor, nargs="+", default=SHRINK_GRID, help="factors on boxes' sides")
     add(
         "--gates",
@@ -106,7 +106,9 @@ def _parse_arguments() -> argparse.Namespace:
         parser.error("--truth-classes needs --truth")
     for flag in ("epochs", "thresholds", "nms", "shrinks", "gates"):
         if arguments.truth is not None and getattr(arguments, flag) != parser.get_default(flag):
-            parser.error(f"--truth goes without --{flag}: a submission is scored as it is")
+            parser.error(
+                f"--truth cannot be combined with --{flag}: a submission is scored as it is"
+            )
     return arguments
 
 

@@ -1,11 +1,14 @@
-"""The types that pass between the stages: Target and Batch in, Detections and Losses out."""
+"""What passes between the rooms: Target and Batch in, Detections and Losses out, shared constants.
+
+Can be imported without PyTorch: command lines do not wait for it, and scoring does not need it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-if TYPE_CHECKING:  # who looks at finished predictions needs no torch
+if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
@@ -17,6 +20,17 @@ UNKNOWN_CATEGORY = -1  # of an image without label
 N_FOLDS = 4  # paper, section 5
 WHITE = 255  # of images of 8 bits
 GLOBAL_LOSS_WEIGHT = 0.1  # of the whole-image classification; the original release
+PAPER_LEVELS = (2, 3, 4, 5, 6, 7)  # of the pyramid, P2 to P7; paper, section 3
+ENCODER_STRIDE = 32  # of C5: the sides of the network input are multiples of it
+MIN_GLOBAL_MAP = 6  # C5 must be this large: max pool 2, then a 3x3 convolution without padding
+MIN_IMG_SIZE = MIN_GLOBAL_MAP * ENCODER_STRIDE  # pixels
+MAX_CANDIDATES = 1000  # for an image; an untrained net would keep every anchor
+
+Precision = Literal["fp32", "bf16", "fp16"]  # of convolutions and products
+# How stored values become grey; plain 8-bit is left alone by both:
+#   viewer: as a DICOM viewer shows the file: LUTs, window, padding, else percentiles
+#   range: from the darkest to the brightest pixel
+Grey = Literal["viewer", "range"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +39,7 @@ class Target:
 
     Attributes:
         boxes_xyxy: (M, 4) float32, pixels of the network input; M may be 0.
-        category: the image's class, an index into `annotations.CLASS_NAMES`, -1 where unknown.
+        category: the image's class, an index into `CLASS_NAMES`, -1 where unknown.
     """
 
     boxes_xyxy: Tensor
@@ -121,14 +135,26 @@ class Detections:
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """The three parts of the loss, each a scalar: the mean over the batch's images."""
+    """The parts of the loss, each a scalar: the mean over the batch's images.
 
-    classification: Tensor
-    regression: Tensor
-    global_classification: Tensor
+    The history, TensorBoard, the progress bar and the plots name the parts as they are named here.
+    `retinanet.losses` computes them.
+    """
+
+    classification: Tensor = field(metadata={"short_name": "cls"})
+    regression: Tensor = field(metadata={"short_name": "reg"})
+    global_classification: Tensor = field(metadata={"short_name": "glob"})
 
     def total(self) -> Tensor:
         """Return the sum that is minimised: classification + regression + 0.1 x global."""
         return (
             self.classification + self.regression + GLOBAL_LOSS_WEIGHT * self.global_classification
         )
+
+    def parts(self) -> list[Tensor]:
+        """Return the parts in the order in which `LOSS_NAMES` names them, after the sum."""
+        return [getattr(self, part.name) for part in fields(self)]
+
+
+LOSS_NAMES = ("loss", *(part.name for part in fields(Losses)))
+SHORT_LOSS_NAMES = ("loss", *(part.metadata["short_name"] for part in fields(Losses)))

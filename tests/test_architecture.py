@@ -49,12 +49,12 @@ SAFE_PLACES = {"replaced_file", "new_folder", "tempfile.TemporaryDirectory"}
 # into memory; one opens for reading in its own way, one breaks a file on purpose.
 WRITE_ELSEWHERE = {
     "scripts/soak.py": {"_break_an_image"},
-    "src/datasets/cache_building.py": {"_write_pixels"},
     "src/radiographs/challenge_dicom.py": {"_open_at_once"},
-    "src/datasets/pixel_cache.py": {"write_index"},
+    "src/datasets/pixel_cache.py": {"_write_pixels", "write_index"},
     "src/onnx_export/graph.py": {"write_graph"},
-    "scripts/import_rsna_release.py": {"_make_both_sets", "_write_table"},
-    "scripts/make_demo_dataset.py": {"_write_dicom", "_write_csv"},
+    "scripts/import_rsna_release.py": {"_make_both_sets"},
+    "scripts/radiograph_encodings.py": {"make_file"},
+    "scripts/make_demo_dataset.py": {"_write_dicom"},
     "src/visualizations/inline_pictures.py": {"embed_figure"},
 }
 
@@ -168,10 +168,42 @@ def test_a_commands_help_does_not_wait_for_imports(path, run_command):
     assert path.stem in USES_TORCH_ANYHOW or loaded & slow == set()
 
 
+@pytest.mark.parametrize("flags", [["--no-such-flag"], ["--k", "1"], ["--model", "nothing"]])
+def test_a_wrong_flag_of_train_runner_does_not_wait_for_imports(flags, run_command):
+    command = ("-X", "importtime", "-m", "src.train_runner", *flags)
+    outcome = run_command(*command, cwd=ROOT, ok=False)
+    *lines, message = outcome.err.splitlines()
+    assert message.startswith("error: ")
+    loaded = {line.split("|")[-1].strip() for line in lines}
+    assert "src.actions.flags" in loaded
+    assert loaded & SLOW_TO_IMPORT_ALL == set()
+
+
+def namespaces_of(node, function=""):
+    """The functions under `node` that name argparse's Namespace."""
+    if isinstance(node, ast.FunctionDef):
+        function = node.name
+    elif isinstance(node, ast.Attribute) and node.attr == "Namespace":
+        yield function
+    for child in ast.iter_child_nodes(node):
+        yield from namespaces_of(child, function)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_below_the_command_line_flags_are_typed(path):
+    reads_flags = name_of(path) in {"src/actions/flags.py", "src/system/command_line.py"}
+    if reads_flags or part_of(path) in COMMANDS_OF_SRC - {"train_runner"}:
+        return
+    may = {"_parse_arguments"} if part_of(path) == "visualizations" else set()
+    assert set(namespaces_of(ast.parse(path.read_text()))) <= may
+
+
 def test_what_looks_at_saved_predictions_needs_no_torch(run_command, tmp_path):
     run_dir = save_run(tmp_path, 0, 1)
     predictions, boxes = run_dir / "predictions" / "000.npz", tmp_path / "boxes.csv"
+    check_metric = ("--action", "check_metric", "--model", "demo", "--output-dir", tmp_path)
     commands = [
+        ["src/train_runner.py", *check_metric],
         ["src/scores.py", run_dir, "--nms", "0.05", "--shrinks", "1"],
         ["src/submission.py", "write", predictions, "--out", boxes, "--threshold", "0.3"],
         *(

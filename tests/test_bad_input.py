@@ -113,15 +113,15 @@ def drop_column(name):
         (["--action", "check_metric", "--seed", "1"], ["takes no --seed; train does"]),
         (
             ["--action", "check_metric", "--epoch", "1", "--from-epoch", "1"],
-            ["--epoch goes without --from-epoch"],
+            ["--epoch cannot be combined with --from-epoch"],
         ),
         (
             ["--action", "generate_predictions", "--folds", "1", "--fold", "0"],
-            ["--folds goes without --fold"],
+            ["--folds cannot be combined with --fold"],
         ),
         (
             ["--action", "generate_predictions", "--input", "x", "--split", "test"],
-            ["--input goes without --split"],
+            ["--input cannot be combined with --split"],
         ),
         (["--action", "generate_predictions", "--skip-unreadable"], ["needs --input"]),
         (

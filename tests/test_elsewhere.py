@@ -9,7 +9,8 @@ from torch import nn
 from src.prediction.inference import predict
 from src.retinanet.acceleration import Acceleration
 from src.retinanet.ensemble import Ensemble
-from src.training.epoch import Progress, train_epoch, validate
+from src.training.epoch import train_epoch, validate
+from src.training.progress import Progress
 from tests.elsewhere import DEVICE, PretendedDevice
 from tests.made_batches import PROVENANCE, make_batches, model_that_finds
 from tests.retinanet.test_model import tiny_model

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from src import export
-from src.datasets.detection_dataset import SampleOptions
+from src.datasets.sample_options import Reduction, SampleOptions
 from src.datasets.test_dataset import TestDataset
 from src.experiments.checkpoints import load_checkpoint
 from src.experiments.networks import build_model
@@ -21,8 +22,8 @@ from src.experiments.table import get_experiment
 from src.onnx_export.padded import RESULTS, PaddedDetector
 from src.radiographs.image_files import find_image_files
 from src.retinanet.anchors import make_anchors
-from src.retinanet.candidates import MAX_CANDIDATES, find_candidates, suppress
-from src.structures import CLASS_NAMES, Detections, RawOutputs
+from src.retinanet.candidates import find_candidates, suppress
+from src.structures import CLASS_NAMES, MAX_CANDIDATES, Detections, Grey, RawOutputs
 from src.system.errors import InputError
 from tests.paths import ROOT, shared
 from tests.test_readme import EXPORT, README
@@ -245,13 +246,21 @@ def test_exported_file_tells_how_to_use_it(exported):
     (taken,) = session.get_inputs()
     assert (taken.name, taken.shape) == ("images", ["batch", 1, IMG_SIZE, IMG_SIZE])
     facts = session.get_modelmeta().custom_metadata_map
-    assert (facts["experiment"], facts["tag"]) == ("demo", "")
+    assert (facts["experiment"], facts["tag"], facts["reduction"]) == ("demo", "", "auto")
     expected = {
         "fold": 0, "epoch": 1, "img_size": IMG_SIZE, "source_crop": None, "threshold": 0.3,
         "nms_iou": 0.05, "max_boxes": MAX_CANDIDATES, "class_names": list(CLASS_NAMES),
     }  # fmt: skip
     assert {name: json.loads(facts[name]) for name in expected} == expected
+    assert facts["grey"] == "viewer"
+    assert facts["preprocessing"] == f"{export.GREY_VALUES['viewer']} {export.SHOWN['auto']}"
     assert "255" in facts["preprocessing"] and "threshold" in facts["decoding"]
+
+
+def test_every_reduction_is_told_to_the_user_of_the_file():
+    assert set(export.SHOWN) == set(get_args(Reduction))
+    assert set(export.GREY_VALUES) == set(get_args(Grey))
+    assert "mean over the area" in export.SHOWN["area"]
 
 
 def test_exported_network_agrees_on_real_images(exported, eager):
@@ -329,7 +338,3 @@ def test_onnxruntime_is_told_to_report_nothing_before_it_is_imported(monkeypatch
     with pytest.raises(ImportError):
         onnx_check.check_graph(tmp_path / "graph.onnx", None, (), 0)
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
-
-
-def test_the_most_boxes_are_all_candidates():
-    assert export.MAX_BOXES == MAX_CANDIDATES

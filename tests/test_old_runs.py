@@ -56,6 +56,7 @@ def test_predictions_of_an_old_ensemble_name_its_networks(old_output):
         ("demo", 0, 0.5),
         ("demo", 1, 0.5),
     ]
+    assert provenance.ensemble is not None
     assert (provenance.ensemble.size_rule, provenance.ensemble.k) == ("percentile", 0.9)
 
 

@@ -43,7 +43,7 @@ def test_the_command_scores_runs_by_relative_path(tmp_path, call_main, monkeypat
         (["--epochs", "7"], "7"),
         (["--unknown"], "--unknown"),
         (["--truth-classes", "c.csv"], "--truth-classes needs --truth"),
-        (["--truth", "t.csv", "--gates", "score"], "--truth goes without --gates"),
+        (["--truth", "t.csv", "--gates", "score"], "--truth cannot be combined with --gates"),
     ],
 )
 def test_the_command_refuses_what_it_does_not_know(tmp_path, call_main, listing, flags, words):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.structures import Batch, Target, images_as_float
+from src.structures import LOSS_NAMES, SHORT_LOSS_NAMES, Batch, Losses, Target, images_as_float
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 LEVELS = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
@@ -43,3 +43,11 @@ def test_batch_comes_to_a_device_as_floats(device):
     assert moved.targets[0].boxes_xyxy.device.type == "cpu"
     assert moved.images.max() == 1
     assert batch.images.dtype == torch.uint8
+
+
+def test_losses_are_named_once_and_stay_in_order():
+    assert LOSS_NAMES == ("loss", "classification", "regression", "global_classification")
+    assert SHORT_LOSS_NAMES == ("loss", "cls", "reg", "glob")
+    losses = Losses(*(torch.tensor(value) for value in (1.0, 2.0, 4.0)))
+    assert [part.item() for part in losses.parts()] == [1.0, 2.0, 4.0]
+    assert losses.total().item() == pytest.approx(1.0 + 2.0 + 0.1 * 4.0)

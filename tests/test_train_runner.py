@@ -228,7 +228,8 @@ def test_train_reads_out_of_the_cache_if_asked(phantoms, tmp_path, call_main, mo
         src.training.loop.Training, "__init__", lambda *given: sources.append(given[3])
     )
     monkeypatch.setattr(src.training.loop.Training, "describe", lambda _: "")
-    monkeypatch.setattr(src.training.loop.Training, "finish", lambda _: None)
+    for step in ("start", "run"):
+        monkeypatch.setattr(src.training.loop.Training, step, lambda _: None)
     flags = (*TRAINING, "--data-dir", phantoms, "--output-dir", tmp_path)
     assert call_main(main, *flags, "--cache").code == call_main(main, *flags).code == 0
     assert [type(images.source) for images in sources] == [PixelCache, DicomFolder]
@@ -328,7 +329,7 @@ def test_test_model_draws_truth_and_predictions(trained, folders, call_main, rea
     assert {path.stem for path in pictures} <= set(ids)
     for path in pictures:
         picture = read_picture(path)
-        assert picture.shape[1] == 1024  # as many as the file has; below stands a line of text
+        assert picture.shape[1:] == (1024, 3)  # the file's own size, and a caption below
         assert 1024 < picture.shape[0] < 1100
 
 
@@ -345,7 +346,7 @@ def test_plots_of_a_run_are_drawn_by_their_commands(
 
 def test_list_models_names_every_experiment(call_main, monkeypatch):
     # One is enough: building every network is slow.
-    monkeypatch.setattr("src.experiments.table.EXPERIMENTS", {"demo": EXPERIMENTS["demo"]})
+    monkeypatch.setattr("src.actions.list_models.EXPERIMENTS", {"demo": EXPERIMENTS["demo"]})
     outcome = call_main(main, "--list-models")
     assert outcome.code == 0
     assert any(line.startswith("demo ") for line in outcome.out.splitlines())

@@ -149,7 +149,6 @@ def test_a_killed_writer_leaves_the_older_file(tmp_path):
 
 def test_training_says_in_one_line_that_its_log_cannot_be_written(tmp_path, monkeypatch):
     import torch
-    from torch.utils import tensorboard
 
     from src.experiments.runs import Run
     from src.experiments.table import EXPERIMENTS
@@ -157,7 +156,7 @@ def test_training_says_in_one_line_that_its_log_cannot_be_written(tmp_path, monk
     from src.training.options import TrainingOptions
     from src.training.run_files import TrainingFiles
 
-    monkeypatch.setattr(tensorboard, "SummaryWriter", fail_with(errno.ENOSPC))
+    monkeypatch.setattr("src.training.run_files.SummaryWriter", fail_with(errno.ENOSPC))
     options = TrainingOptions(acceleration=Acceleration(device=torch.device("cpu")), seed=0)
     files = TrainingFiles(Run("demo", 0, "", tmp_path), EXPERIMENTS["demo"], options)
     with pytest.raises(OutputError, match="tensorboard: cannot be written: No space left"):

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from src.experiments.experiment import Experiment
 from src.experiments.networks import build_model
-from src.experiments.table import Experiment
-
-if TYPE_CHECKING:  # the parts that import this import torch when they run
-    from src.structures import Batch
+from src.retinanet.anchors import N_ANCHORS_PER_POSITION, count_anchors, make_anchors
+from src.retinanet.losses import match_anchors
+from src.structures import Batch
 
 TRAINING_IN_FORWARDS = 3  # a backward pass takes two products for each one of the forward pass
 
 
 def count_flops(experiment: Experiment) -> int:
     """Count the operations of one image's forward pass, the box head everywhere."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
     with torch.device("meta"):
         model = build_model(experiment).eval()
         image = torch.empty(1, 1, experiment.img_size, experiment.img_size)
@@ -28,8 +26,6 @@ def count_flops(experiment: Experiment) -> int:
 
 def box_head_flops(experiment: Experiment, n_anchors: int) -> float:
     """Count the operations of the box head over one level."""
-    from src.retinanet.anchors import N_ANCHORS_PER_POSITION
-
     positions = n_anchors / N_ANCHORS_PER_POSITION
     hidden = experiment.head_depth * experiment.pyramid_width**2
     output = experiment.pyramid_width * N_ANCHORS_PER_POSITION * 4
@@ -42,9 +38,6 @@ def batch_flops(experiment: Experiment, batch: Batch, *, skips: bool, trains: bo
     Args:
         skips: the box head runs only where a true box needs it.
     """
-    from src.retinanet.anchors import count_anchors, make_anchors
-    from src.retinanet.losses import match_anchors
-
     total = float(len(batch.ids) * count_flops(experiment))
     if skips:
         anchors = make_anchors(batch.image_size, experiment.pyramid_levels)

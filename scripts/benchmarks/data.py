@@ -16,9 +16,22 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import cv2
+import torch
 
 import config
+from scripts.benchmarks.data_ways import (
+    ALBUMENTATIONS,
+    FROM_CACHE,
+    FROM_DICOM,
+    PLAIN_PILLOW,
+    PlainDataset,
+    Way,
+    Workload,
+    growing_ways,
+    sample_ways,
+)
 from scripts.benchmarks.measuring import (
     Row,
     Timing,
@@ -26,9 +39,13 @@ from scripts.benchmarks.measuring import (
     report_tables,
     time_in_turn,
 )
-
-if TYPE_CHECKING:  # reading images needs much that --help does not
-    from scripts.benchmarks.data_ways import Subject, Way
+from src.datasets.loaders import (
+    load_labelled_images,
+    prepare_process,
+    training_loader,
+    unlabelled_loader,
+)
+from src.datasets.sample_options import SampleOptions
 
 EIGHT_BIT_LEVELS = (15, 20, 21)  # the plain ways are those of these levels
 SIZE = 512  # pixels, the paper's
@@ -48,32 +65,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure on one core, then with worker processes."""
-    from scripts.benchmarks.data_ways import ALBUMENTATIONS, growing_ways, sample_ways
-
-    subject = make_subject(arguments)
+    workload = make_workload(arguments)
     with on_one_core():
-        ways = sample_ways(subject)
+        ways = sample_ways(workload)
         tables = {
-            "one core": compare(ways, time_ways(ways, subject, arguments.runs)),
-            "parts": take_apart(time_ways(growing_ways(subject), subject, arguments.runs), subject),
+            "one core": compare(ways, time_ways(ways, workload, arguments.runs)),
+            "parts": take_apart(
+                time_ways(growing_ways(workload), workload, arguments.runs), workload
+            ),
         }
     if arguments.workers:
-        tables["workers"] = [count_images(subject, n, arguments.runs) for n in arguments.workers]
+        tables["workers"] = [count_images(workload, n, arguments.runs) for n in arguments.workers]
     if ALBUMENTATIONS not in ways:
         print("albumentations is not installed: pip install albumentations to compare")
-    print(f"{len(subject.records)} images, level {arguments.level}, {SIZE} pixels\n")
+    print(f"{len(workload.records)} images, level {arguments.level}, {SIZE} pixels\n")
     libraries = ["pydicom", "simplejpeg", "scikit-image"]
     libraries += ["albumentations"] if ALBUMENTATIONS in ways else []
     others = {name: version(name) for name in libraries}
     report_tables(tables, describe_machine("cpu", 1) | others, arguments.json)
 
 
-def make_subject(arguments: argparse.Namespace) -> Subject:
+def make_workload(arguments: argparse.Namespace) -> Workload:
     """Read the labels, and open the cache, which is built where it is missing."""
-    from scripts.benchmarks.data_ways import Subject
-    from src.datasets.detection_dataset import SampleOptions
-    from src.datasets.loaders import load_labelled_images
-
     files, cached = (
         load_labelled_images(arguments.data_dir, 0, cache_dir=folder)
         for folder in (None, arguments.output_dir / "cache")
@@ -81,17 +94,12 @@ def make_subject(arguments: argparse.Namespace) -> Subject:
     files, cached = (
         replace(images, train=images.train[: arguments.images]) for images in (files, cached)
     )
-    return Subject(files, cached, SampleOptions(img_size=SIZE, augmentation_level=arguments.level))
+    return Workload(files, cached, SampleOptions(img_size=SIZE, augmentation_level=arguments.level))
 
 
 @contextmanager
 def on_one_core() -> Iterator[None]:
     """Keep the work of this process on one core, where the system can."""
-    import cv2
-    import torch
-
-    from src.datasets.loaders import prepare_process
-
     n_threads = cv2.getNumThreads(), torch.get_num_threads()
     prepare_process()
     torch.set_num_threads(1)
@@ -107,9 +115,9 @@ def on_one_core() -> Iterator[None]:
             os.sched_setaffinity(0, allowed)
 
 
-def time_ways(ways: Mapping[str, Way], subject: Subject, n_runs: int) -> dict[str, Timing]:
+def time_ways(ways: Mapping[str, Way], workload: Workload, n_runs: int) -> dict[str, Timing]:
     """Time each way over all images, in turn; milliseconds of the processor an image."""
-    n_images = len(subject.records)
+    n_images = len(workload.records)
 
     def pass_of(way: Way) -> Callable[[], object]:
         return lambda: deque(map(way, range(n_images)), maxlen=0)
@@ -137,10 +145,10 @@ def compare(ways: Iterable[str], timings: Mapping[str, Timing]) -> list[Row]:
     ]
 
 
-def take_apart(timings: Mapping[str, Timing], subject: Subject) -> list[Row]:
+def take_apart(timings: Mapping[str, Timing], workload: Workload) -> list[Row]:
     """Make a row for each part: what a way takes more than the one without it."""
     ms = {name: timing.median for name, timing in timings.items()}
-    level = subject.level
+    level = workload.level
     parts = {
         "read the file and walk its header": ms["read"] - ms["decode"],
         "decode it": ms["decode"],
@@ -153,26 +161,21 @@ def take_apart(timings: Mapping[str, Timing], subject: Subject) -> list[Row]:
     return [{"part": name, "median ms": taken} for name, taken in parts.items()]
 
 
-def count_images(subject: Subject, n_workers: int, n_runs: int) -> Row:
+def count_images(workload: Workload, n_workers: int, n_runs: int) -> Row:
     """Count the images a second that come out of the loaders with so many processes."""
-    import torch
-
-    from scripts.benchmarks.data_ways import FROM_CACHE, FROM_DICOM, PLAIN_PILLOW, PlainDataset
-    from src.datasets.loaders import training_loader, unlabelled_loader
-
-    n_repeats = -(-EPOCH // len(subject.records))
+    n_repeats = -(-EPOCH // len(workload.records))
     files, cached = (
         replace(images, train=list(images.train) * n_repeats)
-        for images in (subject.files, subject.cached)
+        for images in (workload.files, workload.cached)
     )
     give = partial(
         training_loader, batch_size=BATCH_SIZE, n_workers=n_workers, device=torch.device("cpu")
     )
-    plain = PlainDataset(replace(subject, files=files), "pillow")
+    plain = PlainDataset(replace(workload, files=files), "pillow")
     loaders = {
         PLAIN_PILLOW: unlabelled_loader(plain, **give.keywords),
-        FROM_DICOM: give(files, subject.options)[0],
-        FROM_CACHE: give(cached, subject.options)[0],
+        FROM_DICOM: give(files, workload.options)[0],
+        FROM_CACHE: give(cached, workload.options)[0],
     }
     epochs = [lambda loader=loader: deque(loader, maxlen=0) for loader in loaders.values()]
     timings = time_in_turn(epochs, n_runs=n_runs)

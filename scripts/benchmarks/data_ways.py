@@ -15,14 +15,10 @@ from pydicom.encaps import generate_frames
 from torch.utils.data import Dataset
 
 from src.datasets.annotations import Record
-from src.datasets.augmentations import (
-    AUGMENTATION_LEVELS,
-    AugmentationLevel,
-    augment_pixels,
-    draw_crop,
-)
-from src.datasets.detection_dataset import Sample, SampleOptions, TrainingDataset
+from src.datasets.augmentations import augment_pixels, draw_crop
+from src.datasets.detection_dataset import Sample, TrainingDataset
 from src.datasets.loaders import LabelledImages
+from src.datasets.sample_options import AUGMENTATION_LEVELS, AugmentationLevel, SampleOptions
 from src.datasets.transforms import warp_image
 from src.radiographs.pixels import Pixels
 from src.structures import Target
@@ -38,7 +34,7 @@ Way = Callable[[int], object]  # makes the sample of an index
 
 
 @dataclass(frozen=True)
-class Subject:
+class Workload:
     """What is measured.
 
     Attributes:
@@ -66,9 +62,9 @@ class Subject:
 class PlainDataset(Dataset[Sample]):
     """Samples made as one would write it down."""
 
-    def __init__(self, subject: Subject, plugin: str = "") -> None:
-        self.subject = subject
-        self.paths = subject.paths()
+    def __init__(self, workload: Workload, plugin: str = "") -> None:
+        self.workload = workload
+        self.paths = workload.paths()
         self.plugin = plugin
 
     def __len__(self) -> int:
@@ -77,47 +73,47 @@ class PlainDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         pixels = plain_ways.read_dicom(self.paths[index], self.plugin)
         rng = np.random.default_rng((0, 0, index))
-        size, level = self.subject.options.img_size, self.subject.level
+        size, level = self.workload.options.img_size, self.workload.level
         image = plain_ways.make_sample(pixels, size, level, rng)
         target = Target(torch.zeros(0, 4), 0)
         return Sample(torch.from_numpy(image.astype(np.uint8))[None], target, "", pixels.shape)
 
 
-def sample_ways(subject: Subject) -> dict[str, Way]:
+def sample_ways(workload: Workload) -> dict[str, Way]:
     """Return every way to make the sample of an index, by its name; the plain one first."""
     ours, cached = (
-        TrainingDataset(images.train, images.source, subject.options)
-        for images in (subject.files, subject.cached)
+        TrainingDataset(images.train, images.source, workload.options)
+        for images in (workload.files, workload.cached)
     )
     others: dict[str, Way] = {
-        PLAIN: PlainDataset(subject).__getitem__,
-        PLAIN_PILLOW: PlainDataset(subject, "pillow").__getitem__,
+        PLAIN: PlainDataset(workload).__getitem__,
+        PLAIN_PILLOW: PlainDataset(workload, "pillow").__getitem__,
     }
-    augment = albumentations_way(subject)
+    augment = albumentations_way(workload)
     return (
         others
         | ({ALBUMENTATIONS: augment} if augment else {})
         | {
-            "decoding alone": decoding_way(subject),
+            "decoding alone": decoding_way(workload),
             FROM_DICOM: lambda i: ours[0, i],
             FROM_CACHE: lambda i: cached[0, i],
         }
     )
 
 
-def decoding_way(subject: Subject) -> Way:
+def decoding_way(workload: Workload) -> Way:
     """Return the decoder of frames that are in memory already."""
-    frames = [jpeg_frame(path) for path in subject.paths()]
+    frames = [jpeg_frame(path) for path in workload.paths()]
     return lambda i: simplejpeg.decode_jpeg(frames[i], colorspace="GRAY")
 
 
-def albumentations_way(subject: Subject) -> Way | None:
+def albumentations_way(workload: Workload) -> Way | None:
     """Return what comes closest to level 20 there, None if the library is not installed."""
     try:
         import albumentations as library
     except ImportError:
         return None
-    size = subject.options.img_size
+    size = workload.options.img_size
     steps = [
         library.Resize(size, size),
         library.Affine(
@@ -128,12 +124,12 @@ def albumentations_way(subject: Subject) -> Way | None:
         library.GaussNoise(std_range=(0, 0.04), p=0.5),
     ]
     pipeline = library.Compose(steps, bbox_params=library.BboxParams("coco", label_fields=[]))
-    paths = subject.paths()
+    paths = workload.paths()
 
     def augment(i: int) -> object:
         content = np.frombuffer(jpeg_frame(paths[i]), np.uint8)
         pixels = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)
-        return pipeline(image=pixels, bboxes=subject.records[i].boxes_xywh)
+        return pipeline(image=pixels, bboxes=workload.records[i].boxes_xywh)
 
     return augment
 
@@ -143,12 +139,12 @@ def jpeg_frame(path: Path) -> bytes:
     return next(generate_frames(pydicom.dcmread(path).PixelData, number_of_frames=1))
 
 
-def growing_ways(subject: Subject) -> dict[str, Way]:
+def growing_ways(workload: Workload) -> dict[str, Way]:
     """Return ways of which each does a part more than one before it."""
-    read, copy = subject.files.source.read, subject.cached.source.read
-    names = [record.patient_id for record in subject.records]
-    sizes = [subject.files.source.read(name).shape for name in names]
-    size, level = subject.options.img_size, subject.level
+    read, copy = workload.files.source.read, workload.cached.source.read
+    names = [record.patient_id for record in workload.records]
+    sizes = [workload.files.source.read(name).shape for name in names]
+    size, level = workload.options.img_size, workload.level
     crops = [draw_crop(s, size, level, np.random.default_rng(i)) for i, s in enumerate(sizes)]
 
     def warp(i: int) -> Pixels:
@@ -159,7 +155,7 @@ def growing_ways(subject: Subject) -> dict[str, Way]:
         return lambda i: augment_pixels(warp(i), only, np.random.default_rng(i))
 
     return {
-        "decode": decoding_way(subject),
+        "decode": decoding_way(workload),
         "read": lambda i: read(names[i]),
         "copy": lambda i: copy(names[i]),
         "warp": warp,

@@ -7,16 +7,21 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from matplotlib.figure import Figure
 
 from scripts.benchmarks.arithmetic import count_flops
 from scripts.benchmarks.measuring import Row, describe_machine, report, time_in_turn
+from scripts.benchmarks.memory import process_peak
 from src.experiments.networks import build_model, count_parameters
 from src.experiments.table import EXPERIMENTS
+from src.retinanet.acceleration import choose_device
+from src.retinanet.losses import detection_losses
+from src.structures import Target
 from src.system.errors import InputError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from src.training.optimizer import make_optimizer
+from src.visualizations.figures import COLOURS, clean, new_figure, save_figure
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmark.py"
 
@@ -50,8 +55,6 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{name}: {rows[-1]['forward s']:.2f} s forward", file=sys.stderr, flush=True)
     report(rows, describe_machine(arguments.device, arguments.threads), arguments.json)
     if arguments.plot:
-        from src.visualizations.figures import save_figure
-
         print(*save_figure(plot(rows), arguments.plot), sep="\n")
 
 
@@ -66,14 +69,6 @@ def distinct_networks() -> list[str]:
 
 def measure(name: str, arguments: argparse.Namespace) -> Row:
     """Measure one experiment: a forward pass and a training step of one image."""
-    import torch
-
-    from scripts.benchmarks.memory import process_peak
-    from src.retinanet.acceleration import choose_device
-    from src.retinanet.losses import detection_losses
-    from src.structures import Target
-    from src.training.optimizer import make_optimizer
-
     torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
     info = EXPERIMENTS[name]
@@ -115,8 +110,6 @@ def measure(name: str, arguments: argparse.Namespace) -> Row:
 
 def plot(rows: list[Row]) -> Figure:
     """Draw time against arithmetic, a point for each network, its name at the right."""
-    from src.visualizations.figures import COLOURS, clean, new_figure
-
     figure = new_figure(9, 6)
     axes = figure.subplots()
     axes.set_xscale("log")

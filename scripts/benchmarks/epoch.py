@@ -10,21 +10,29 @@ import argparse
 import copy
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
+
+import torch
 
 import config
 from scripts.benchmarks.measuring import Row, describe_machine, report
+from src.datasets.loaders import LabelledImages, load_labelled_images
+from src.experiments.runs import Run
 from src.experiments.table import get_experiment
-
-if TYPE_CHECKING:  # torch takes seconds to import and `--help` needs none of it
-    from collections.abc import Iterable
-
-    from src.datasets.loaders import LabelledImages
-    from src.structures import Batch
-    from src.training.loop import Training
+from src.prediction.inference import predict
+from src.retinanet.acceleration import (
+    Acceleration,
+    choose_device,
+    choose_precision,
+    set_global_switches,
+)
+from src.structures import Batch
+from src.training.epoch import train_epoch, validate
+from src.training.loop import Training
+from src.training.options import TrainingOptions
 
 T = TypeVar("T")
 VALIDATION_SHARE = 3  # training images to one for validation: four folds
@@ -71,19 +79,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Go through the epochs with images from DICOM files, then with images from the cache."""
-    import torch
-
-    from src.datasets.loaders import load_labelled_images
-    from src.experiments.runs import Run
-    from src.retinanet.acceleration import (
-        Acceleration,
-        choose_device,
-        choose_precision,
-        set_global_switches,
-    )
-    from src.training.loop import Training
-    from src.training.options import TrainingOptions
-
     experiment = get_experiment(arguments.model, batch_size=arguments.batch_size)
     device = choose_device(arguments.device)
     set_global_switches(deterministic=False)
@@ -120,13 +115,12 @@ def repeat(images: LabelledImages, n_train: int) -> LabelledImages:
 
 def time_epoch(training: Training, epoch: int) -> Iterator[Row]:
     """Train, validate, predict and score; yield a row for each."""
-    from src.prediction.inference import predict
     from src.prediction.provenance import trained_provenance
     from src.scoring.grid import sweep_epoch
-    from src.training.epoch import Progress, train_epoch, validate
+    from src.training.epoch import Progress
 
     acceleration = training.options.acceleration
-    provenance = trained_provenance(training.run, training.experiment, epoch)
+    provenance = trained_provenance(training.files.run, training.experiment, epoch)
     training.sampler.epoch = epoch
     watched = WatchedLoader(training.train_loader)
     progress = Progress(epoch=epoch)
@@ -156,8 +150,6 @@ def time_epoch(training: Training, epoch: int) -> Iterator[Row]:
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:
     """Return what some work gives and its seconds, the device's own included."""
-    import torch
-
     start = time.perf_counter()
     result = work()
     if torch.cuda.is_initialized():

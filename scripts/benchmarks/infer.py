@@ -13,7 +13,7 @@ import torch
 
 from scripts.benchmarks import networks, peers
 from scripts.benchmarks.networks import Way
-from src.experiments.table import Experiment
+from src.experiments.experiment import Experiment
 from src.retinanet.candidates import MIN_SCORE, find_candidates
 from src.structures import Batch, Detections
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import torch
+from tqdm import tqdm
+
 import config
 from scripts.benchmarks.arithmetic import box_head_flops
 from scripts.benchmarks.measuring import Row, describe_machine, report
+from src.datasets.annotations import read_records
+from src.datasets.data_folder import DataFolder
 from src.experiments.table import EXPERIMENTS
+from src.retinanet.anchors import count_anchors, make_anchors
+from src.retinanet.losses import match_anchors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,14 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Count levels with positives, and the arithmetic of the box head that they save."""
-    import torch
-    from tqdm import tqdm
-
-    from src.datasets.annotations import read_records
-    from src.datasets.data_folder import DataFolder
-    from src.retinanet.anchors import count_anchors, make_anchors
-    from src.retinanet.losses import match_anchors
-
     info = EXPERIMENTS[arguments.model]
     size = (info.img_size, info.img_size)
     anchors = make_anchors(size, info.pyramid_levels)

@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from src.system.files import write_json
+
 Row = dict[str, Any]
 
 
@@ -58,7 +60,7 @@ def describe_machine(device: str, n_threads: int) -> Row:
         "python": platform.python_version(),
     }
     if device.startswith("cuda"):
-        import torch
+        import torch  # late: the start of commands is timed without it
 
         machine["gpu"] = torch.cuda.get_device_name(device)
     return machine | {name: version(name) for name in names}
@@ -85,8 +87,6 @@ def report_tables(
     tables: Mapping[str, Sequence[Row]], machine: Row, json_path: Path | None
 ) -> None:
     """Print several tables and the machine; write all as JSON where a path is given."""
-    from src.system.files import write_json
-
     for rows in tables.values():
         print_table(rows)
         print()

@@ -16,6 +16,7 @@ from src.datasets.annotations import Record, read_records
 from src.datasets.data_folder import DataFolder
 from src.datasets.folds import load_folds, split_records
 from src.metric import IOU_THRESHOLDS, Boxes, FloatArray, dataset_scores, precision_steps
+from tests import oracles
 
 SCORE_LEVELS = tuple(np.linspace(0.1, 0.85, 16).tolist())
 JITTER = 0.08  # of a box's sides, standard deviation
@@ -31,8 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Time each way on the labels of one fold with jittered detections."""
-    from tests import oracles
-
     folder = DataFolder(arguments.data_dir)
     _, records = split_records(read_records(folder), load_folds(folder), arguments.fold)
     found = [invent_detections(record, seed) for seed, record in enumerate(records)]
@@ -100,6 +99,7 @@ def _coco_evaluation(
 ) -> Callable[[], object] | None:
     """Set up COCO's evaluation of the same detections; another score, the same matching work."""
     try:
+        # Not of the project's requirements.
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError:
         return None

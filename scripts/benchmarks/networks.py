@@ -18,8 +18,9 @@ from scripts.benchmarks.arithmetic import batch_flops
 from scripts.benchmarks.measuring import Row, Timing, describe_machine, report, time_in_turn
 from scripts.benchmarks.memory import gpu_peak, process_peak
 from scripts.benchmarks.profiling import write_profile
+from src.experiments.experiment import Experiment
 from src.experiments.networks import build_model
-from src.experiments.table import EXPERIMENTS, Experiment
+from src.experiments.table import EXPERIMENTS
 from src.retinanet.acceleration import (
     Acceleration,
     choose_device,

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import RetinaNet, retinanet_resnet50_fpn
 
 from scripts.benchmarks.arithmetic import TRAINING_IN_FORWARDS
-from src.experiments.table import Experiment
+from src.experiments.experiment import Experiment
 from src.retinanet.acceleration import Acceleration, move
 from src.structures import Batch
 

@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def time_checkpoint(name: str, n_runs: int) -> list[Row]:
     """Time a checkpoint into a network, the plain way and ours."""
+    # Late, because `time_first_step` imports this module and times imports.
     from src.experiments.checkpoints import Checkpoint, load_checkpoint, load_weights
     from src.experiments.networks import build_model, load_network
 
@@ -102,10 +103,12 @@ def time_first_step(name: str, data_dir: Path) -> dict[str, float]:
             acceleration=Acceleration(device=torch.device("cpu")), seed=0, n_workers=1
         )
         training = Training(Run(name, 0, "", Path(folder)), info, images, options)
+        training.start()
         passed("network again, optimizer, loaders, experiment.json")
         batch = next(iter(training.train_loader))
         passed("first batch from a worker")
-        from src.training.epoch import Progress, train_epoch
+        from src.training.epoch import train_epoch
+        from src.training.progress import Progress
 
         train_epoch(training.learner, [batch], Progress(epoch=0), shows_progress=False)
         passed("first step, two images")

@@ -7,8 +7,13 @@ from collections.abc import Callable
 
 from scripts.benchmarks import networks, peers
 from scripts.benchmarks.networks import Way
-from src.experiments.table import Experiment
+from src.experiments.experiment import Experiment
 from src.structures import Batch
+from src.training.epoch import train_epoch
+from src.training.optimizer import Optimization, make_optimizer
+from src.training.progress import Progress
+from src.training.step import Learner
+from tests import oracles
 
 add_arguments = networks.add_arguments
 
@@ -20,10 +25,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 def make_step(way: Way, experiment: Experiment, batch: Batch) -> Callable[[], object]:
     """Return a function that does one step on the batch."""
-    from src.training.epoch import Learner, Progress, train_epoch
-    from src.training.optimizer import Optimization, make_optimizer
-    from tests import oracles
-
     if way.is_peer:
         return peers.make_step(way.acceleration, experiment, batch)
     model = networks.make_network(way, experiment, for_training=True)

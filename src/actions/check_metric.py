@@ -1,21 +1,20 @@
-"""--action check_metric: score the saved predictions at the paper's thresholds."""
+"""Score the saved predictions of a run, epoch by epoch."""
 
 from __future__ import annotations
 
-import argparse
-
-from src.actions.resolve import choose_epochs, settle_postprocess
-from src.experiments.runs import Run
+from src.actions.flags import Flags
+from src.actions.resolve import choose_epochs, choose_run, settle_postprocess
 from src.scoring.grid import Grid, sweep_run
 from src.system.files import check_file_place, check_place
 from src.visualizations.figures import save_figure
 from src.visualizations.plot_sweep import plot_sweep
 
 
-def check_metric(run: Run, arguments: argparse.Namespace) -> None:
-    """Score every epoch that is asked for; save and show the table, and name the best."""
-    epochs = choose_epochs(arguments, run.epochs_with_predictions(), run)
-    postprocess = settle_postprocess(arguments)
+def check_metric(flags: Flags) -> None:
+    """Score the saved predictions at the paper's thresholds; save and show the table."""
+    run = choose_run(flags)
+    epochs = choose_epochs(flags, run.epochs_with_predictions(), run)
+    postprocess = settle_postprocess(flags)
     grid = Grid(gates=(postprocess.gate,), shrinks=(postprocess.shrink,), nms=(postprocess.nms,))
     check_file_place(run.scores_path)
     check_place(run.pics_dir)

@@ -1,186 +1,272 @@
-"""The flags of train_runner; those of the original release first."""
+"""The flags of train_runner, each defined once: as a field of `Flags`, with its actions.
+
+Whether flags fit together is decided here, as far as no file needs to be read for it. `--help` and
+a wrong flag import this module, so it imports nothing that takes long.
+"""
+
+# ruff: noqa: RUF009 - the functions that define fields call dataclasses.field
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from src.experiments.runs import DEBUG_TAG, ENSEMBLE_TAG, Run
 from src.prediction.presets import GATES, PRESETS, SIZE_RULES
-from src.structures import N_FOLDS
+from src.structures import N_FOLDS, Precision
 from src.system.command_line import (
     CommandParser,
+    add_flag,
     below,
     factor,
+    flag,
+    flag_of,
+    fraction,
+    name_part,
     natural,
     not_negative,
     number,
     positive,
     rate,
-    share,
+    switch,
     yes_or_no,
 )
 
 ACTIONS = ("train", "check_metric", "generate_predictions", "test_model", "check_data")
+TRAIN, CHECK_METRIC, PREDICT, TEST_MODEL, CHECK_DATA = ((action,) for action in ACTIONS)
+CHOOSE_BOXES = CHECK_METRIC + PREDICT + TEST_MODEL
+USE_WEIGHTS = TRAIN + PREDICT + TEST_MODEL
 
-# Flags that are a wish to these actions alone: given to another, they would be lost in silence.
-TAKEN_BY = (
-    (("train",), ("--seed", "--accumulate", "--learning-rate", "--checkpoint-encoder", "--resume",
-                  "--checkpoint-minutes", "--skip-non-finite", "--from-experiment",
-                  "--encoder-weights")),
-    (("generate_predictions",), ("--split", "--input", "--skip-unreadable", "--folds", "--tta",
-                                 "--run-weights", "--combine", "--k", "--overlays", "--overwrite")),
-    (("test_model",), ("--num-images",)),
-    (("check_data",), ("--full",)),
-    (("generate_predictions", "check_data"), ("--out",)),
-    (("generate_predictions", "test_model"), ("--threshold",)),
-    (("train", "generate_predictions", "test_model"), ("--weights_dir",)),
-    (("check_metric", "generate_predictions", "test_model"),
-     ("--epoch", "--postprocess", "--gate", "--nms", "--shrink")),
-)  # fmt: skip
-# The second flag says again, or otherwise, what the first one says.
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """What a command line asks for; the text of each field is its line of --help."""
+
+    action: str = flag(ACTIONS, "what to do", "train", choices=ACTIONS)
+    models: tuple[str, ...] = flag(
+        ACTIONS, "experiment; generate_predictions combines several",
+        ("se_resnext101_dr0.75_512",), nargs="+", metavar="MODEL", names=("--model",))
+    run: str = flag(ACTIONS, "tells runs of one experiment apart", "", kind=name_part,
+                    metavar="TAG")
+    fold: int = flag(ACTIONS, "validation fold, 0 to 3", 0, kind=below(N_FOLDS))
+    data_dir: Path = flag(ACTIONS, "the challenge's unpacked archive", MISSING, kind=Path)
+    output_dir: Path = flag(ACTIONS, "folder of all runs", MISSING, kind=Path)
+    from_epoch: int = flag(ACTIONS, "first epoch; train loads the one before", 0, kind=natural)
+    num_epochs: int | None = flag(ACTIONS, "end before epoch N (default: the experiment's)",
+                                  kind=positive)
+    batch_size: int | None = flag(ACTIONS, "images in a batch (default: the experiment's)",
+                                  kind=positive)
+    debug: bool = flag(ACTIONS, "use a few images, in a run of their own", False,
+                       kind=yes_or_no, nargs="?", const=True, metavar="BOOL")
+    device: str = flag(ACTIONS, "auto, cpu, cuda or cuda:N", "auto")
+    precision: Precision | None = flag(ACTIONS, "number format (default: bf16 if the GPU has it)",
+                                       choices=get_args(Precision))
+    compile: bool = switch(ACTIONS, "compile the network; the first batches wait")
+    deterministic: bool = switch(ACTIONS, "the same numbers in every run on a GPU")
+    num_workers: int | None = flag(ACTIONS, "processes that prepare images (default: at most 8)",
+                                   kind=natural)
+    cache: bool = switch(ACTIONS, "keep decoded images in one file for all runs")
+    list_models: bool = switch(ACTIONS, "print the experiments and stop")
+
+    seed: int = flag(TRAIN, "of all random numbers", 1234, kind=natural)
+    learning_rate: float | None = flag(TRAIN, "of the optimizer (default: the experiment's)",
+                                       kind=rate)
+    accumulate: int | None = flag(TRAIN, "batches for each step (default: 1)", kind=positive)
+    checkpoint_encoder: bool = switch(TRAIN, "use less memory: compute the encoder twice")
+    resume: bool = switch(TRAIN, "continue a training that was stopped")
+    checkpoint_minutes: float = flag(TRAIN, "longest time between saved states", 10.0,
+                                     kind=not_negative)
+    skip_non_finite: bool = switch(TRAIN, "skip steps whose loss or gradient is not finite")
+    from_experiment: Path | None = flag(TRAIN, "repeat the training of an experiment.json",
+                                        kind=Path)
+    encoder_weights: Path | None = flag(TRAIN, "file of ImageNet weights", kind=Path)
+    weights_dir: Path | None = flag(USE_WEIGHTS, "load weights from this folder of runs",
+                                    kind=Path, names=("--weights_dir",))
+
+    epoch: tuple[int, ...] | None = flag(
+        CHOOSE_BOXES, "which ones (default: all to score, else the best)", kind=natural, nargs="+",
+        names=("--epoch", "--epochs"))
+    postprocess: str | None = flag(CHOOSE_BOXES, "preset of how boxes are chosen",
+                                   choices=tuple(PRESETS))
+    gate: str | None = flag(CHOOSE_BOXES, "what the threshold is compared with",
+                             choices=tuple(GATES))
+    nms: float | None = flag(CHOOSE_BOXES, "IoU over which the weaker box goes", kind=fraction)
+    shrink: float | None = flag(CHOOSE_BOXES, "factor on the sides of boxes", kind=factor)
+
+    threshold: float | None = flag(
+        PREDICT + TEST_MODEL, "on score x 5 (default: check_metric's best)", kind=number)
+    split: str = flag(PREDICT, "validation fold or test images", "valid",
+                      choices=("valid", "test"))
+    input: Path | None = flag(PREDICT, "predict this image, or a folder of them", kind=Path)
+    skip_unreadable: bool = switch(PREDICT, "skip files of --input that are no radiographs")
+    folds: tuple[int, ...] | None = flag(PREDICT, "combine these folds into an ensemble",
+                                         kind=below(N_FOLDS), nargs="+")
+    tta: str | None = flag(PREDICT, "predict mirrored images as well", choices=("hflip",))
+    run_weights: tuple[float, ...] | None = flag(
+        PREDICT, "one for each run, model by model", kind=not_negative, nargs="+")
+    combine: str | None = flag(PREDICT, "how an ensemble combines box sizes", choices=SIZE_RULES)
+    k: float | None = flag(PREDICT, "box sizes are p20 + k (p20 - p80)", kind=number)
+    overlays: bool = switch(PREDICT, "draw the boxes over the images")
+    overwrite: bool = switch(PREDICT, "replace predictions that are there already")
+    out: Path | None = flag(PREDICT + CHECK_DATA, "folder of results; check_data: a CSV file",
+                            kind=Path)
+
+    num_images: int = flag(TEST_MODEL, "how many pictures", 24, kind=positive)
+
+    full: bool = switch(CHECK_DATA, "decode every image, not its header alone")
+    # fmt: on
+
+    @property
+    def model(self) -> str:
+        """Return the experiment; of several the first."""
+        return self.models[0]
+
+    @property
+    def tag(self) -> str:
+        """Return what the run's name contains beside model and fold."""
+        return "_".join(part for part in (self.run, DEBUG_TAG * self.debug) if part)
+
+    @property
+    def cache_dir(self) -> Path | None:
+        """Return where decoded images are kept; None where they are not."""
+        return self.output_dir / "cache" if self.cache else None
+
+    @property
+    def asks_for_ensemble(self) -> bool:
+        """Say whether the flags combine networks, or the views of one."""
+        several = self.folds or self.run_weights or len(self.models) > 1
+        return bool(several or self.tta)
+
+    @property
+    def fills_folder(self) -> bool:
+        """Say whether predictions go into a folder of their own instead of their run's."""
+        return self.input is not None or (self.split == "test" and self.asks_for_ensemble)
+
+
+# The second flag repeats or contradicts what the first one says.
 EXCLUSIVE = (
-    *(("--epoch", other) for other in ("--from-epoch", "--num-epochs")),
-    ("--folds", "--fold"),
-    ("--input", "--split"),
-    *(("--from-experiment", other) for other in (
-        "--model", "--fold", "--seed", "--precision", "--batch-size", "--accumulate",
-        "--learning-rate", "--num-epochs")),
+    *(("epoch", other) for other in ("from_epoch", "num_epochs")),
+    ("folds", "fold"),
+    ("input", "split"),
+    *(("from_experiment", other) for other in (
+        "models", "fold", "seed", "precision", "batch_size", "accumulate", "learning_rate",
+        "num_epochs")),
 )  # fmt: skip
+FIELDS = {each.name: each for each in fields(Flags)}
 
 
-def parse_arguments(*, data_dir: Path, output_dir: Path) -> argparse.Namespace:
-    """Define the flags and read them.
+def parse_flags(argv: Sequence[str] | None = None, *, data_dir: Path, output_dir: Path) -> Flags:
+    """Read a command line; end the program where it is wrong.
 
     `--debug`, `--debug True` and `--debug False` all do what they say.
 
     Args:
+        argv: the words after the command's name; None takes those of this program.
         data_dir, output_dir: defaults of --data-dir and --output-dir.
     """
-    parser = CommandParser("Train, score, predict, look.")
-    add = parser.add_argument
-    add("--action", choices=ACTIONS, default="train", help="what to do")
-    add("--model", dest="models", metavar="MODEL", nargs="+", default=["se_resnext101_dr0.75_512"],
-        help="experiment, a name in src/experiments/table.py; "
-        "generate_predictions combines several into one ensemble")  # fmt: skip
-    add("--run", default="", help="tag of the run; tells runs of one experiment apart")
-    add("--seed", type=natural, default=1234, help="of order, augmentation, weights and dropout")
-    add("--fold", type=below(N_FOLDS), default=0, help="validation fold, 0 to 3")
-    add("--weights_dir", type=Path, help="take checkpoints from the run of that name in this "
-        "folder instead of --output-dir")  # fmt: skip
-    add("--epoch", "--epochs", type=natural, nargs="+", help="epochs to score, predict or show; "
-        "by default all for check_metric, the best (or last) for the others")  # fmt: skip
-    add("--from-epoch", type=natural, default=0, help="train: go on from the weights of the epoch "
-        "before; others: first epoch")  # fmt: skip
-    add("--num-epochs", type=positive, help="train epochs 0 to N - 1; others: epochs below N; by "
-        "default the experiment's own")  # fmt: skip
-    add("--batch-size", type=positive, help="by default the experiment's own")
-    add("--accumulate", type=positive, help="batches to a training step; by default one")
-    add("--learning-rate", type=rate, help="by default the experiment's own")
-    add("--debug", type=yes_or_no, nargs="?", const=True, default=False,
-        help="a few images only, in a run of their own")  # fmt: skip
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    add("--precision", choices=("fp32", "bf16", "fp16"), help="of the arithmetic; by default bf16 "
-        "on GPUs that have it")  # fmt: skip
-    add("--compile", action="store_true", help="let torch.compile fuse what it can; the first "
-        "batches wait for it")  # fmt: skip
-    add("--deterministic", action="store_true", help="on a GPU: the same numbers in every run, "
-        "somewhat slower")  # fmt: skip
-    add("--checkpoint-encoder", action="store_true", help="train: compute the encoder twice "
-        "instead of keeping its activations, for small GPUs")  # fmt: skip
-    add("--num-workers", type=natural, help="processes that prepare images; by default one for "
-        "each core, half of that where the network runs on the CPU, 8 at most")  # fmt: skip
-    add("--cache", action="store_true", help="keep the labelled images, decoded, in one file under "
-        "--output-dir that all runs share; its size is told first")  # fmt: skip
-    add("--data-dir", type=Path, default=data_dir, help="the challenge's unpacked archive")
-    add("--output-dir", type=Path, default=output_dir, help="the folder of all runs")
-    add("--resume", action="store_true", help="go on with a training that was stopped")
-    add("--checkpoint-minutes", type=not_negative, default=10.0, help="train: at most so much is "
-        "lost when the machine dies")  # fmt: skip
-    add("--skip-non-finite", action="store_true", help="train: leave out steps whose loss or "
-        "gradient is not finite, and count them")  # fmt: skip
-    add("--from-experiment", type=Path, help="train: repeat the training that this experiment.json "
-        "describes")  # fmt: skip
-    add("--encoder-weights", type=Path, help="a file of ImageNet weights for the encoder")
-    add("--split", choices=("valid", "test"), default="valid",
-        help="generate_predictions: the validation fold or the test images")  # fmt: skip
-    add("--input", type=Path, help="generate_predictions: a DICOM, PNG or JPEG file, or a folder "
-        "of them, instead of a split")  # fmt: skip
-    add("--out", type=Path, help="with --input, or --split test and an ensemble: the folder of the "
-        "results; without an ensemble by epoch; check_data: the CSV file, by default "
-        "check_data.csv among the runs")  # fmt: skip
-    add("--full", action="store_true", help="check_data: decode every image, not its header alone")
-    add("--skip-unreadable", action="store_true", help="with --input: leave out files that are no "
-        "radiographs, and name them")  # fmt: skip
-    add("--folds", type=below(N_FOLDS), nargs="+", help="generate_predictions: combine these "
-        "folds, and all epochs of --epoch, into one ensemble")  # fmt: skip
-    add("--tta", choices=("hflip",), help="generate_predictions: show the mirrored image as well")
-    add("--run-weights", type=not_negative, nargs="+", help="a weight for each run of an ensemble: "
-        "the folds of the first model, then those of the next; by default all networks weigh "
-        "alike")  # fmt: skip
-    add("--combine", choices=SIZE_RULES, help="how an ensemble combines the "
-        "sizes of boxes, instead of the preset's way")  # fmt: skip
-    add("--k", type=number, help="sizes of an ensemble by percentiles: p20 + k (p20 - p80)")
-    add("--overlays", action="store_true", help="with --input, or --split test and an ensemble: "
-        "draw the boxes over the images")  # fmt: skip
-    add_postprocess_flags(parser)
-    add("--num-images", type=positive, default=24, help="test_model: how many pictures")
-    add("--list-models", action="store_true", help="print the experiments and stop")
-    add("--overwrite", action="store_true", help="make predictions again that are there already")
-    parser.set_defaults(expected_fingerprint=None)
-    arguments = parser.parse_args()
-    unset = argparse.Namespace(**dict.fromkeys(vars(arguments)))
-    _refuse_what_would_be_ignored(parser, arguments, parser.parse_args(namespace=unset))
-    arguments.model = arguments.models[0]
-    arguments.cache_dir = arguments.output_dir / "cache" if arguments.cache else None
-    return arguments
+    parser = CommandParser(
+        "Train, score, predict, look.",
+        usage="%(prog)s [--action ACTION] [--model MODEL] [flags of the action]",
+    )
+    _add_groups(parser)
+    folders = {"data_dir": data_dir, "output_dir": output_dir}
+    parser.set_defaults(**folders)
+    unset = argparse.Namespace(**dict.fromkeys(FIELDS))  # keeps the parser from filling in defaults
+    values = vars(parser.parse_args(argv, unset))
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in values.items()
+        if value is not None
+    }
+    flags = Flags(**folders | given)
+    for fault in _find_faults(flags, given):
+        parser.error(fault)
+    return flags
 
 
 def add_postprocess_flags(parser: argparse.ArgumentParser) -> None:
     """Define the flags that choose which boxes count; each overrides its value of the preset."""
-    add = parser.add_argument
-    add("--postprocess", choices=tuple(PRESETS), help="how boxes are chosen, see "
-        "src/prediction/presets.py; by default plain for one network, second-place for an "
-        "ensemble")  # fmt: skip
-    add("--threshold", type=number, help="a box counts when its gate (score x 5) is greater; by "
-        "default the best of check_metric, for second-place 0.3")  # fmt: skip
-    add("--nms", type=share, help="IoU over which the weaker of two boxes goes")
-    add("--gate", choices=GATES, help="what meets the threshold")
-    add("--shrink", type=factor, help="factor on the sides of boxes")
+    for name in ("postprocess", "threshold", "nms", "gate", "shrink"):
+        add_flag(parser, FIELDS[name])
 
 
-def postprocess_flags(arguments: argparse.Namespace) -> dict[str, Any]:
+def postprocess_flags(flags: Flags | argparse.Namespace) -> dict[str, Any]:
     """Return the values that flags name for fields of `presets.Postprocess`; None where none."""
     names = ("gate", "threshold", "nms", "shrink", "k")
-    values = {name: getattr(arguments, name, None) for name in names}
-    return values | {"size_rule": getattr(arguments, "combine", None)}
+    values = {name: getattr(flags, name, None) for name in names}
+    return values | {"size_rule": getattr(flags, "combine", None)}
 
 
-def _refuse_what_would_be_ignored(
-    parser: argparse.ArgumentParser, arguments: argparse.Namespace, given: argparse.Namespace
-) -> None:
-    """Stop a command with a flag that its action, or another flag, leaves without a meaning.
+def _add_groups(parser: CommandParser) -> None:
+    """Define all flags: first what every action takes, then the flags of each action.
+
+    A flag of several actions is described with the first of them, and named with the others.
+    """
+    group = parser.add_argument_group("every action")
+    for each in FIELDS.values():
+        if each.metadata["actions"] == ACTIONS:
+            add_flag(group, each)
+    for action in ACTIONS:
+        some = [each for each in FIELDS.values() if each.metadata["actions"] != ACTIONS]
+        taken = [each for each in some if action in each.metadata["actions"]]
+        own = [each for each in taken if each.metadata["actions"][0] == action]
+        known = ", ".join(flag_of(each) for each in taken if each not in own)
+        group = parser.add_argument_group(action, f"see above: {known}" if known else None)
+        for each in own:
+            add_flag(group, each)
+
+
+def _find_faults(flags: Flags, given: Collection[str]) -> Iterator[str]:
+    """Find flags that the action, or another flag, leaves without a meaning.
 
     Args:
-        given: the same flags without their defaults: None where the command line names none.
+        given: the fields that the command line sets.
     """
+    action = flags.action
+    if len(flags.models) > 1 and action not in PREDICT:
+        yield f"--action {action} takes one --model, not {len(flags.models)}"
+    for name, each in FIELDS.items():
+        actions = each.metadata["actions"]
+        if name in given and action not in actions:
+            does = "does" if len(actions) == 1 else "do"
+            yield f"--action {action} takes no {flag_of(each)}; {' and '.join(actions)} {does}"
+    for name, other in EXCLUSIVE:
+        if name in given and other in given:
+            yield f"{flag_of(FIELDS[name])} cannot be combined with {flag_of(FIELDS[other])}"
+    if action in TRAIN:
+        yield from _find_faults_of_training(flags, given)
+    if action in PREDICT:
+        yield from _find_faults_of_predictions(flags, given)
 
-    def is_given(flag: str) -> bool:
-        name = "models" if flag == "--model" else flag.removeprefix("--").replace("-", "_")
-        return getattr(given, name) is not None
 
-    action = arguments.action
-    if len(arguments.models) > 1 and action != "generate_predictions":
-        parser.error(f"--action {action} takes one --model, not {len(arguments.models)}")
-    for actions, flags in TAKEN_BY:
-        for flag in flags:
-            if is_given(flag) and action not in actions:
-                does = "does" if len(actions) == 1 else "do"
-                parser.error(f"--action {action} takes no {flag}; {' and '.join(actions)} {does}")
-    for flag, other in EXCLUSIVE:
-        if is_given(flag) and is_given(other):
-            parser.error(f"{flag} goes without {other}")
-    if action == "train" and is_given("--weights_dir") and not is_given("--from-epoch"):
-        parser.error("--weights_dir needs --from-epoch, which says what to train on from")
-    if is_given("--skip-unreadable") and not is_given("--input"):
-        parser.error("--skip-unreadable needs --input")
+def _find_faults_of_training(flags: Flags, given: Collection[str]) -> Iterator[str]:
+    if "weights_dir" in given and "from_epoch" not in given:
+        yield "--weights_dir needs --from-epoch: training starts from the weights before that epoch"
+    if f"_{flags.tag}".endswith(f"_{ENSEMBLE_TAG}"):
+        yield f'--run {flags.run}: tags ending in "{ENSEMBLE_TAG}" are reserved for ensembles'
+
+
+def _find_faults_of_predictions(flags: Flags, given: Collection[str]) -> Iterator[str]:
+    if flags.skip_unreadable and flags.input is None:
+        yield "--skip-unreadable needs --input"
+    for name in ("out", "overlays"):
+        if name in given and not flags.fills_folder:
+            yield f"{flag_of(FIELDS[name])} needs --input, or --split test and an ensemble"
+    for name in ("combine", "k"):
+        if name in given and not flags.asks_for_ensemble:
+            yield f"{flag_of(FIELDS[name])} needs an ensemble: several networks, or --tta"
+    if flags.run_weights is not None:
+        runs = [
+            Run(model, fold, flags.tag, flags.output_dir).name
+            for model in flags.models
+            for fold in flags.folds or (flags.fold,)
+        ]
+        if len(flags.run_weights) != len(runs):
+            yield (f"--run-weights: {len(flags.run_weights)} weights for {len(runs)} runs, which "
+                   f"are {', '.join(runs)}")  # fmt: skip
+        if not any(flags.run_weights):
+            yield "--run-weights: one of them must be greater than 0"

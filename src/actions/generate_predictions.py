@@ -1,8 +1,7 @@
-"""--action generate_predictions: settle what is to be done, then predict or load, then write."""
+"""Predict images by trained networks: settle what is to be done, predict or load, write."""
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from src.actions.device import choose_acceleration
+from src.actions.flags import Flags
 from src.actions.resolve import (
-    asks_for_ensemble,
-    choose_acceleration,
     settle_networks,
     settle_postprocess,
 )
@@ -20,8 +19,7 @@ from src.challenge.submission_check import check_ids
 from src.datasets.data_folder import DataFolder
 from src.datasets.loaders import load_labelled_images
 from src.datasets.tables import read_sample_ids
-from src.experiments.runs import Run, check_owner, read_description
-from src.experiments.table import Experiment
+from src.experiments.runs import check_owner, read_description
 from src.prediction.image_sets import (
     ImageSet,
     labelled_image_set,
@@ -42,7 +40,7 @@ from src.prediction.postprocess import ChosenBoxes, choose_boxes
 from src.prediction.predictions import Predictions, load_provenance
 from src.prediction.presets import Postprocess
 from src.prediction.provenance import NetworkSet
-from src.system.distributed import Processes
+from src.system.distributed import Processes, joined_processes
 from src.system.errors import InputError
 from src.system.files import check_file_place, check_place
 from src.system.records import MAX_CAUSE, cut_text, show_value
@@ -64,28 +62,32 @@ class Task:
     place: Place
 
 
-def generate_predictions(
-    run: Run, experiment: Experiment, arguments: argparse.Namespace, processes: Processes
-) -> None:
-    """Predict the validation fold, the test images or other files, and write what was found.
+def generate_predictions(flags: Flags) -> None:
+    """Predict the validation fold, the test images or other files, and write what was found."""
+    with joined_processes(flags.device) as processes:
+        _predict_and_write(flags, processes)
+
+
+def _predict_and_write(flags: Flags, processes: Processes) -> None:
+    """Settle all tasks, then predict or load and write one after the other.
 
     Args:
         processes: share the images; the first one alone writes.
     """
     inference = Inference(
-        acceleration=choose_acceleration(arguments),
+        acceleration=choose_acceleration(flags),
         processes=processes,
-        n_workers=arguments.num_workers,
-        weights_dir=arguments.weights_dir,
-        overwrite=arguments.overwrite,
+        n_workers=flags.num_workers,
+        weights_dir=flags.weights_dir,
+        overwrite=flags.overwrite,
     )
-    images_place = _images_place(arguments)
-    tasks = list(_settle_tasks(run, experiment, arguments))
+    images_place = _images_place(flags)
+    tasks = list(_settle_tasks(flags))
     for task in tasks:
-        _check_task(task, images_place, arguments)
+        _check_task(task, images_place, flags)
         if not inference.uses_saved(task.place):
             inference.find_weights(task.networks)
-    images = _find_images(tasks[0].networks, arguments)
+    images = _find_images(tasks[0].networks, flags)
     _check_names(images)
     for task in tasks:
         if inference.uses_saved(task.place):
@@ -95,44 +97,35 @@ def generate_predictions(
         if processes.is_first:
             chosen = choose_boxes(predictions, task.postprocess)
             _write(task, images, predictions, chosen)
-            if arguments.overwrite and task.place.is_run and task.networks.combines:
+            if flags.overwrite and task.place.is_run and task.networks.combines:
                 _remove_replaced(task)
-            if arguments.overlays:
+            if flags.overlays:
                 _draw(task, images, predictions, chosen)
             _tell(task, predictions, chosen)
 
 
-def _settle_tasks(
-    run: Run, experiment: Experiment, arguments: argparse.Namespace
-) -> Iterator[Task]:
+def _settle_tasks(flags: Flags) -> Iterator[Task]:
     """Settle all that will be done, so that a mistake is found before the first image is read."""
-    together = asks_for_ensemble(arguments)
-    in_run = arguments.input is None and (arguments.split == "valid" or not together)
-    if in_run:
-        for flag, value in (("--out", arguments.out), ("--overlays", arguments.overlays)):
-            if value:
-                raise InputError(f"{flag} needs --input, or --split test and an ensemble")
-    source = "test" if arguments.input is None else arguments.input.resolve().stem
-    for networks in settle_networks(run, experiment, arguments):
+    together = flags.asks_for_ensemble
+    source = "test" if flags.input is None else flags.input.resolve().stem
+    for networks in settle_networks(flags):
         owner, epoch = networks.run, networks.last_epoch
-        if in_run:
-            place = place_in_run(networks, arguments.split)
+        if not flags.fills_folder:
+            place = place_in_run(networks, flags.split)
         elif together:
-            folder = arguments.out or owner.output_dir / owner.common_name / source
+            folder = flags.out or owner.output_dir / owner.common_name / source
             place = place_in_folder(folder)
         else:
-            place = place_in_folder(
-                (arguments.out or owner.dir / "inputs" / source) / f"{epoch:03}"
-            )
+            place = place_in_folder((flags.out or owner.dir / "inputs" / source) / f"{epoch:03}")
         yield Task(
             name=f"{len(networks.members)} members" if together else f"epoch {epoch}",
             networks=networks,
-            postprocess=settle_postprocess(arguments, networks),
+            postprocess=settle_postprocess(flags, networks),
             place=place,
         )
 
 
-def _check_task(task: Task, images_place: Path, arguments: argparse.Namespace) -> None:
+def _check_task(task: Task, images_place: Path, flags: Flags) -> None:
     """Make sure before the work that the place can be filled, without loss of others' results.
 
     Raises:
@@ -141,16 +134,16 @@ def _check_task(task: Task, images_place: Path, arguments: argparse.Namespace) -
     networks, place = task.networks, task.place
     for path in place.files:
         check_file_place(path)
-    if arguments.overlays:
+    if flags.overlays:
         check_place(place.overlays)
     if place.is_run:
         check_owner(networks.run)
-        if arguments.split == "valid" and networks.fold is None:
+        if flags.split == "valid" and networks.fold is None:
             raise InputError("--split valid takes networks of one fold, which have not seen it; "
                              "--split test and --input take all")  # fmt: skip
-        if networks.combines and not arguments.overwrite:
+        if networks.combines and not flags.overwrite:
             _check_ensemble(task)
-    elif not arguments.overwrite:
+    elif not flags.overwrite:
         _check_folder(task, images_place)
 
 
@@ -212,28 +205,27 @@ def _check_names(images: ImageSet) -> None:
         check_ids(images.patient_ids, read_sample_ids(images.sample_path), images.sample_path)
 
 
-def _images_place(arguments: argparse.Namespace) -> Path:
+def _images_place(flags: Flags) -> Path:
     """Return where the images to predict lie."""
-    if arguments.input is not None:
-        place: Path = arguments.input.resolve()
-        return place
-    split = "test" if arguments.split == "test" else "train"  # among which a fold's are
-    return DataFolder(arguments.data_dir).images_dir(split).resolve()
+    if flags.input is not None:
+        return flags.input.resolve()
+    split = "test" if flags.split == "test" else "train"  # among which a fold's are
+    return DataFolder(flags.data_dir).images_dir(split).resolve()
 
 
-def _find_images(networks: NetworkSet, arguments: argparse.Namespace) -> ImageSet:
+def _find_images(networks: NetworkSet, flags: Flags) -> ImageSet:
     """Find the images of --input or of the split."""
-    if arguments.input is not None:
+    if flags.input is not None:
         return own_image_set(
-            arguments.input,
-            skip_unreadable=arguments.skip_unreadable,
-            n_workers=arguments.num_workers,
+            flags.input,
+            skip_unreadable=flags.skip_unreadable,
+            n_workers=flags.num_workers,
         )
-    if arguments.split == "test":
-        return test_image_set(arguments.data_dir)
+    if flags.split == "test":
+        return test_image_set(flags.data_dir)
     assert networks.fold is not None  # checked with the tasks
     images = load_labelled_images(
-        arguments.data_dir, networks.fold, debug=arguments.debug, cache_dir=arguments.cache_dir
+        flags.data_dir, networks.fold, debug=flags.debug, cache_dir=flags.cache_dir
     )
     return labelled_image_set(images, images.valid)
 

@@ -2,59 +2,70 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from src.actions.flags import postprocess_flags
+from src.actions.flags import Flags, postprocess_flags
+from src.experiments.experiment import Experiment
+from src.experiments.experiment_file import as_trained
 from src.experiments.runs import Run, check_owner
-from src.experiments.table import Experiment, get_experiment
+from src.experiments.table import get_experiment
 from src.prediction.presets import Postprocess, choose_postprocess
 from src.prediction.provenance import Member, NetworkSet
-from src.retinanet.acceleration import (
-    Acceleration,
-    choose_device,
-    choose_precision,
-    set_global_switches,
-)
 from src.scoring.sweep import choose_epoch
 from src.system.errors import InputError
 
 
-def asks_for_ensemble(arguments: argparse.Namespace) -> bool:
-    """Say whether the flags combine networks, or the views of one."""
-    several = arguments.folds or arguments.run_weights or len(arguments.models) > 1
-    return bool(several or arguments.tta)
+def choose_run(flags: Flags) -> Run:
+    """Name the run of the flags; of several models the first one's.
+
+    Raises:
+        InputError: its folder belongs to another run.
+    """
+    run = Run(flags.model, flags.fold, flags.tag, flags.output_dir)
+    check_owner(run)
+    return run
 
 
-def choose_epochs(arguments: argparse.Namespace, saved: list[int], run: Run) -> list[int] | None:
+def choose_experiment(flags: Flags) -> Experiment:
+    """Look up the experiment of the run, with the settings that flags change."""
+    return get_experiment(
+        flags.model,
+        batch_size=flags.batch_size,
+        accumulate=flags.accumulate,
+        learning_rate=flags.learning_rate,
+        n_epochs=flags.num_epochs,
+    )
+
+
+def choose_epochs(flags: Flags, saved: list[int], run: Run) -> list[int] | None:
     """Return the epochs that the flags name, each once, None where they name none."""
-    if arguments.epoch is not None:
-        return list(dict.fromkeys(arguments.epoch))
-    if not arguments.from_epoch and arguments.num_epochs is None:
+    if flags.epoch is not None:
+        return list(dict.fromkeys(flags.epoch))
+    if not flags.from_epoch and flags.num_epochs is None:
         return None
-    stop = arguments.num_epochs or max(saved, default=0) + 1
-    epochs = [epoch for epoch in saved if arguments.from_epoch <= epoch < stop]
+    stop = flags.num_epochs or max(saved, default=0) + 1
+    epochs = [epoch for epoch in saved if flags.from_epoch <= epoch < stop]
     if not epochs:
-        raise InputError(f"{run.dir}: has no epoch from {arguments.from_epoch} to {stop - 1}")
+        raise InputError(f"{run.dir}: has no epoch from {flags.from_epoch} to {stop - 1}")
     return epochs
 
 
-def epochs_to_use(run: Run, arguments: argparse.Namespace) -> list[int]:
+def epochs_to_use(run: Run, flags: Flags) -> list[int]:
     """Take the epochs that the flags name, else the best one by check_metric, else the last.
 
     Raises:
         InputError: no checkpoints are there.
     """
-    source = run.at(arguments.weights_dir)
+    source = run.at(flags.weights_dir)
     saved = source.epochs_with_checkpoint()
-    epochs = choose_epochs(arguments, saved, source)
+    epochs = choose_epochs(flags, saved, source)
     if epochs is not None:
         return epochs
     if not saved:
         raise InputError(f"{source.dir}: holds no checkpoints; --action train makes them")
-    return [choose_epoch(scores_path(run, arguments.weights_dir), saved).epoch]
+    return [choose_epoch(scores_path(run, flags.weights_dir), saved).epoch]
 
 
 def scores_path(run: Run, weights_dir: Path | None) -> Path:
@@ -68,101 +79,60 @@ def scores_path(run: Run, weights_dir: Path | None) -> Path:
     return run.scores_path
 
 
-def settle_networks(
-    run: Run, experiment: Experiment, arguments: argparse.Namespace
-) -> list[NetworkSet]:
+def settle_networks(flags: Flags) -> list[NetworkSet]:
     """Collect the networks that predict: one ensemble, or each epoch of a run by itself.
 
-    Args:
-        run, experiment: of the first model.
-
     Raises:
-        InputError: the weights do not fit the runs, or the networks do not fit each other.
+        InputError: the networks do not fit each other.
     """
-    if asks_for_ensemble(arguments):
-        members = tuple(_members_of_ensemble(run, experiment, arguments))
-        return [NetworkSet(members=members, hflip=arguments.tta == "hflip")]
+    run, experiment = choose_run(flags), choose_experiment(flags)
+    if flags.asks_for_ensemble:
+        members = tuple(_members_of_ensemble(run, experiment, flags))
+        return [NetworkSet(members=members, hflip=flags.tta == "hflip")]
+    experiment = as_trained(run.at(flags.weights_dir), experiment)
     return [
         NetworkSet(members=(Member(run=run, experiment=experiment, epoch=epoch),))
-        for epoch in epochs_to_use(run, arguments)
+        for epoch in epochs_to_use(run, flags)
     ]
 
 
-def _members_of_ensemble(
-    run: Run, experiment: Experiment, arguments: argparse.Namespace
-) -> Iterator[Member]:
+def _members_of_ensemble(run: Run, experiment: Experiment, flags: Flags) -> Iterator[Member]:
     """Yield models x folds x epochs.
 
     A run's weight is shared out among its epochs; a run of weight 0 is left out.
     """
     experiments = {run.model: experiment}
-    for name in arguments.models[1:]:
-        experiments[name] = get_experiment(name, batch_size=arguments.batch_size)
-    folds = arguments.folds or [run.fold]
-    runs = [replace(run, model=name, fold=fold) for name in arguments.models for fold in folds]
-    for each, weight in zip(runs, _weigh_runs(arguments.run_weights, runs), strict=True):
+    for name in flags.models[1:]:
+        experiments[name] = get_experiment(name, batch_size=flags.batch_size)
+    folds = flags.folds or [run.fold]
+    runs = [replace(run, model=name, fold=fold) for name in flags.models for fold in folds]
+    weights = flags.run_weights or [None] * len(runs)
+    for each, weight in zip(runs, weights, strict=True):
         check_owner(each)
-        epochs = epochs_to_use(each, arguments) if weight != 0 else []
+        epochs = epochs_to_use(each, flags) if weight != 0 else []
         own_weight = 1.0 if weight is None else weight / max(1, len(epochs))
+        trained = as_trained(each.at(flags.weights_dir), experiments[each.model])
         for epoch in epochs:
-            yield Member(
-                run=each, experiment=experiments[each.model], epoch=epoch, weight=own_weight
-            )
+            yield Member(run=each, experiment=trained, epoch=epoch, weight=own_weight)
 
 
-def settle_postprocess(
-    arguments: argparse.Namespace, networks: NetworkSet | None = None
-) -> Postprocess:
+def settle_postprocess(flags: Flags, networks: NetworkSet | None = None) -> Postprocess:
     """Choose how boxes are chosen: by the flags, the preset, and check_metric's threshold.
+
+    Raises:
+        InputError: flags say how to combine networks, and there is only one.
 
     Args:
         networks: those that predict; None where the threshold does not matter. What check_metric
             found is of one network alone and so serves no ensemble.
     """
     combines = networks is not None and networks.combines
-    if not combines:
-        _refuse_sizes(arguments)
-    postprocess = choose_postprocess(
-        arguments.postprocess, postprocess_flags(arguments), combines=combines
-    )
+    for flag, value in (("--combine", flags.combine), ("--k", flags.k)):
+        if value is not None and not combines:
+            raise InputError(f"{flag} needs an ensemble: several networks, or --tta")
+    postprocess = choose_postprocess(flags.postprocess, postprocess_flags(flags), combines=combines)
     if networks is None or combines or not postprocess.threshold_is_open:
         return postprocess
     (member,) = networks.members
-    path = scores_path(member.run, arguments.weights_dir)
+    path = scores_path(member.run, flags.weights_dir)
     return choose_epoch(path, [member.epoch], member.epoch).fill(postprocess)
-
-
-def choose_acceleration(arguments: argparse.Namespace) -> Acceleration:
-    """Choose device and arithmetic by the flags; sets PyTorch's switches of the whole process.
-
-    Raises:
-        InputError: there is no such device, or it does not have the precision.
-    """
-    device = choose_device(arguments.device)
-    set_global_switches(deterministic=arguments.deterministic)
-    return Acceleration(
-        device=device,
-        precision=choose_precision(arguments.precision, device),
-        compiles=arguments.compile,
-        recomputes_encoder=arguments.checkpoint_encoder,
-    )
-
-
-def _weigh_runs(weights: Sequence[float] | None, runs: Sequence[Run]) -> Sequence[float | None]:
-    """Return a weight for each run; None where all networks weigh alike."""
-    if weights is None:
-        return [None] * len(runs)
-    if len(weights) != len(runs):
-        names = ", ".join(run.name for run in runs)
-        raise InputError(
-            f"--run-weights: {len(weights)} weights for {len(runs)} runs, which are {names}"
-        )
-    if not any(weights):
-        raise InputError("--run-weights: one of them must be greater than 0")
-    return weights
-
-
-def _refuse_sizes(arguments: argparse.Namespace) -> None:
-    for flag, value in (("--combine", arguments.combine), ("--k", arguments.k)):
-        if value is not None:
-            raise InputError(f"{flag} needs an ensemble: several networks, or --tta")

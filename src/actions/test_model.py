@@ -1,15 +1,18 @@
-"""--action test_model: draw true and found boxes over validation images."""
+"""Draw true and found boxes over validation images."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
-from src.actions.resolve import choose_acceleration, settle_networks, settle_postprocess
+from src.actions.device import choose_acceleration
+from src.actions.flags import Flags
+from src.actions.resolve import (
+    choose_run,
+    settle_networks,
+    settle_postprocess,
+)
 from src.datasets.annotations import Record
 from src.datasets.loaders import load_labelled_images
-from src.experiments.runs import Run
-from src.experiments.table import Experiment
 from src.prediction.image_sets import labelled_image_set
 from src.prediction.inference import Inference
 from src.prediction.postprocess import choose_boxes
@@ -20,24 +23,25 @@ from src.visualizations.picture_names import picture_names
 OVERVIEW = "overview.png"
 
 
-def draw_validation(run: Run, experiment: Experiment, arguments: argparse.Namespace) -> None:
+def test_model(flags: Flags) -> None:
     """Draw true and found boxes over validation images, for each epoch that is asked for."""
+    run = choose_run(flags)
     inference = Inference(
-        acceleration=choose_acceleration(arguments),
-        n_workers=arguments.num_workers,
-        weights_dir=arguments.weights_dir,
+        acceleration=choose_acceleration(flags),
+        n_workers=flags.num_workers,
+        weights_dir=flags.weights_dir,
     )
     labelled = load_labelled_images(
-        arguments.data_dir, run.fold, debug=arguments.debug, cache_dir=arguments.cache_dir
+        flags.data_dir, run.fold, debug=flags.debug, cache_dir=flags.cache_dir
     )
-    images = labelled_image_set(labelled, _pick_images(labelled.valid, arguments.num_images))
+    images = labelled_image_set(labelled, _pick_images(labelled.valid, flags.num_images))
     names = picture_names(images.ids, taken=[OVERVIEW])
-    all_networks = settle_networks(run, experiment, arguments)
+    all_networks = settle_networks(flags)
     for networks in all_networks:
         inference.find_weights(networks)
         check_place(run.pics_dir / f"{networks.last_epoch:03}")
     for networks in all_networks:
-        postprocess = settle_postprocess(arguments, networks)
+        postprocess = settle_postprocess(flags, networks)
         predictions = inference.predict(images, networks, postprocess)
         chosen = choose_boxes(predictions, postprocess)
         folder = run.pics_dir / f"{networks.last_epoch:03}"

@@ -10,19 +10,15 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from src.datasets.data_folder import DataFolder
 from src.datasets.tables import AnnotationsError, read_table, refuse_rows
 from src.structures import CLASS_NAMES, OPACITY, UNKNOWN_CATEGORY
 from src.system.records import cut_text
-
-if TYPE_CHECKING:  # `--help` waits for nothing
-    import pandas as pd
-
 
 IMAGE_SIZE = 1024  # every image of the challenge has this many pixels along each side
 
@@ -112,8 +108,6 @@ def _drop_repeated(path: Path, labels: pd.DataFrame) -> pd.DataFrame:
 
 def _check_boxes(path: Path, labels: pd.DataFrame) -> dict[str, pd.Series]:
     """Return the four columns of xywh, NaN in rows without a box, after checking every row."""
-    import pandas as pd
-
     refuse_rows(path, labels, ~labels["Target"].isin(["0", "1"]), "Target {Target!r} is not 0 or 1")
     has_box = labels["Target"] == "1"
     values: dict[str, pd.Series] = {}

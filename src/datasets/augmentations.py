@@ -1,4 +1,4 @@
-"""The paper's augmentation levels (section 4): what is drawn at random for a training sample.
+"""The paper's augmentation (section 4): what is drawn at random for a training sample.
 
 Every draw comes from the generator that is passed in, which the data set keys on
 (seed, epoch, index): a sample does not depend on worker processes or on other samples.
@@ -7,82 +7,19 @@ Every draw comes from the generator that is passed in, which the data set keys o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from src.datasets.sample_options import AugmentationLevel
 from src.datasets.transforms import Crop, central_crop
 from src.radiographs.pixels import FloatImage, Pixels, as_float
 from src.structures import WHITE
 
 MAX_CENTER_SHIFT = 32.0  # source pixels, each way, at every level; the original release
 
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentationLevel:
-    """How strongly a level augments.
-
-    Attributes:
-        scale: standard deviation of log2 of the stretch, x and y apart.
-        angle: standard deviation of the rotation, degrees.
-        shear: standard deviation, degrees.
-        gamma: standard deviation of log2 of the exponent.
-        salt_and_pepper_p: how often cells of a coarse grid turn black or white.
-        blur_p: how often a Gaussian blur is applied.
-        blur_sigma: its largest standard deviation, crop pixels.
-        noise_p: how often Gaussian noise is added.
-        noise_sigma: its largest standard deviation, of the full range.
-        eight_bit: whether the crop passes through 8 bits.
-    """
-
-    scale: float = 0.0
-    angle: float = 0.0
-    shear: float = 0.0
-    gamma: float = 0.0
-    salt_and_pepper_p: float = 0.0
-    blur_p: float = 0.0
-    blur_sigma: float = 0.0
-    noise_p: float = 0.0
-    noise_sigma: float = 0.0
-    eight_bit: bool = False
-
-
-def _strong(*, angle: float) -> AugmentationLevel:
-    return AugmentationLevel(
-        scale=0.15,
-        angle=angle,
-        shear=4.0,
-        gamma=0.25,
-        salt_and_pepper_p=0.1,
-        blur_p=0.5,
-        blur_sigma=2.0,
-        noise_p=0.5,
-        noise_sigma=0.04,
-        eight_bit=True,
-    )
-
-
-AUGMENTATION_LEVELS: dict[int, AugmentationLevel] = {
-    1: AugmentationLevel(),  # the shift alone
-    10: AugmentationLevel(scale=0.1, angle=5.0, shear=2.5, gamma=0.2),
-    11: AugmentationLevel(scale=0.1, angle=0.0, shear=2.5, gamma=0.2),
-    15: AugmentationLevel(
-        scale=0.15,
-        angle=6.0,
-        shear=4.0,
-        gamma=0.2,
-        blur_p=0.25,
-        blur_sigma=1.0,
-        noise_p=0.25,
-        noise_sigma=0.02,
-        eight_bit=True,
-    ),
-    20: _strong(angle=6.0),
-    21: _strong(angle=0.0),
-}
 
 SALT_AND_PEPPER_SHARE = 0.01  # of the cells
 SALT_AND_PEPPER_GRID = (0.1, 0.2)  # cells per pixel along each side

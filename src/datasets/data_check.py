@@ -1,8 +1,7 @@
-"""Look through a data folder before a training does: labels, folds, and every image."""
+"""Check a data folder before a training uses it: labels, folds, and every image."""
 
 from __future__ import annotations
 
-import csv
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,9 +14,9 @@ from src.datasets.tables import AnnotationsError, read_sample_ids
 from src.radiographs.image_facts import ExaminedImage, examine_images
 from src.radiographs.image_files import as_text, find_challenge_images
 from src.system.errors import InputError
-from src.system.files import replaced_file
+from src.system.files import write_csv
 
-# kind -> what it means; a training fails over the first ones
+# kind -> what it means; a training fails if there is one of the first
 FATAL = {
     "no labels": "the label files cannot be read",
     "no folds": "there is no such validation fold",
@@ -29,17 +28,17 @@ KINDS = FATAL | {
     "duplicate": "the same pixels twice among the images of one fold, or of none",
     "unlabelled": "a training image has no labels",
     "box outside": "a box leaves its image",
+    "grey values": "an image leaves a detector little to see; only --full looks",
     "odd size": "an image has another size than most",
     "other patient": "the PatientID in the header is not the file's name",
     "no test image": "a patient of the sample submission has no image",
     "unreadable, not trained on": "an image that no training needs cannot be read",
 }
-COLUMNS = ("kind", "patient", "file", "detail")
 NO_FOLD = "no fold"
 
 
 class Finding(NamedTuple):
-    """Something that is remarkable in a data folder; one of `KINDS`."""
+    """A fault, or something unusual, in a data folder; its kind is a key of `KINDS`."""
 
     kind: str
     patient: str
@@ -50,10 +49,10 @@ class Finding(NamedTuple):
 def check_data_folder(
     folder: DataFolder, fold: int, *, full: bool = False, n_workers: int | None = None
 ) -> list[Finding]:
-    """Find all that is remarkable, in the order of `KINDS`.
+    """Find faults and what is unusual, in the order of `KINDS`.
 
     Args:
-        fold: whose training is asked about.
+        fold: the validation fold of the training that is planned.
         full: decode every image.
         n_workers: processes that read images, as for `examine_images`.
 
@@ -76,7 +75,7 @@ def check_data_folder(
 
 
 def verdict(findings: Iterable[Finding], fold: int) -> tuple[bool, str]:
-    """Say whether a training would run, and why not, in a line."""
+    """Say in a line whether a training would run, and if not, why."""
     counts = Counter(found.kind for found in findings if found.kind in FATAL)
     if not counts:
         return True, f"a training of fold {fold} would run"
@@ -98,33 +97,27 @@ def describe(findings: Sequence[Finding]) -> Iterator[str]:
 
 def write_findings(path: Path, findings: Iterable[Finding]) -> None:
     """Write a row for each finding, whole or not at all."""
-    with (
-        replaced_file(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(findings)
+    write_csv(path, Finding._fields, findings)
 
 
 def _image_paths(images_dir: Path) -> list[Path]:
     try:
         return [file.path for file in find_challenge_images(images_dir)]
-    except InputError:  # none: every label lacks its image then
+    except InputError:  # no images: then every labelled patient lacks one
         return []
 
 
 def _test_paths(folder: DataFolder) -> list[Path]:
     try:
         return _image_paths(folder.images_dir("test"))
-    except AnnotationsError:  # a training needs none
+    except AnnotationsError:  # a training needs no test images
         return []
 
 
 def _read_labels(
     folder: DataFolder, fold: int, findings: list[Finding]
 ) -> tuple[list[Record], Mapping[str, int]]:
-    """Read labels and folds as a training does; what fails is a finding."""
+    """Read labels and folds as a training does; a failure becomes a finding."""
     try:
         records = read_records(folder)
     except AnnotationsError as error:
@@ -142,7 +135,7 @@ def _read_labels(
 def _compare_labels(
     images: Sequence[ExaminedImage], records: Sequence[Record], images_dir: Path
 ) -> Iterator[Finding]:
-    """Hold the training images against the labelled patients."""
+    """Compare the training images with the labelled patients."""
     labelled = {f"{record.patient_id}.dcm" for record in records}
     for name in labelled - {image.path.name for image in images}:
         yield Finding("no image", Path(name).stem, str(images_dir / name), "no such file")
@@ -156,7 +149,7 @@ def _compare_labels(
 
 
 def _compare_sample(images: Sequence[ExaminedImage], path: Path) -> Iterator[Finding]:
-    """Hold the test images against the patients of the sample submission, where there is one."""
+    """Compare the test images with the patients of the sample submission, if there is one."""
     for image in images:
         if image.facts is None:
             yield _finding("unreadable, not trained on", image, image.cause)
@@ -172,7 +165,7 @@ def _compare_sample(images: Sequence[ExaminedImage], path: Path) -> Iterator[Fin
 
 
 def _compare_boxes(images: Sequence[ExaminedImage], records: Sequence[Record]) -> Iterator[Finding]:
-    """Hold boxes against the size of their own image; the labels are held to 1024 pixels."""
+    """Check boxes against the size of their own image; reading the labels checked 1024 pixels."""
     boxes = {f"{record.patient_id}.dcm": record.boxes_xywh for record in records}
     for image in images:
         own = boxes.get(image.path.name)
@@ -185,7 +178,7 @@ def _compare_boxes(images: Sequence[ExaminedImage], records: Sequence[Record]) -
 
 
 def _compare_headers(images: Sequence[ExaminedImage]) -> Iterator[Finding]:
-    """Find images that differ from most in size, or in name from their own header."""
+    """Find images with odd grey values, of another size than most, or with another's PatientID."""
     sizes = Counter(image.facts.size for image in images if image.facts is not None)
     usual = sizes.most_common(1)[0][0] if sizes else ""
     for image in images:
@@ -193,6 +186,8 @@ def _compare_headers(images: Sequence[ExaminedImage]) -> Iterator[Finding]:
             continue
         if image.facts.size != usual:
             yield _finding("odd size", image, f"{image.facts.size}; most are {usual}")
+        for odd in image.odd:
+            yield _finding("grey values", image, odd)
         if image.facts.patient_id not in ("", image.path.stem):
             yield _finding("other patient", image, f"PatientID {image.facts.patient_id!r:.80}")
 
@@ -200,7 +195,7 @@ def _compare_headers(images: Sequence[ExaminedImage]) -> Iterator[Finding]:
 def _find_duplicates(
     train: Sequence[ExaminedImage], test: Sequence[ExaminedImage], folds: Mapping[str, int]
 ) -> Iterator[Finding]:
-    """Find images with the same stored pixels; each is named but the first of its kind."""
+    """Find images with the same stored pixels; each is reported except the first of a group."""
     same: defaultdict[str, list[tuple[ExaminedImage, str]]] = defaultdict(list)
     for images, is_test in ((train, False), (test, True)):
         for image in images:

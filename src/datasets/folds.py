@@ -13,8 +13,6 @@ from pathlib import Path
 if __name__ == "__main__":  # run by path: find `config` and `src` from the repository's root
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-import csv
-
 import numpy as np
 
 from src.datasets.annotations import Record, read_classes
@@ -22,7 +20,7 @@ from src.datasets.data_folder import DataFolder
 from src.datasets.tables import AnnotationsError, read_table, refuse_rows
 from src.structures import CLASS_NAMES, N_FOLDS
 from src.system.command_line import CommandParser, report_errors
-from src.system.files import replaced_file
+from src.system.files import write_csv
 from src.system.records import cut_text, show_value
 
 FOLDS_SEED = 42  # gives the published folds
@@ -31,9 +29,9 @@ FOLDS_SEED = 42  # gives the published folds
 def make_folds(classes: Mapping[str, int], n_folds: int = N_FOLDS) -> dict[str, int]:
     """Split patients into folds that have the same share of each class.
 
-    Differs from the original in form only: it called a scikit-learn of 2018, whose result today's
-    no longer gives. For each class in alphabetical order, 0..n-1 is shuffled by one generator and
-    cut into runs, the first n % n_folds of them one longer; run k is fold k.
+    Differs from the original: it called scikit-learn of 2018, whose result current versions no
+    longer give; the folds are the same. For each class in alphabetical order, 0..n-1 is shuffled
+    by one generator and cut into parts, the first n % n_folds of them one longer; part k is fold k.
 
     Args:
         classes: patientId -> class, in the order of the class file.
@@ -49,8 +47,8 @@ def make_folds(classes: Mapping[str, int], n_folds: int = N_FOLDS) -> dict[str, 
         members = np.flatnonzero(categories == category)
         shuffled = np.arange(len(members))
         random.shuffle(shuffled)
-        for fold, run in enumerate(np.array_split(shuffled, n_folds)):
-            folds[members[run]] = fold
+        for fold, part in enumerate(np.array_split(shuffled, n_folds)):
+            folds[members[part]] = fold
     return dict(zip(patients.tolist(), folds.tolist(), strict=True))
 
 
@@ -58,7 +56,7 @@ def read_folds(path: Path) -> dict[str, int]:
     """Read patientId and fold from a CSV with these columns.
 
     Raises:
-        AnnotationsError: the file is missing, a column is, or a fold is no whole number.
+        AnnotationsError: the file or a column is missing, or a fold is not a whole number.
     """
     table = read_table(path, ["patientId", "fold"])
     bad = ~table["fold"].str.fullmatch("[0-9]{1,9}")
@@ -69,7 +67,7 @@ def read_folds(path: Path) -> dict[str, int]:
 
 
 def load_folds(folder: DataFolder) -> dict[str, int]:
-    """Take the data folder's folds.csv where there is one, and make the folds otherwise."""
+    """Read the data folder's folds.csv if there is one; otherwise make the folds."""
     if folder.folds_path.exists():
         return read_folds(folder.folds_path)
     return make_folds(read_classes(folder.classes_path))
@@ -78,7 +76,7 @@ def load_folds(folder: DataFolder) -> dict[str, int]:
 def split_records(
     records: list[Record], folds: Mapping[str, int], fold: int
 ) -> tuple[list[Record], list[Record]]:
-    """Divide records into training and validation, the latter being `fold`.
+    """Divide records into those to train on and those of `fold`, for validation.
 
     Raises:
         AnnotationsError: a patient has no fold, there is no such fold, or nothing is left to
@@ -101,13 +99,8 @@ def split_records(
 
 def write_folds(path: Path, classes: Mapping[str, int], folds: Mapping[str, int]) -> None:
     """Write patientId, class, fold, the columns of the published file."""
-    with (
-        replaced_file(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["patientId", "class", "fold"])
-        writer.writerows((p, CLASS_NAMES[classes[p]], fold) for p, fold in folds.items())
+    rows = ((patient, CLASS_NAMES[classes[patient]], fold) for patient, fold in folds.items())
+    write_csv(path, ("patientId", "class", "fold"), rows)
 
 
 def main() -> None:
@@ -119,7 +112,7 @@ def main() -> None:
     with report_errors():
         folder = DataFolder(arguments.data_dir)
         if folder.folds_path.exists():
-            raise AnnotationsError(f"{folder.folds_path}: is there already; it stays as it is")
+            raise AnnotationsError(f"{folder.folds_path}: is there already; it is not replaced")
         folder.check()
         classes = read_classes(folder.classes_path)
         folds = make_folds(classes)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from src.datasets.patient_ids import fault_of_patient_id
 from src.system.errors import InputError
 from src.system.records import cut_text
-
-if TYPE_CHECKING:  # `--help` waits for nothing
-    import pandas as pd
 
 
 class AnnotationsError(InputError):
@@ -29,8 +27,6 @@ def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
     Raises:
         AnnotationsError: this is no such table, or a patientId cannot be one.
     """
-    import pandas as pd
-
     if not path.is_file():
         raise AnnotationsError(f"{path}: no such file")
     try:

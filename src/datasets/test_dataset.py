@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch.utils.data import Dataset
 
-from src.datasets.detection_dataset import Sample, SampleOptions, shrink_image
+from src.datasets.detection_dataset import Sample, shrink_image
+from src.datasets.sample_options import SampleOptions
 from src.radiographs.image_files import ImageFile, read_any_image
 from src.structures import UNKNOWN_CATEGORY, Target
 
@@ -26,7 +27,7 @@ class TestDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         file, options = self.files[index], self.options
-        pixels = read_any_image(file.path)
+        pixels = read_any_image(file.path, grey=options.grey)
         image = shrink_image(
             pixels, options.img_size, options.reduction, source_crop=options.source_crop
         )

@@ -1,8 +1,8 @@
 """Save and load weights; nothing in a checkpoint can run code.
 
 A checkpoint is a dict of tensors and plain values: `model` (state dict), `experiment` (its name),
-`settings` (those that shape the network), `epoch`; the last one of a run holds `training` as well,
-what an exact resume needs.
+`settings` (the experiment's), `epoch`; the last one of a run also holds `training`, what an exact
+resume needs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Checkpoint:
 
     Attributes:
         experiment: a name in `table.EXPERIMENTS`.
-        settings: plain values that shape the network.
+        settings: the experiment's, plain values; `experiment.with_defaults` completes older ones.
         epoch: the last epoch that was trained, from 0.
         model: the network's state dict.
         training: state of optimizer, scheduler and history; empty in weights-only checkpoints.
@@ -54,7 +54,11 @@ class Checkpoint:
     training: dict[str, Any]
 
     def save(self, path: Path) -> None:
-        """Write to `path`, whole or not at all."""
+        """Write to `path`, whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         content = {name: getattr(self, name, None) for name in FIELDS}
         content |= {"format": FORMAT, "version": FORMAT_VERSION}
         with replaced_file(path) as temporary:

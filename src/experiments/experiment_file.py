@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import platform
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any
 
-from src.datasets.detection_dataset import SampleOptions
-from src.experiments.runs import Run
-from src.experiments.table import Experiment
+from src.datasets.sample_options import SampleOptions
+from src.experiments.experiment import Experiment, with_defaults
+from src.experiments.runs import Run, read_description
+from src.structures import N_FOLDS, Precision
 from src.system.errors import InputError
 from src.system.files import write_json
+from src.system.records import Rule, build_record, check_fields
 
 VERSIONED = ("torch", "torchvision", "numpy", "opencv-python-headless", "pydicom", "simplejpeg",
-             "timm", "pretrainedmodels")  # fmt: skip
+             "imagecodecs", "timm", "pretrainedmodels")  # fmt: skip
 
 
-class ExperimentError(InputError):
-    """An experiment.json that is missing or something else."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class StoredTraining:
     """What has to be the same for a training to be the same.
 
@@ -40,16 +37,19 @@ class StoredTraining:
     """
 
     model: str
-    fold: int
+    fold: Annotated[int, Rule(range(N_FOLDS).__contains__, f"a fold from 0 to {N_FOLDS - 1}")]
     settings: Experiment
-    seed: int
-    precision: str
+    seed: Annotated[int, Rule(lambda n: n >= 0, "a whole number from 0")]
+    precision: Precision
     data_fingerprint: str
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def write_stored_training(run: Run, stored: StoredTraining, details: Mapping[str, Any]) -> None:
     """Write a training's experiment.json: the experiment, and what else tells where it ran."""
-    content = {"tag": run.tag, **dataclasses.asdict(stored), **details}
+    content = {"tag": run.tag, **asdict(stored), **details}
     write_description(run.experiment_path, content)
 
 
@@ -67,26 +67,37 @@ def write_description(path: Path, content: Mapping[str, Any]) -> None:
 def read_stored_training(path: Path) -> StoredTraining:
     """Read what an experiment.json says about a training.
 
+    A setting that the file lacks came after the version that wrote it: `with_defaults`.
+
     Raises:
-        ExperimentError: missing, no JSON, or without one of the fields or with a wrong one.
+        InputError: the file is missing, is no JSON, or lacks a field or has a wrong one.
     """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; --action train writes one for every run")
+    content = read_description(path)
+    names = [field.name for field in fields(StoredTraining)]
+    values = {name: content[name] for name in names if name in content}
+    if isinstance(values.get("settings"), dict):
+        values["settings"] = with_defaults(values["settings"])
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ExperimentError(f"{path}: not a readable experiment.json: {error}") from error
-    try:
-        fields = {field.name: content[field.name] for field in dataclasses.fields(StoredTraining)}
-        settings = fields["settings"] | {
-            "pyramid_levels": tuple(fields["settings"]["pyramid_levels"])
-        }
-        fields["settings"] = Experiment(**settings)
-    except (KeyError, TypeError) as error:
-        raise ExperimentError(f"{path}: not an experiment.json of this version: {error}") from error
-    for kind, values in ((StoredTraining, fields), (Experiment, settings)):
-        for name, hint in get_type_hints(kind).items():
-            if not _fits(values[name], hint):
-                raise ExperimentError(f"{path}: {name} cannot be {values[name]!r}")
-    return StoredTraining(**fields)
+        return build_record(StoredTraining, values)
+    except ValueError as error:
+        raise InputError(f"{path}: not an experiment.json of this version: {error}") from error
+
+
+def as_trained(run: Run, experiment: Experiment) -> Experiment:
+    """Return the experiment with the way of reading images that its run was trained with.
+
+    The experiment's own way may be another one by now. It counts where the run's experiment.json
+    is not there, as with checkpoints from elsewhere.
+
+    Raises:
+        InputError: the file is there, and is no experiment.json.
+    """
+    if not run.experiment_path.is_file():
+        return experiment
+    trained = read_stored_training(run.experiment_path).settings
+    return replace(experiment, grey=trained.grey, reduction=trained.reduction)
 
 
 def sample_options(experiment: Experiment, seed: int = 0) -> SampleOptions:
@@ -97,16 +108,11 @@ def sample_options(experiment: Experiment, seed: int = 0) -> SampleOptions:
         augmentation_level=experiment.augmentation_level,
         box_points=experiment.box_points,
         hflip=experiment.hflip,
+        clip_boxes=experiment.clip_boxes,
+        grey=experiment.grey,
+        reduction=experiment.reduction,
         seed=seed,
     )
-
-
-def _fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or what typing makes of it
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(isinstance(item, int) for item in value)
-    return isinstance(value, int | float if hint is float else hint)
 
 
 def git_commit() -> str | None:

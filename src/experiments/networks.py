@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import init
 
 from src.experiments.checkpoints import Checkpoint, CheckpointError, load_weights
+from src.experiments.experiment import MUST_AGREE, Experiment, with_defaults
 from src.experiments.runs import Run
-from src.experiments.table import MUST_AGREE, Experiment
+from src.retinanet.encoders import build_encoder
+from src.retinanet.encoders.weights import load_encoder_weights
 from src.retinanet.model import RetinaNet
 from src.system.errors import InputError
-
-if TYPE_CHECKING:  # torch takes seconds to import and `--help` needs none of it
-    from src.retinanet.model import RetinaNet
 
 
 def count_parameters(experiment: Experiment) -> int:
     """Count the numbers that are trained, without taking memory for them."""
-
     with torch.device("meta"):
         model = build_model(experiment)
     return sum(parameter.numel() for parameter in model.parameters())
@@ -31,8 +29,6 @@ def build_empty_model(experiment: Experiment) -> RetinaNet:
     Drawing random weights takes most of the time that a network is built in. Not for several
     threads at once.
     """
-    from torch.nn import init
-
     drawing = {name: function for name, function in vars(init).items()
                if name.endswith("_") and not name.startswith("_")}  # fmt: skip
     try:
@@ -50,11 +46,11 @@ def build_model(experiment: Experiment, *, encoder_weights: Path | None = None) 
     Args:
         encoder_weights: a file of pretrained weights; None starts the encoder at random.
     """
-    from src.retinanet.encoders import build_encoder
-    from src.retinanet.model import RetinaNet
-
+    encoder = build_encoder(experiment.encoder, img_size=experiment.img_size)
+    if encoder_weights is not None:
+        load_encoder_weights(encoder, experiment.encoder, encoder_weights)
     return RetinaNet(
-        build_encoder(experiment.encoder, weights=encoder_weights, img_size=experiment.img_size),
+        encoder,
         levels=experiment.pyramid_levels,
         width=experiment.pyramid_width,
         head_depth=experiment.head_depth,
@@ -72,8 +68,9 @@ def load_network(experiment: Experiment, checkpoint: Checkpoint, path: Path) -> 
     Raises:
         CheckpointError: the weights are of another network, or were trained on other inputs.
     """
+    settings = with_defaults(checkpoint.settings)
     for name in MUST_AGREE:
-        trained, ours = checkpoint.settings.get(name), getattr(experiment, name)
+        trained, ours = settings[name], getattr(experiment, name)
         if trained != ours:
             raise CheckpointError(f"{path}: was trained with {name} {trained}, not {ours}")
     model = build_empty_model(experiment)

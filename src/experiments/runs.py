@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from src.system.errors import InputError
 from src.system.records import MAX_CAUSE, cut_text
 
 DEBUG_TAG = "debug"
-ENSEMBLE_TAG = "ensemble"  # no training's
+ENSEMBLE_TAG = "ensemble"  # reserved: no training may have it
 
 
 @dataclass(frozen=True)
@@ -118,10 +117,10 @@ def check_owner(run: Run, folder: Path | None = None) -> None:
     """
     folder = folder or run.dir
     try:
-        owner = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
+        owner = read_description(folder / "experiment.json")
         model, tag = owner["model"], owner["tag"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return  # nothing is known of the owner
+    except (InputError, KeyError):
+        return  # no owner is known
     if (model, tag) != (run.model, run.tag):
         model, tag = (cut_text(str(name), MAX_CAUSE) for name in (model, tag))
         raise InputError(
@@ -131,7 +130,7 @@ def check_owner(run: Run, folder: Path | None = None) -> None:
 
 
 def load_run(run_dir: Path) -> Run:
-    """Tell by experiment.json which run a folder holds.
+    """Find out from experiment.json which run a folder holds.
 
     Raises:
         InputError: it holds none, or the folder was renamed.
@@ -156,7 +155,7 @@ def load_run(run_dir: Path) -> Run:
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """Read experiment.json as it is; an empty answer where there is none.
+    """Read experiment.json as it is; return an empty dict where there is none.
 
     Raises:
         InputError: it is something else.
@@ -170,17 +169,6 @@ def read_description(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not the settings of a run: {error}") from error
     return content
-
-
-def check_tag(tag: str) -> str:
-    """Return `tag` if it can be part of a folder's name.
-
-    Raises:
-        InputError: it has other characters than letters, digits, `.`, `_` and `-`.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9._-]*", tag):
-        raise InputError(f"--run {tag!r}: use letters, digits, '.', '_' and '-' only")
-    return tag
 
 
 def numbered_files(folder: Path, suffix: str) -> list[int]:

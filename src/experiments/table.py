@@ -6,82 +6,15 @@ another, docs/differences.md tells which was taken.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import Any
 
+from src.experiments.experiment import Experiment
+from src.retinanet.encoders import TIMM_PREFIX
 from src.system.errors import InputError
 
-if TYPE_CHECKING:  # torch takes seconds to import and `--help` needs none of it
-    pass
-
-
-PAPER_LEVELS = (2, 3, 4, 5, 6, 7)
 WITHOUT_P2 = (3, 4, 5, 6, 7)
-TIMM_PREFIX = "timm/"
-MUST_AGREE = ("img_size", "source_crop", "pyramid_levels")  # what shapes input and anchors
-
-
-@dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """Everything that makes an experiment; the defaults are the paper's.
-
-    Attributes:
-        encoder: a name in `encoders.ENCODERS`, or `timm/<model>`.
-        img_size: side of the network input, pixels; a multiple of 32, at least 192.
-        source_crop: side of the central square of the file that is shown, its pixels; None
-            shows the whole image.
-        batch_size: images that go through the network together, on all GPUs.
-        accumulate: batches to a training step, for a larger batch than memory holds.
-        augmentation_level: a key of `augmentations.AUGMENTATION_LEVELS`.
-        box_points: points of a box that are carried through a rotation.
-        hflip: mirror every second training image.
-        pretrained: start the encoder from ImageNet weights.
-        batch_norm: "frozen" statistics are the paper's way; without pretrained weights they
-            would be 0 and 1 and normalise nothing. "train" lets them follow the batches. "auto"
-            trains batch norm exactly where the encoder is not pretrained.
-        dropout_class: before the class head's output.
-        dropout_global: before the global head's linear layer.
-        pyramid_levels: consecutive levels from 2..5 to 5..7.
-        pyramid_width: channels of pyramid and heads.
-        head_depth: 3x3 convolutions in box and class head before the output.
-        optimizer: "adam", or "sgd" with momentum .95 and the second place's rates for each part.
-        learning_rate: of Adam; of SGD the rate of pyramid, class head and global head.
-        scheduler: "plateau" follows the validation regression loss (patience 4, factor .2),
-            "milestones" divides by 10 after epochs 8, 16 and 20, "one_cycle" rises to the
-            learning rate and falls to nothing over the whole run.
-        clip_norm: the gradient's largest norm.
-        n_epochs: of a whole training.
-    """
-
-    encoder: str
-    img_size: int = 512
-    source_crop: int | None = None
-    batch_size: int
-    accumulate: int = 1
-    augmentation_level: int = 10
-    box_points: Literal["thirds", "corners"] = "thirds"
-    hflip: bool = False
-    pretrained: bool = True
-    batch_norm: Literal["auto", "frozen", "train"] = "auto"
-    dropout_class: float = 0.5
-    dropout_global: float = 0.5
-    pyramid_levels: tuple[int, ...] = PAPER_LEVELS
-    pyramid_width: int = 256
-    head_depth: int = 4
-    optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: float = 1e-5
-    scheduler: Literal["plateau", "milestones", "one_cycle"] = "plateau"
-    clip_norm: float = 0.05
-    n_epochs: int = 15
-
-    @property
-    def trains_batch_norm(self) -> bool:
-        """Say whether batch norm follows the batches."""
-        if self.batch_norm == "auto":
-            return not self.pretrained
-        return self.batch_norm == "train"
 
 
 def _se_resnext101(
@@ -233,7 +166,8 @@ def get_experiment(name: str, **changes: object) -> Experiment:
     """Look up an experiment.
 
     Args:
-        name: in `EXPERIMENTS`, or `timm/<model>` for any encoder of timm with the paper's settings.
+        name: a key of `EXPERIMENTS`, or `timm/<model>` for any encoder of timm with the paper's
+            settings.
         changes: settings to override; None leaves one as it is.
 
     Raises:
@@ -248,4 +182,4 @@ def get_experiment(name: str, **changes: object) -> Experiment:
         hint = f"did you mean {' or '.join(near)}?" if near else "--list-models names them"
         raise InputError(f"--model {name!r}: no such experiment; {hint}")
     given = {field: value for field, value in changes.items() if value is not None}
-    return dataclasses.replace(experiment, **given)  # type: ignore[arg-type]
+    return replace(experiment, **given)  # type: ignore[arg-type]

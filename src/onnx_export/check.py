@@ -1,4 +1,4 @@
-"""Hold an exported graph against PyTorch, image by image and step by step.
+"""Compare an exported graph with PyTorch, image by image and step by step.
 
 A network's outputs differ in their last digits between two libraries, and such a digit decides
 which of two near-equal candidates is first, hence which of them the suppression drops. So every
@@ -27,7 +27,7 @@ from src.retinanet.candidates import find_candidates, suppress
 from src.structures import Detections, RawOutputs
 from src.system.errors import InputError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `_open` says why it is imported late
     import onnxruntime
 
 
@@ -111,7 +111,8 @@ def synthetic_images(image_size: tuple[int, int]) -> list[Tensor]:
 
 
 def _open(source: Path | bytes) -> onnxruntime.InferenceSession:
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it reports its use when imported
+    # When onnxruntime is imported it reports its use, unless this is set.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

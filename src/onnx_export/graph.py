@@ -16,7 +16,8 @@ import torch
 from onnxscript import opset18 as op
 
 from src.onnx_export.padded import RESULTS, STEPS, PaddedDetector, PaddedOutputs
-from src.retinanet.candidates import MAX_CANDIDATES, MIN_SCORE
+from src.retinanet.candidates import MIN_SCORE
+from src.structures import MAX_CANDIDATES
 from src.system.errors import InputError
 
 OPSET = 18  # the exporter's own; others it has to convert to

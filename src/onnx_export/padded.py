@@ -1,19 +1,25 @@
 """Detections in tensors of one shape for any image, for graphs that run without Python (ONNX).
 
-The same rules as in `postprocess`, without a loop over images and without lists: what an image
-lacks is filled up with zeros.
+The same rules as in `retinanet.candidates`, without a loop over images and without lists: what an
+image lacks is filled up with zeros.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from src.retinanet.boxes import clip_boxes, decode_boxes
-from src.retinanet.candidates import MAX_CANDIDATES, MIN_SCORE, MIN_SHARE_OF_TOP
+from src.retinanet.candidates import MIN_SCORE, MIN_SHARE_OF_TOP
+from src.structures import CLASS_NAMES, MAX_CANDIDATES
+
+DECODING = (
+    "boxes_xyxy: pixels of the input, x to the right; in the file x * shown_width / img_size + "
+    "left. scores: 0 where there is no box. A box counts where scores * 5 > threshold."
+)
 
 
 class PaddedOutputs(NamedTuple):
@@ -91,8 +97,20 @@ class PaddedDetector(nn.Module):
             candidate_scores,
         )
 
+    def facts(self) -> dict[str, Any]:
+        """Say what the boxes mean, for whoever uses the graph."""
+        return {
+            "decoding": DECODING,
+            "nms_iou": self.nms_iou,
+            "max_boxes": self.max_boxes,
+            "max_candidates": MAX_CANDIDATES,
+            "min_score": MIN_SCORE,
+            "min_share_of_top": MIN_SHARE_OF_TOP,
+            "class_names": CLASS_NAMES,
+        }
+
     def _find_candidates(self, scores: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor]:
-        """Do what `postprocess.find_candidates` does: boxes (B, C, 4) and scores (B, C)."""
+        """Do what `candidates.find_candidates` does: boxes (B, C, 4) and scores (B, C)."""
         boxes = clip_boxes(decode_boxes(deltas, self.anchors), self.image_size)
         has_area = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
         values = torch.where(has_area & (scores > MIN_SCORE), scores, 0)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from src.experiments.experiment import MUST_AGREE, Experiment
 from src.experiments.runs import Run, ensemble_run
-from src.experiments.table import MUST_AGREE, Experiment
 from src.prediction.presets import Postprocess
 from src.structures import N_FOLDS
 from src.system.errors import InputError

@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import nn
+from torch.fx.experimental.optimization import fuse
 from torch.utils.checkpoint import checkpoint
 
 from src.retinanet.ensemble import Ensemble
 from src.retinanet.model import RetinaNet
+from src.structures import Precision
 from src.system.errors import InputError
 
-Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -138,12 +138,10 @@ def move(module: nn.Module, device: torch.device) -> None:
 
 
 def fold_batch_norm(encoder: nn.Module) -> nn.Module:
-    """Merge batch norm into the convolutions before it: exact, for its statistics are frozen.
+    """Merge batch norm into the convolutions before it: exact, because its statistics are frozen.
 
     An encoder that cannot be traced, because its layers depend on the images, stays as it is.
     """
-    from torch.fx.experimental.optimization import fuse
-
     try:
         return fuse(encoder)
     except Exception:  # tracing raises whatever the encoder's own code raises on its way

@@ -7,11 +7,10 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from src.retinanet.boxes import clip_boxes, decode_boxes
-from src.structures import Detections, RawOutputs
+from src.structures import MAX_CANDIDATES, Detections, RawOutputs
 
 MIN_SCORE = 0.025  # candidates score more; the original release
 MIN_SHARE_OF_TOP = 0.5  # of the image's best score; weaker boxes are dropped; the original release
-MAX_CANDIDATES = 1000  # for an image; an untrained net would keep every anchor
 
 
 def find_candidates(
@@ -21,8 +20,8 @@ def find_candidates(
 ) -> list[Detections]:
     """Decode the anchors that can still become detections, before non-maximum suppression.
 
-    Boxes below half of the image's top score never survive, whatever the suppression does, for
-    the top box always does: they are left out here.
+    Boxes below half of the image's top score never survive, whatever the suppression does, because
+    the top box always survives: they are left out here.
 
     Args:
         outputs: of the network.

@@ -1,8 +1,9 @@
 """Several networks as one: folds, epochs and mirrored images combined on raw outputs.
 
 What won the second place (paper, section 5) and was never in the paper's own release: scores,
-dx, dy and class probabilities are averaged; dw and dh take a low percentile, for the challenge's
-test boxes are the intersections of three readers' and so smaller than the training boxes.
+dx, dy and class probabilities are averaged; dw and dh take a low percentile, because the
+challenge's test boxes are the intersections of three readers' boxes and so smaller than those of
+training.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Ensemble(nn.Module):
 
         Returns:
             Combined outputs. dw and dh follow `size_rule` where the score can still become a
-            candidate; elsewhere, where nobody looks, they are means.
+            candidate; elsewhere they are not used, and are means.
         """
         passes = self._passes()
         weights = [one.weight for one in passes]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PAPER_LEVELS = (2, 3, 4, 5, 6, 7)
+from src.structures import PAPER_LEVELS
+
 LAST_ENCODER_LEVEL = 5
 
 

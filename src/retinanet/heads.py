@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.retinanet.anchors import N_ANCHORS_PER_POSITION
+from src.structures import CLASS_NAMES
 
 PRIOR = 0.01  # an untrained net scores every anchor with this; the original release
-N_CLASSES = 3  # of whole images
-MIN_GLOBAL_MAP = 6  # C5 must be this large: max pool 2, then a 3x3 convolution without padding
 
 
 class BoxHead(nn.Module):
@@ -51,7 +50,7 @@ class GlobalHead(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, width, kernel_size=3)
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(2 * width, N_CLASSES)
+        self.linear = nn.Linear(2 * width, len(CLASS_NAMES))
 
     def forward(self, c5: Tensor) -> Tensor:
         """Map C5 (B, in_channels, H, W), H and W at least 6, to logits (B, 3)."""

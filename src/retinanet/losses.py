@@ -46,8 +46,7 @@ def detection_losses(
     """Compute the three losses of a batch, each averaged over its images.
 
     Args:
-        outputs: of the network; deltas are looked at where an anchor is positive, and nowhere
-            else.
+        outputs: of the network; deltas are used only where an anchor is positive.
         anchors: (A, 4) xyxy, pixels of the network input.
         targets: B of them, boxes in the same pixels.
         matches: of these anchors and targets, where they are known already.

@@ -9,18 +9,9 @@ from torch import Tensor, nn
 
 from src.retinanet.anchors import N_ANCHORS_PER_POSITION, count_anchors, make_anchors
 from src.retinanet.encoders.encoder import Encoder
-from src.retinanet.fpn import PAPER_LEVELS, FeaturePyramid
-from src.retinanet.heads import (
-    MIN_GLOBAL_MAP,
-    BoxHead,
-    ClassHead,
-    GlobalHead,
-    initialise_pyramid_and_heads,
-)
-from src.structures import RawOutputs
-
-ENCODER_STRIDE = 32
-MIN_IMG_SIZE = MIN_GLOBAL_MAP * ENCODER_STRIDE
+from src.retinanet.fpn import FeaturePyramid
+from src.retinanet.heads import BoxHead, ClassHead, GlobalHead, initialise_pyramid_and_heads
+from src.structures import ENCODER_STRIDE, MIN_IMG_SIZE, PAPER_LEVELS, RawOutputs
 
 
 class Scored(NamedTuple):
@@ -77,7 +68,7 @@ class RetinaNet(nn.Module):
     def train(self, mode: bool = True) -> RetinaNet:
         """Switch between training and evaluation; frozen batch norm stays in evaluation.
 
-        Kept from the original: statistics are frozen from the start, for batches of 3 to 12
+        Kept from the original: statistics are frozen from the start, because batches of 3 to 12
         images are too small to estimate them.
         """
         super().train(mode)
@@ -92,8 +83,8 @@ class RetinaNet(nn.Module):
     ) -> RawOutputs:
         """Run the network.
 
-        The box head runs only where somebody looks at what it says: given `needed` or
-        `min_score`, deltas of all other levels of an image are without meaning, mostly 0.
+        The box head runs only where its output is used: given `needed` or `min_score`, the deltas
+        of all other levels of an image have no meaning; most are 0.
 
         Args:
             images: (B, 1, H, W) in [0, 1]; H and W multiples of 32, at least 192.
@@ -121,8 +112,8 @@ class RetinaNet(nn.Module):
 
         In training at least one level runs, so that every parameter has a gradient, as after a
         full pass, and so that processes that train together stay in step. A level runs on 1, 2,
-        4, ... images, a few of them for nothing: a GPU searches the fastest convolution anew for
-        every number that it meets.
+        4, ... images, some of which do not need it: a GPU searches the fastest convolution again
+        for every new number of images.
 
         Args:
             pyramid: of `score`.

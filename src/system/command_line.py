@@ -1,22 +1,28 @@
-"""Command lines: flags, the values that they may have, and how a command ends."""
+"""Command lines: the parser, flags as typed fields, what values they take, and how a command ends.
+
+A mistake of the user ends a command with one line on standard error and exit code 2.
+"""
 
 from __future__ import annotations
 
 import argparse
 import math
 import os
+import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from dataclasses import Field, field
+from pathlib import Path
+from typing import Any, NoReturn
 
 from src.system.errors import EXIT_USER_ERROR, SIGNAL_EXIT, InputError, Interrupted
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults that say something; several words are quoted as on a command line."""
+    """Shows each default that is set; one of several words as it is typed on a command line."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or action.default is False or action.default == "":
@@ -34,14 +40,19 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser that takes no abbreviations and reports a mistake in one line."""
+    """An argument parser that accepts no abbreviations and reports a mistake in one line."""
 
     def __init__(
-        self, description: str | None = None, *, prog: str | None = None, **_unused: object
+        self,
+        description: str | None = None,
+        *,
+        prog: str | None = None,
+        usage: str | None = None,
+        **_unused: object,  # Python 3.14 hands the parser of a subcommand more than prog
     ) -> None:
-        # Python 3.14 hands the parser of a subcommand more than prog.
         super().__init__(
             prog=prog,
+            usage=usage,
             description=description,
             allow_abbrev=False,
             formatter_class=_HelpFormatter,
@@ -51,13 +62,59 @@ class CommandParser(argparse.ArgumentParser):
         self.exit(EXIT_USER_ERROR, f"error: {message}; see --help\n")
 
 
+def flag(
+    actions: Sequence[str],
+    text: str,
+    default: object = None,
+    *,
+    kind: Callable[[str], object] | None = None,
+    choices: Sequence[str] | None = None,
+    nargs: str | None = None,
+    const: object = None,
+    metavar: str | None = None,
+    names: Sequence[str] = (),
+) -> Any:  # noqa: ANN401 - as dataclasses.field
+    """Define a field of a dataclass and the flag that sets it.
+
+    Args:
+        actions: of the command, that take the flag; the others would ignore it.
+        text: for --help.
+        kind, choices, nargs, const, metavar: as in argparse, where `kind` is `type`.
+        names: of the flag, such as --num-images; by default made of the field's name.
+    """
+    if metavar is None and kind is not None:
+        metavar = "PATH" if kind is Path else "N"
+    options = {"help": text, "type": kind, "choices": choices, "nargs": nargs, "const": const,
+               "metavar": metavar}  # fmt: skip
+    return field(default=default, metadata={"actions": actions, "names": names, "options": options})
+
+
+def switch(actions: Sequence[str], text: str) -> Any:  # noqa: ANN401 - as dataclasses.field
+    """Define a field of a dataclass and the flag without a value that makes it true."""
+    options = {"help": text, "action": "store_true"}
+    return field(default=False, metadata={"actions": actions, "names": (), "options": options})
+
+
+def flag_of(defined: Field[Any]) -> str:
+    """Return the flag that sets a field of `flag` or `switch`."""
+    names = defined.metadata["names"]
+    return str(names[0]) if names else f"--{defined.name.replace('_', '-')}"
+
+
+def add_flag(group: argparse.ArgumentParser | argparse._ArgumentGroup, defined: Field[Any]) -> None:
+    """Let a parser, or a group of its --help, take the flag of a field."""
+    names = defined.metadata["names"] or (flag_of(defined),)
+    options = defined.metadata["options"]
+    group.add_argument(*names, dest=defined.name, default=defined.default, **options)
+
+
 @contextmanager
 def report_errors() -> Iterator[None]:
     """Turn an InputError into one line on standard error and exit code 2.
 
-    Everything else keeps its traceback. Warnings come out as single lines as well. A reader of
-    standard output that has left, as `| head` does, ends the program in silence; one that takes no
-    more, as on a full disk, is the user's to mend.
+    Every other error keeps its traceback. Warnings are single lines as well. If the reader of
+    standard output has left, as `| head` does, the program ends without a message; if standard
+    output cannot be written, for example on a full disk, the message says so.
     """
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
@@ -84,7 +141,7 @@ def report_errors() -> Iterator[None]:
 
 
 def _fault_of_output() -> OSError | None:
-    """Return why standard output cannot be written; None where it can."""
+    """Return why standard output cannot be written; None if it can."""
     try:
         print(flush=True)
     except OSError as fault:
@@ -93,7 +150,7 @@ def _fault_of_output() -> OSError | None:
 
 
 def _drop_output() -> None:
-    """Let what is left in the buffer go somewhere when Python flushes it at the end."""
+    """Discard what is left in the buffer, so that Python can flush it at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -159,7 +216,7 @@ def not_negative(text: str) -> float:
     return value
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     """Take a number from 0 to 1."""
     value = number(text)
     if not 0 <= value <= 1:
@@ -175,8 +232,15 @@ def factor(text: str) -> float:
     return value
 
 
+def name_part(text: str) -> str:
+    """Take text that can be part of a file's name on every system; may be empty."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]*", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: use letters, digits, '.', '_' and '-' only")
+    return text
+
+
 def yes_or_no(text: str) -> bool:
-    """Take True or False, in whatever case."""
+    """Take True or False, in upper or lower case."""
     values = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"{text!r} is not True or False")

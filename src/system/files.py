@@ -5,27 +5,25 @@ from __future__ import annotations
 import csv
 import errno
 import fcntl
+import glob
 import json
 import os
-import re
 import shutil
 import socket
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TextIO
 
 from src.system.errors import InputError
 
 LOCK_NAME = ".lock"
-# Seconds without a change after which an unfinished file has no writer any more: a living one
-# writes all the time.
-ABANDONED_AFTER = 3600.0
-# What file systems answer that cannot flush a folder; there the rename alone has to do.
+IDLE_SECONDS = 3600.0  # a living writer changes its file more often
+# The answers of file systems that cannot flush a folder; there the rename alone must do.
 NO_FLUSH_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 
 
@@ -49,7 +47,7 @@ def make_dir(path: Path) -> Path:
 
 
 def check_place(path: Path) -> None:
-    """Find out before long work whether a folder can be made and filled, and leave all as it is.
+    """Check before long work that a folder can be made and filled; change nothing.
 
     Raises:
         OutputError: it cannot.
@@ -75,18 +73,18 @@ def replaced_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path that becomes `path` when the block ends well.
 
     The temporary file lies in the same folder, keeps the ending of `path`, and is flushed to the
-    disk before the rename: under the final name there is the old file or the whole new one. What a
-    killed writer left is removed by the next writer of `path`, an hour later or more.
+    disk before the rename: the final name always shows the old file or the complete new one. What
+    a killed writer left is removed by the next writer of `path`, if an hour has passed.
 
     Raises:
         OutputError: the folder or the file cannot be written.
     """
     make_dir(path.parent)
     with output_errors(path):
-        if path.is_dir():  # the rename would find that out after the work
+        if path.is_dir():  # the rename would fail only after the work
             raise IsADirectoryError("a folder is in its place")
         ending = f".tmp{path.suffix}"
-        _remove_abandoned(path, ending)
+        remove_leftovers(path.parent, glob.escape(path.stem), ending)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=ending, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
@@ -101,7 +99,8 @@ def replaced_file(path: Path) -> Iterator[Path]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path`, new or empty, when the block ends well.
 
-    As `replaced_file`: beside its place, flushed with all its files, and removed in failure.
+    Like the file of `replaced_file`, it lies beside its final place, is flushed with all its files,
+    and is removed if the block fails.
 
     Raises:
         OutputError: the folder or a file in it cannot be written.
@@ -109,7 +108,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     make_dir(path.parent)
     with output_errors(path):
         ending = ".partial"
-        _remove_abandoned(path, ending)
+        remove_leftovers(path.parent, glob.escape(path.stem), ending)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.stem}.", suffix=ending, dir=path.parent))
         try:
             yield temporary
@@ -135,7 +134,7 @@ def output_errors(path: Path) -> Iterator[None]:
 
 
 def move_into_place(temporary: Path, path: Path) -> None:
-    """Give a finished file its name and the usual rights, safe from a loss of power.
+    """Give a finished file its name and the usual rights, so that it survives a loss of power.
 
     Raises:
         OSError: it cannot be; `path` is the old file or the whole new one.
@@ -146,13 +145,29 @@ def move_into_place(temporary: Path, path: Path) -> None:
     _flush_names(path.parent)
 
 
+def remove_leftovers(folder: Path, stem: str, ending: str, *, idle: float = IDLE_SECONDS) -> None:
+    """Remove what killed writers left under temporary names, but nothing that is still written.
+
+    Args:
+        stem: glob pattern of the final names without their ending.
+        ending: of the temporary names.
+        idle: seconds without a change after which a file has no writer any more; 0 where the
+            caller keeps other writers out.
+    """
+    for leftover in folder.glob(f".{stem}.{'[a-z0-9_]' * 8}{ending}"):
+        with suppress(OSError):  # another writer was quicker
+            parts = [leftover, *(leftover.iterdir() if leftover.is_dir() else ())]
+            if not idle or time.time() - max(part.lstat().st_mtime for part in parts) > idle:
+                _remove(leftover)
+
+
 def read_bytes(
     path: Path, limit: int, error: type[InputError], *, n_bytes: int | None = None
 ) -> bytes:
     """Read a regular file of at most `limit` bytes, or the first `n_bytes` of it.
 
     Raises:
-        error: missing, larger, or a pipe or a device, which may never end.
+        error: the file is missing or larger, or it is a pipe or a device, which may never end.
     """
     try:
         status = path.stat()
@@ -167,33 +182,60 @@ def read_bytes(
 
 
 @contextmanager
-def locked_dir(path: Path) -> Iterator[None]:
+def locked_dir(
+    path: Path, busy: str, *, wait: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """Hold a folder for this process alone, until the block or the process ends.
+
+    Args:
+        busy: for the message: what another process does that holds the folder.
+        wait: called with the message before this process waits; None raises it instead.
 
     Raises:
         OutputError: another process holds it, or it cannot be written.
     """
-    make_dir(path)
-    with (path / LOCK_NAME).open("a+") as file:
+    place = make_dir(path) / LOCK_NAME
+    while True:
+        with output_errors(path):
+            file = place.open("a+")
+        with file:
+            _lock(file, path, busy, wait)
+            if not _is_at(place, file):
+                continue  # its holder has just left and removed the file
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            try:
+                yield
+            finally:
+                place.unlink(missing_ok=True)
+            return
+
+
+def _lock(file: TextIO, path: Path, busy: str, wait: Callable[[str], None] | None) -> None:
+    """Lock an open file, as `locked_dir` says.
+
+    The lock belongs to the process, not to the open file: worker processes do not inherit it, and
+    it ends with the process, however that dies.
+    """
+    with output_errors(path):
         try:
-            # A lock of the process, not of the open file: worker processes do not inherit it,
-            # and it goes with the process, however that dies.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(file.fileno()).st_nlink == 0:
-                raise OSError("its holder has just left and taken the lock file along")
-        except OSError as error:
+        except (BlockingIOError, PermissionError):
             file.seek(0)
-            holder = file.read(100).strip() or "another process"
-            raise OutputError(
-                f"{path}: {holder} is training there; wait for it, or choose another --run TAG"
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        try:
-            yield
-        finally:
-            (path / LOCK_NAME).unlink(missing_ok=True)
+            message = f"{path}: {file.read(100).strip() or 'another process'} {busy}"
+            if wait is None:
+                raise OutputError(message) from None
+            wait(message)
+            fcntl.lockf(file, fcntl.LOCK_EX)
+
+
+def _is_at(place: Path, file: TextIO) -> bool:
+    """Say whether an open file is still the one of its name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), place.stat())
+    except FileNotFoundError:
+        return False
 
 
 def write_text(path: Path, text: str) -> None:
@@ -237,20 +279,8 @@ def _flush_names(folder: Path) -> None:
             raise
 
 
-def _remove_abandoned(path: Path, ending: str) -> None:
-    """Remove what killed writers of `path` left, but nothing that may still be written to."""
-    pattern = re.compile(rf"\.{re.escape(path.stem)}\.[a-z0-9_]{{8}}{re.escape(ending)}")
-    with os.scandir(path.parent) as entries:
-        leftovers = [Path(entry) for entry in entries if pattern.fullmatch(entry.name)]
-    for leftover in leftovers:
-        with suppress(OSError):  # another writer was quicker
-            parts = [leftover, *(leftover.iterdir() if leftover.is_dir() else ())]
-            if time.time() - max(part.lstat().st_mtime for part in parts) > ABANDONED_AFTER:
-                _remove(leftover)
-
-
 def _remove(path: Path) -> None:
-    """Remove a file or a folder if it is there; what cannot go stays for the next writer."""
+    """Remove a file or a folder if it is there and can be removed."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -28,6 +28,7 @@ MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # parameters of mallopt, malloc.h
 LARGEST_MMAP_THRESHOLD = 32 * 2**20  # bytes; glibc takes no more
 DEFAULT_THRESHOLD = 128 * 2**10  # bytes, of both
 KEPT = 2**31 - 1  # bytes
+MAX_WORKERS = 8  # processes that read images by default; more wait for the disk
 
 
 def tune_process() -> None:

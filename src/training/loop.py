@@ -10,52 +10,47 @@ import torch
 
 from src.datasets.loaders import LabelledImages, training_loader, validation_loader
 from src.experiments.checkpoints import Checkpoint, CheckpointError, load_checkpoint, load_weights
+from src.experiments.experiment import Experiment
 from src.experiments.experiment_file import sample_options
 from src.experiments.networks import build_model
 from src.experiments.runs import Run
-from src.experiments.table import Experiment
 from src.prediction.provenance import trained_provenance
 from src.retinanet.model import RetinaNet
+from src.structures import LOSS_NAMES
 from src.system.errors import InputError, Interrupted
 from src.system.processes import StopRequest
-from src.training.epoch import (
-    LOSS_NAMES,
-    Learner,
-    Progress,
-    StepKey,
-    Stopped,
-    seed_step,
-    train_epoch,
-    validate,
-)
+from src.training.epoch import Stopped, train_epoch, validate
 from src.training.optimizer import Optimization
 from src.training.options import TrainingOptions
+from src.training.progress import Progress
 from src.training.run_files import TrainingFiles
+from src.training.step import Learner, StepKey, seed_step
 
 
 class Training:
-    """One run in progress."""
+    """One run in progress: build it, `start` it, `run` it.
+
+    Attributes:
+        files: what it reads and writes in the run's folder.
+        progress: the epoch that is trained next, or what is left of it.
+        history: a row for each epoch that is done.
+    """
 
     def __init__(
         self, run: Run, experiment: Experiment, images: LabelledImages, options: TrainingOptions
     ) -> None:
-        """Build network, optimizer and loaders, and restore them where a run goes on.
+        """Build network, optimizer and loaders; nothing of the run's folder is read or written.
 
         Raises:
-            InputError: the run's folder holds a training already, another process trains there,
-                a checkpoint does not fit, or the folder cannot be written.
+            InputError: the options, the experiment and the images do not fit together.
         """
-        self.run, self.experiment, self.options = run, experiment, options
+        self.experiment, self.options, self.images = experiment, options, images
         if options.from_epoch >= experiment.n_epochs:
             raise InputError(
                 f"--from-epoch {options.from_epoch}: the experiment has epochs 0 to "
                 f"{experiment.n_epochs - 1}; --num-epochs makes it longer"
             )
-        self.n_train, self.n_valid = len(images.train), len(images.valid)
         self.files = TrainingFiles(run, experiment, options)
-        last = self.files.find_last()
-        if options.processes.is_first:
-            self.files.hold()
         self.train_loader, self.sampler = training_loader(
             images,
             sample_options(experiment, options.seed),
@@ -73,44 +68,55 @@ class Training:
             device=options.acceleration.device,
             share=(options.processes.rank, options.processes.count),
         )
-        self.learner = self._make_learner(skip_weights=last is not None)
+        self.learner = self._build_learner()
         self.history: list[dict[str, float]] = []
         self.progress = Progress(epoch=options.from_epoch)
-        if last is not None:
-            self._restore(last)
-        elif options.from_epoch:
-            self.learner.optimization.skip_epochs(options.from_epoch)
-            self.history = self.files.earlier_history()
-        if options.processes.is_first:
-            if last is None:
-                self.files.describe_training(images)
-            else:
-                self.files.note_length(self.progress.epoch)
         self.saved_at = time.monotonic()
-        if last is None and run.last_checkpoint_path.exists():
-            self._save_state()  # what lies there is of the training that --from-epoch leaves
 
     @property
     def model(self) -> RetinaNet:
         return self.learner.model
 
+    def start(self) -> None:
+        """Take the run's folder, restore the state that the run continues from, describe the run.
+
+        Raises:
+            InputError: the run's folder holds a training already, another process trains there,
+                a checkpoint does not fit, or the folder cannot be written.
+        """
+        last = self.files.find_last()
+        if self.options.processes.is_first:
+            self.files.lock()
+        if last is not None:
+            self._restore(last)
+        else:
+            self._load_first_weights()
+        if self.options.processes.is_first:
+            if last is None:
+                self.files.describe_training(self.images)
+            else:
+                self.files.note_length(self.progress.epoch)
+        self.saved_at = time.monotonic()
+        if last is None and self.files.run.last_checkpoint_path.exists():
+            self._save_state()  # instead of the state of the training that --from-epoch leaves
+
     def describe(self) -> str:
-        """Say in a line what will happen."""
+        """Say in a line what `run` will do."""
         acceleration, processes = self.options.acceleration, self.options.processes
         place = f"{acceleration.device} in {acceleration.precision}"
         place += f", {processes.count} processes" if processes.count > 1 else ""
-        start = f"epochs {self.progress.epoch} to {self.experiment.n_epochs - 1}"
+        epochs = f"epochs {self.progress.epoch} to {self.experiment.n_epochs - 1}"
         if self.progress.epoch >= self.experiment.n_epochs:
-            start = f"all {self.progress.epoch} epochs are done"
+            epochs = f"all {self.progress.epoch} epochs are done"
         if self.progress.n_batches:
-            start += f", after {self.progress.n_batches} of {self.sampler.n_batches} batches"
+            epochs += f", after {self.progress.n_batches} of {self.sampler.n_batches} batches"
         return (
-            f"{self.run.name}: {self.n_train} training images, {self.n_valid} for validation, "
-            f"{start} on {place}"
+            f"{self.files.run.name}: {len(self.images.train)} training images, "
+            f"{len(self.images.valid)} for validation, {epochs} on {place}"
         )
 
-    def finish(self) -> None:
-        """Train the epochs that are left.
+    def run(self) -> None:
+        """Train the epochs that are left of a run that was started.
 
         Raises:
             Interrupted: on Ctrl-C or SIGTERM, after the state was saved.
@@ -125,6 +131,45 @@ class Training:
                 raise self._interrupted(request) from None
             except torch.OutOfMemoryError as error:
                 raise self._out_of_memory() from error
+
+    def _build_learner(self) -> Learner:
+        options, experiment = self.options, self.experiment
+        seed_step(StepKey(options.seed, 0, 0))
+        model = build_model(experiment, encoder_weights=options.encoder_weights)
+        options.acceleration.place_for_training(model)
+        return Learner(
+            model=model,
+            optimization=Optimization(
+                model,
+                experiment,
+                steps_per_epoch=-(-self.sampler.n_batches // experiment.accumulate),
+                scales_loss=options.acceleration.precision == "fp16",
+            ),
+            acceleration=options.acceleration,
+            processes=options.processes,
+            seed=options.seed,
+            accumulate=experiment.accumulate,
+            skips_non_finite=options.skips_non_finite,
+        )
+
+    def _load_first_weights(self) -> None:
+        """Take the weights and the history of the epochs before the first, if it is not 0."""
+        path, from_epoch = self.options.weights_path, self.options.from_epoch
+        if path is not None:
+            load_weights(self.model, load_checkpoint(path, self.files.run.model), path)
+        if from_epoch:
+            self.learner.optimization.skip_epochs(from_epoch)
+            self.history = self.files.earlier_history()
+
+    def _restore(self, last: Checkpoint) -> None:
+        path = self.files.run.last_checkpoint_path
+        load_weights(self.model, last, path)
+        try:
+            self.learner.optimization.load_state_dict(last.training)
+            self.history = list(last.training["history"])
+            self.progress = Progress.from_state(last.training["progress"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path}: its training state does not fit: {error}") from error
 
     def _run_epoch(self, request: StopRequest) -> None:
         """Train, validate and save one epoch, or what is left of it."""
@@ -145,17 +190,12 @@ class Training:
             self.model,
             self.valid_loader,
             acceleration=self.options.acceleration,
-            provenance=trained_provenance(self.run, self.experiment, progress.epoch),
+            provenance=trained_provenance(self.files.run, self.experiment, progress.epoch),
             processes=self.options.processes,
             wants_to_stop=request,
         )
         self.learner.optimization.scheduler.after_epoch(validated["regression"])
-        row = {"epoch": progress.epoch, "learning_rate": progress.learning_rate}
-        trained = progress.running.means()
-        row |= {f"train_{name}": trained[name] for name in LOSS_NAMES}
-        row |= {f"valid_{name}": validated[name] for name in LOSS_NAMES}
-        row["skipped_steps"] = progress.n_skipped
-        self.history.append(row)
+        self.history.append(_history_row(progress, validated))
         self.progress = Progress(epoch=progress.epoch + 1)
         if self.options.processes.is_first:
             self.files.write_epoch(self.model, predictions, self.history)
@@ -176,7 +216,7 @@ class Training:
             self.files.write_state(self.progress.epoch - 1, self.model, state)
 
     def _interrupted(self, request: StopRequest) -> Interrupted:
-        number = request.received or signal.SIGTERM  # of another process
+        number = request.received or signal.SIGTERM  # another process received it
         done = f"epoch {self.progress.epoch}, {self.progress.n_batches} of {self.sampler.n_batches}"
         return Interrupted(
             f"stopped by {number.name} in {done} batches; --resume goes on from there", number
@@ -191,36 +231,14 @@ class Training:
             f"--checkpoint-encoder and --precision bf16 need less",
         )
 
-    def _make_learner(self, *, skip_weights: bool) -> Learner:
-        options = self.options
-        seed_step(StepKey(options.seed, 0, 0))
-        encoder_weights = None if skip_weights else options.encoder_weights
-        model = build_model(self.experiment, encoder_weights=encoder_weights)
-        if options.weights_path is not None and not skip_weights:
-            checkpoint = load_checkpoint(options.weights_path, self.run.model)
-            load_weights(model, checkpoint, options.weights_path)
-        options.acceleration.place_for_training(model)
-        return Learner(
-            model=model,
-            optimization=Optimization(
-                model,
-                self.experiment,
-                steps_per_epoch=-(-self.sampler.n_batches // self.experiment.accumulate),
-                scales_loss=options.acceleration.precision == "fp16",
-            ),
-            acceleration=options.acceleration,
-            processes=options.processes,
-            seed=options.seed,
-            accumulate=self.experiment.accumulate,
-            skips_non_finite=options.skips_non_finite,
-        )
 
-    def _restore(self, last: Checkpoint) -> None:
-        path = self.run.last_checkpoint_path
-        load_weights(self.model, last, path)
-        try:
-            self.learner.optimization.load_state_dict(last.training)
-            self.history = list(last.training["history"])
-            self.progress = Progress.from_state(last.training["progress"])
-        except (KeyError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{path}: its training state does not fit: {error}") from error
+def _history_row(progress: Progress, validated: dict[str, float]) -> dict[str, float]:
+    """Put together what history.csv and TensorBoard tell of an epoch."""
+    trained = progress.running.means()
+    return {
+        "epoch": progress.epoch,
+        "learning_rate": progress.learning_rate,
+        **{f"train_{name}": trained[name] for name in LOSS_NAMES},
+        **{f"valid_{name}": validated[name] for name in LOSS_NAMES},
+        "skipped_steps": progress.n_skipped,
+    }

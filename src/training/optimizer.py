@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR, ReduceLROnPlateau
 
-from src.experiments.table import Experiment
+from src.experiments.experiment import Experiment
 from src.retinanet.model import RetinaNet
 
 MIN_LOSS_SCALE = 2**-10  # where even this overflows, the numbers themselves are spoilt

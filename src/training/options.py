@@ -11,20 +11,21 @@ from src.system.distributed import ALONE, Processes
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """How to train, beside the experiment's own settings.
+    """How a training is run, beside its experiment's settings.
 
     Attributes:
         acceleration: where and how the network runs.
-        processes: that train together.
+        processes: rank and number of the processes that share each batch.
         seed: of order, augmentation, first weights and dropout.
         n_workers: processes that prepare images; None chooses.
-        resume: go on where the run stopped, if it did.
-        from_epoch: the first epoch; the weights of the one before must be there.
+        resume: continue where the run stopped, if it did.
+        from_epoch: the first epoch; a later one than 0 needs `weights_path`.
         weights_path: start from this checkpoint's weights.
-        encoder_weights: start the encoder from this file.
-        checkpoint_minutes: the longest time between two states that a run can go on from.
+        encoder_weights: start the encoder from this file; None starts it at random, and suits a
+            training whose weights come from a checkpoint.
+        checkpoint_minutes: the longest time between two states that a run can be resumed from.
         skips_non_finite: leave out steps whose loss or gradient is not finite, and count them.
-        data_fingerprint: that labels and images must have; None asks nothing.
+        data_fingerprint: that labels and images must have; None takes any.
     """
 
     acceleration: Acceleration

@@ -1,56 +1,57 @@
-"""The files of a training: written epoch by epoch, and read where one goes on."""
+"""The files of a training: written epoch by epoch, and read when it is resumed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
 
 from src.datasets.fingerprint import data_fingerprint
 from src.datasets.loaders import LabelledImages
 from src.experiments.checkpoints import Checkpoint, CheckpointError, load_checkpoint
+from src.experiments.experiment import Experiment, with_defaults
 from src.experiments.experiment_file import StoredTraining, write_stored_training
 from src.experiments.history import read_history, write_history
 from src.experiments.runs import Run, read_description
-from src.experiments.table import Experiment
 from src.prediction.predictions import Predictions
 from src.retinanet.model import RetinaNet
+from src.structures import LOSS_NAMES
 from src.system.errors import InputError
 from src.system.files import locked_dir, output_errors, write_json
-from src.training.epoch import LOSS_NAMES
 from src.training.options import TrainingOptions
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+BUSY = "is training there; wait for it, or choose another --run TAG"
 
 
 class TrainingFiles:
-    """What a run leaves behind; its folder is this process's alone from `hold` to `close`."""
+    """The files in a run's folder, which belongs to this process alone from `lock` to `close`."""
 
     def __init__(self, run: Run, experiment: Experiment, options: TrainingOptions) -> None:
         self.run, self.experiment, self.options = run, experiment, options
-        # What has to be the same where the training goes on, beside the experiment's settings.
+        # What must be the same when the training is resumed, beside the experiment's settings.
         self.own = {"seed": options.seed, "precision": options.acceleration.precision}
-        self._held = ExitStack()
+        self._stack = ExitStack()
         self._board: SummaryWriter | None = None
 
-    def hold(self) -> None:
-        """Keep other trainings out, until `close` or the process's end.
+    def lock(self) -> None:
+        """Keep other trainings out of the folder until `close` or the end of the process.
 
         Raises:
-            OutputError: another process holds it, or it cannot be written.
+            OutputError: another process trains there, or the folder cannot be written.
         """
-        self._held.enter_context(locked_dir(self.run.dir))
+        self._stack.enter_context(locked_dir(self.run.dir, BUSY))
 
     def close(self) -> None:
-        self._held.close()
+        self._stack.close()
 
     def find_last(self) -> Checkpoint | None:
-        """Load what a training goes on from, None where it begins.
+        """Load the state that the training continues from; None where it begins.
 
         Raises:
-            InputError: the run holds what would be lost, or cannot go on with these settings.
+            InputError: the run holds epochs that would be lost, or began with other settings.
         """
         resume, from_epoch = self.options.resume, self.options.from_epoch
         path, saved = self.run.last_checkpoint_path, self.run.epochs_with_checkpoint()
@@ -80,7 +81,7 @@ class TrainingFiles:
         return None
 
     def earlier_history(self) -> list[dict[str, float]]:
-        """Read the rows of the epochs before the first, where this run has them."""
+        """Read the rows of the epochs before --from-epoch, where this run has them."""
         path = self.run.history_path
         if not path.exists():
             return []
@@ -123,10 +124,10 @@ class TrainingFiles:
         write_stored_training(self.run, stored, details)
 
     def note_length(self, n_done: int) -> None:
-        """Tell experiment.json of the epochs, should the run become longer or shorter than planned.
+        """Correct the number of epochs in experiment.json where a resumed run has another one.
 
         Args:
-            n_done: epochs that are done; the run has no fewer.
+            n_done: epochs that are done; the run has at least as many.
         """
         content = read_description(self.run.experiment_path)
         settings, n_epochs = content.get("settings"), max(self.experiment.n_epochs, n_done)
@@ -137,7 +138,7 @@ class TrainingFiles:
     def write_epoch(
         self, model: RetinaNet, predictions: Predictions, history: Sequence[dict[str, float]]
     ) -> None:
-        """Write what an epoch, the last of the history, leaves behind, but for the state."""
+        """Write predictions, weights and history after the last epoch of `history`."""
         epoch = int(history[-1]["epoch"])
         predictions.save(self.run.predictions_path(epoch))
         self._checkpoint(epoch, model, {}).save(self.run.checkpoint_path(epoch))
@@ -145,14 +146,12 @@ class TrainingFiles:
         self.log(history[-1])
 
     def log(self, row: Mapping[str, float]) -> None:
-        """Tell TensorBoard of an epoch; where it was told of it before, that is forgotten."""
-        from torch.utils.tensorboard import SummaryWriter
-
+        """Write an epoch's row to TensorBoard, in place of an earlier one of the same epoch."""
         epoch, folder = int(row["epoch"]), self.run.tensorboard_dir
         with output_errors(folder):
             if self._board is None:
                 self._board = SummaryWriter(str(folder), purge_step=epoch)
-                self._held.callback(self._board.close)
+                self._stack.callback(self._board.close)
             for name, value in row.items():
                 self._board.add_scalar(name, value, epoch)
             self._board.flush()
@@ -161,8 +160,8 @@ class TrainingFiles:
         """Write all that an exact resume needs.
 
         Args:
-            epoch: the last that was finished.
-            state: of all but the weights.
+            epoch: the last one that is done.
+            state: of everything except the weights.
         """
         self._checkpoint(epoch, model, state | self.own).save(self.run.last_checkpoint_path)
 
@@ -170,14 +169,14 @@ class TrainingFiles:
         return Checkpoint(self.run.model, asdict(self.experiment), epoch, model.state_dict(), state)
 
     def _check_settings(self, last: Checkpoint) -> None:
-        """A training that goes on must go on as it began."""
+        """Make sure that a training is resumed with the settings that it began with."""
         settings = asdict(self.experiment) | self.own
-        began = last.settings | {name: last.training.get(name) for name in self.own}
+        began = with_defaults(last.settings) | {n: last.training.get(n) for n in self.own}
         if self.experiment.scheduler != "one_cycle":
             settings["n_epochs"] = began.get("n_epochs")  # only one-cycle depends on the length
-        for name, value in settings.items():
-            if began.get(name) != value:
+        for name in [*settings, *began]:
+            if began.get(name) != settings.get(name):
                 raise CheckpointError(
                     f"{self.run.last_checkpoint_path}: began with {name} {began.get(name)}, now it "
-                    f"is {value}; --resume needs the same"
+                    f"is {settings.get(name)}; --resume needs the same"
                 )

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from src.datasets.annotations import Record, read_records
-from src.datasets.augmentations import AUGMENTATION_LEVELS
 from src.datasets.data_folder import DataFolder
+from src.datasets.sample_options import AUGMENTATION_LEVELS
 from src.datasets.tables import AnnotationsError
 from src.datasets.transforms import FloatArray
 from src.system.errors import InputError

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from src.datasets.annotations import IMAGE_SIZE
-from src.datasets.augmentations import AUGMENTATION_LEVELS
 from src.datasets.data_folder import DicomFolder
 from src.datasets.detection_dataset import SampleOptions, TrainingDataset, ValidationDataset
+from src.datasets.sample_options import AUGMENTATION_LEVELS
 from src.datasets.tables import AnnotationsError
 from src.datasets.transforms import (
     BoxPoints,

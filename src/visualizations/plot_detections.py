@@ -32,7 +32,7 @@ from src.scoring.matching import (
     precision_recall,
 )
 from src.scoring.sweep import choose_epoch
-from src.system.command_line import CommandParser, natural, number, report_errors, share
+from src.system.command_line import CommandParser, fraction, natural, number, report_errors
 from src.system.errors import InputError
 from src.visualizations.eda_labels import cover_shares
 from src.visualizations.figures import (
@@ -210,7 +210,7 @@ def _parse_arguments() -> argparse.Namespace:
     add("--epoch", type=natural, help="by default each run's best of check_metric, or its last")
     add("--threshold", type=number, help="score x 5 over which a box counts; by default the best "
         "of check_metric, or 0.3")  # fmt: skip
-    add("--nms", type=share, default=NMS_IOU, help="IoU over which the weaker of two boxes goes")
+    add("--nms", type=fraction, default=NMS_IOU, help="IoU over which the weaker of two boxes goes")
     add("--out", type=Path, default=Path("detections.png"), help="_<figure> is added to the name; "
         "PNG, a PDF beside")  # fmt: skip
     return parser.parse_args()

@@ -17,10 +17,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from src.experiments.history import read_history
+from src.structures import LOSS_NAMES
 from src.system.command_line import CommandParser, report_errors
 from src.visualizations.figures import clean, name_runs, new_figure, save_figure, style_of
-
-LOSSES = ("loss", "classification", "regression", "global_classification")
 
 
 def plot_losses(histories: Mapping[str, pd.DataFrame], losses: Sequence[str]) -> Figure:
@@ -47,7 +46,7 @@ def main() -> None:
     parser = CommandParser("Draw the validation curves of several runs into one figure.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs")
     parser.add_argument(
-        "--loss", nargs="+", choices=LOSSES, default=["regression"], help="a panel for each"
+        "--loss", nargs="+", choices=LOSS_NAMES, default=["regression"], help="a panel for each"
     )
     parser.add_argument("--out", type=Path, default=Path("val_loss.png"), help="PNG; a PDF beside")
     arguments = parser.parse_args()

@@ -15,7 +15,7 @@ from src.prediction.presets import GATES, Postprocess
 from src.radiographs.dicom import read_image
 from src.scoring.matching import HIT_IOU, Findings
 from src.scoring.sweep import AXES, NEAR_BEST, Sweep
-from src.structures import CLASS_NAMES
+from src.structures import CLASS_NAMES, LOSS_NAMES
 from src.system.errors import InputError
 from src.system.records import show_value
 from src.visualizations.gallery import (
@@ -30,7 +30,7 @@ from src.visualizations.plot_sweep import plot_sweep
 from src.visualizations.plot_val_loss import plot_losses
 from src.visualizations.report_settings import in_words, write_table
 
-LOSS_PANELS = (("loss", "regression"), ("classification", "global_classification"))
+LOSS_PANELS = [LOSS_NAMES[i : i + 2] for i in range(0, len(LOSS_NAMES), 2)]  # of one figure each
 AXIS_NAMES = {
     "epoch": "epoch",
     "gate": "gate",
@@ -84,10 +84,9 @@ def write_curves(history_path: Path) -> str:
     """Draw the losses of training and validation by epoch."""
     if not history_path.exists():
         return "<p>history.csv is not in the run's folder; --action train writes it.</p>"
-    names = [name for panel in LOSS_PANELS for name in panel]
-    columns = [f"{part}_{name}" for part in ("valid", "train") for name in names]
+    columns = [f"{part}_{name}" for part in ("valid", "train") for name in LOSS_NAMES]
     history = read_history(history_path, columns)
-    training = history[["epoch", *(f"train_{name}" for name in names)]]
+    training = history[["epoch", *(f"train_{name}" for name in LOSS_NAMES)]]
     training = training.rename(columns=lambda name: name.replace("train_", "valid_"))
     curves = {"validation": history, "training": training}
     figures = []

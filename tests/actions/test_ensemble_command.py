@@ -184,7 +184,10 @@ def test_predictions_of_another_ensemble_are_not_taken_for_its_own(predict_fold)
     ("flags", "words"),
     [
         (["--folds", "0", "1"], "--split valid takes networks of one fold"),
-        (["--action", "train", "--run", "my_ensemble"], "--run my_ensemble: that end is kept"),
+        (
+            ["--action", "train", "--run", "my_ensemble"],
+            'tags ending in "ensemble" are reserved for ensembles',
+        ),
     ],
 )
 def test_what_would_mix_folds_or_names_is_refused(predict_fold, flags, words):

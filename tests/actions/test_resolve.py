@@ -1,27 +1,22 @@
-import sys
-
 import numpy as np
 import pytest
 
-from src.actions.flags import parse_arguments
+from src.actions.flags import parse_flags
 from src.actions.resolve import choose_epochs, settle_networks, settle_postprocess
 from src.experiments.runs import Run
-from src.experiments.table import EXPERIMENTS
 from src.system.errors import InputError
 from src.system.files import write_json
 from tests.made_predictions import make_sweep
 
 
 @pytest.fixture
-def choose(tmp_path, monkeypatch):
+def choose(tmp_path):
     """Return a function that chooses members by flags, and gives back fold, epoch and weight."""
 
     def call(*flags):
-        command = ["command", "--action", "generate_predictions", "--model", "demo", *flags]
-        monkeypatch.setattr(sys, "argv", command)
-        arguments = parse_arguments(data_dir=tmp_path, output_dir=tmp_path)
-        every = settle_networks(Run("demo", 0, "", tmp_path), EXPERIMENTS["demo"], arguments)
-        members = [member for networks in every for member in networks.members]
+        command = ["--action", "generate_predictions", "--model", "demo", *flags]
+        parsed = parse_flags(command, data_dir=tmp_path, output_dir=tmp_path)
+        members = [member for networks in settle_networks(parsed) for member in networks.members]
         return [(member.run.fold, member.epoch, member.weight) for member in members]
 
     return call
@@ -81,29 +76,29 @@ def test_the_folder_of_another_run_is_refused_in_an_ensemble(choose, tmp_path):
         choose("--folds", "0", "1")
 
 
-def test_epochs_that_the_flags_name_are_taken(tmp_path, monkeypatch):
+def test_epochs_that_the_flags_name_are_taken(tmp_path):
     run = Run("demo", 0, "", tmp_path)
     for flags, epochs in (
         ([], None), (["--epochs", "7", "2", "7"], [7, 2]), (["--from-epoch", "2"], [2, 5]),
         (["--num-epochs", "3"], [0, 2]), (["--from-epoch", "1", "--num-epochs", "3"], [2]),
     ):  # fmt: skip
-        monkeypatch.setattr(sys, "argv", ["command", "--action", "check_metric", *flags])
-        arguments = parse_arguments(data_dir=tmp_path, output_dir=tmp_path)
-        assert choose_epochs(arguments, [0, 2, 5], run) == epochs
+        command = ["--action", "check_metric", *flags]
+        parsed = parse_flags(command, data_dir=tmp_path, output_dir=tmp_path)
+        assert choose_epochs(parsed, [0, 2, 5], run) == epochs
 
 
 @pytest.mark.parametrize(
     ("score", "epoch", "threshold"), [(0.5, 0, 0.1), (0.0, 1, 0.3), (np.nan, 1, 0.3)]
 )
-def test_an_epoch_that_hits_nothing_is_not_the_best(tmp_path, monkeypatch, score, epoch, threshold):
+def test_an_epoch_that_hits_nothing_is_not_the_best(tmp_path, score, epoch, threshold):
     run = Run("demo", 0, "", tmp_path)
     save_epochs(tmp_path, {0: [0, 1]})
     make_sweep([[score], [0.0]]).save(run.scores_path)
-    monkeypatch.setattr(sys, "argv", ["command", "--action", "generate_predictions"])
-    arguments = parse_arguments(data_dir=tmp_path, output_dir=tmp_path)
-    (networks,) = settle_networks(run, EXPERIMENTS["demo"], arguments)
+    command = ["--action", "generate_predictions", "--model", "demo"]
+    flags = parse_flags(command, data_dir=tmp_path, output_dir=tmp_path)
+    (networks,) = settle_networks(flags)
     assert networks.last_epoch == epoch
-    assert settle_postprocess(arguments, networks).threshold == threshold
+    assert settle_postprocess(flags, networks).threshold == threshold
 
 
 def test_epochs_that_are_named_are_taken_one_by_one(choose, tmp_path):

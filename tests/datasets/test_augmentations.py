@@ -6,12 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from src.datasets.augmentations import (
-    AUGMENTATION_LEVELS,
-    AugmentationLevel,
-    augment_pixels,
-    draw_crop,
-)
+from src.datasets.augmentations import augment_pixels, draw_crop
+from src.datasets.sample_options import AUGMENTATION_LEVELS, AugmentationLevel
 from src.datasets.transforms import warp_image
 from src.radiographs.dicom import read_pixels
 from tests import plain_ways

@@ -208,7 +208,7 @@ def test_folds_command_does_not_overwrite(tmp_path):
     result = run_folds("--data-dir", tmp_path, cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.splitlines() == [
-        f"error: {tmp_path / 'folds.csv'}: is there already; it stays as it is"
+        f"error: {tmp_path / 'folds.csv'}: is there already; it is not replaced"
     ]
     assert (tmp_path / "folds.csv").read_text() == "mine"
 

@@ -4,7 +4,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import threading
 from collections import namedtuple
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.datasets import cache_building
-from src.datasets.cache_building import open_or_build_cache
+from src.datasets import pixel_cache
 from src.datasets.data_folder import DicomFolder
-from src.datasets.pixel_cache import HEAD
+from src.datasets.pixel_cache import HEAD, open_or_build_cache
 from src.radiographs.dicom import DicomError, read_pixels
 from src.system import processes
 from src.system.errors import InputError
@@ -63,7 +61,7 @@ def n_read(monkeypatch):
         paths.append(path)
         return read_pixels(path)
 
-    monkeypatch.setattr(cache_building, "read_pixels", read)
+    monkeypatch.setattr(pixel_cache, "read_pixels", read)
     return paths
 
 
@@ -195,7 +193,7 @@ def test_cache_that_is_broken_is_built_again(build, files, n_read, damage):
 
 
 def test_cache_leaves_out_an_image_of_another_size_than_its_header_says(build, files, monkeypatch):
-    monkeypatch.setattr(cache_building, "image_size", lambda _: (10, 10))
+    monkeypatch.setattr(pixel_cache, "image_size", lambda _: (10, 10))
     cache = build()
     assert cache.n_left_out == len(PATIENTS)
     assert_holds_the_files(cache, files)
@@ -206,7 +204,7 @@ def test_cache_of_images_that_change_meanwhile_is_refused(build, files, monkeypa
         os.utime(files.path("a"), (1, 1))
         return read_pixels(path)
 
-    monkeypatch.setattr(cache_building, "read_pixels", change_and_read)
+    monkeypatch.setattr(pixel_cache, "read_pixels", change_and_read)
     with pytest.raises(InputError, match="images changed while they were read; try again"):
         build()
     monkeypatch.undo()
@@ -217,7 +215,7 @@ def test_cache_names_a_folder_that_cannot_be_locked(build, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr("fcntl.flock", refuse)
+    monkeypatch.setattr("fcntl.lockf", refuse)
     with pytest.raises(InputError, match="cache: cannot be written: No locks available"):
         build()
 
@@ -272,32 +270,6 @@ def test_cache_of_a_folder_that_cannot_be_written_is_refused(files, tmp_path):
         open_or_build_cache(PATIENTS, files, tmp_path / "cache", n_workers=0)
 
 
-def test_two_builders_build_once(build, files, n_read, monkeypatch):
-    caches, second_waits = [], threading.Event()
-    second = threading.Thread(target=lambda: caches.append(build()))
-    read, tell = cache_building.read_pixels, cache_building._tell
-
-    def read_beside_another(path):
-        if not second.ident:
-            second.start()
-            second_waits.wait(10)  # or, if nothing holds it back, builds meanwhile
-        return read(path)
-
-    def listen(message):
-        tell(message)
-        if "waiting for it" in message:
-            second_waits.set()
-
-    monkeypatch.setattr(cache_building, "read_pixels", read_beside_another)
-    monkeypatch.setattr(cache_building, "_tell", listen)
-    caches.append(build())
-    second.join()
-    assert len(n_read) == len(PATIENTS)
-    assert len(caches) == 2
-    for cache in caches:
-        assert_holds_the_files(cache, files)
-
-
 @contextmanager
 def running(*lines):
     """Yield a process that runs these lines, and kill it."""
@@ -315,26 +287,80 @@ def running(*lines):
             process.kill()
 
 
-def test_cache_survives_a_builder_that_is_killed(build, files, tmp_path):
-    cache_dir = tmp_path / "cache"
-    building = (
+def building(files, cache_dir, *, until):
+    """Return the lines of a program that builds the cache, and stops half way `until` a condition.
+
+    It says so, and its images lie in `files`.
+    """
+    return (
         "import time",
         "from pathlib import Path",
-        "from src.datasets import cache_building",
+        "from src.datasets import pixel_cache",
         "from src.datasets.data_folder import DicomFolder",
-        "read = cache_building.read_pixels",
+        "read = pixel_cache.read_pixels",
         "def read_slowly(path):",
-        "    if path.stem == 'c': print('half way', flush=True); time.sleep(9999)",
+        "    if path.stem == 'c':",
+        "        print('half way', flush=True)",
+        f"        while not {until}: time.sleep(0.01)",
         "    return read(path)",
-        "cache_building.read_pixels = read_slowly",
+        "pixel_cache.read_pixels = read_slowly",
         f"files = DicomFolder(Path({str(files.images_dir)!r}))",
         f"place = Path({str(cache_dir)!r})",
-        f"cache_building.open_or_build_cache({PATIENTS}, files, place, n_workers=0)",
+        f"pixel_cache.open_or_build_cache({PATIENTS}, files, place, n_workers=0)",
     )
-    with running(*building) as builder:
+
+
+def test_two_builders_build_once(build, files, n_read, tmp_path, monkeypatch):
+    told, tell = [], pixel_cache._tell
+
+    def listen(message):
+        tell(message)
+        told.append(message)
+        if "waiting for it" in message:
+            (tmp_path / "go on").touch()
+
+    monkeypatch.setattr(pixel_cache, "_tell", listen)
+    until = f"Path({str(tmp_path / 'go on')!r}).exists()"
+    with running(*building(files, tmp_path / "cache", until=until)) as first:
+        assert first.stdout.readline() == "half way\n"
+        cache = build()
+        assert first.wait() == 0
+    assert f"cache: process {first.pid} on " in told[0]
+    assert "is building a cache there; waiting for it" in told[0]
+    assert n_read == []
+    assert_holds_the_files(cache, files)
+
+
+def test_cache_survives_a_builder_that_is_killed(build, files, tmp_path):
+    cache_dir = tmp_path / "cache"
+    with running(*building(files, cache_dir, until="False")) as builder:
         assert builder.stdout.readline() == "half way\n"
     (leftover,) = names_in(cache_dir)
     assert leftover.startswith(".")
     cache = build()
     assert_holds_the_files(cache, files)
     assert names_in(cache_dir) == [cache.path.name]
+
+
+def test_cache_removes_what_a_killed_builder_of_other_images_left(build, tmp_path):
+    leftover = tmp_path / "cache" / f".pixels_{'0' * 16}.abcdefgh.tmp.bin"
+    leftover.parent.mkdir()
+    leftover.touch()
+    os.utime(leftover, (2**32, 2**32))  # by the clock of another machine
+    cache = build()
+    assert names_in(leftover.parent) == [cache.path.name]
+
+
+@pytest.mark.parametrize("grey", ["viewer", "range"])
+def test_a_cache_serves_every_rule_for_grey_values(tmp_path, grey):
+    pixels = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
+    tags = {"WindowCenter": "20.5", "WindowWidth": "21"}
+    write_dicom(tmp_path / "plain.dcm", pixels)
+    write_dicom(tmp_path / "window.dcm", pixels, **tags)
+    write_dicom(tmp_path / "deep.dcm", pixels.astype(np.uint16) * 16, **tags)
+    patients, files = ["plain", "window", "deep"], DicomFolder(tmp_path)
+    cache = open_or_build_cache(patients, files, tmp_path / "cache", n_workers=1)
+    assert cache.n_left_out == 2
+    for patient in patients:
+        expected = files.read(patient, grey=grey)
+        np.testing.assert_array_equal(cache.read(patient, grey=grey), expected)

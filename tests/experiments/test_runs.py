@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src.experiments.runs import Run, check_owner, check_tag, ensemble_run, load_run
+from src.experiments.runs import Run, check_owner, ensemble_run, load_run
 from src.system.errors import InputError
 from src.system.files import write_json
 
@@ -72,17 +72,6 @@ def test_a_folder_of_its_own_or_of_nobody_is_taken(tmp_path, content):
         run.dir.mkdir()
         run.experiment_path.write_text(content)
     check_owner(run)
-
-
-@pytest.mark.parametrize("tag", ["", "a", "b-2", "1.5_x"])
-def test_a_plain_tag_is_taken(tag):
-    assert check_tag(tag) == tag
-
-
-@pytest.mark.parametrize("tag", ["a/b", "..\\x", "a b", "é", "a\n"])
-def test_a_tag_that_makes_no_folder_name_is_refused(tag):
-    with pytest.raises(InputError, match="--run"):
-        check_tag(tag)
 
 
 def test_run_lists_the_epochs_it_holds(tmp_path):

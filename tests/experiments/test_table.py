@@ -3,10 +3,11 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from src.datasets.augmentations import AUGMENTATION_LEVELS
-from src.experiments.checkpoints import Checkpoint, load_checkpoint
+from src.datasets.sample_options import AUGMENTATION_LEVELS
+from src.experiments.checkpoints import Checkpoint, CheckpointError, load_checkpoint
+from src.experiments.experiment import Experiment
 from src.experiments.networks import build_empty_model, build_model, load_network
-from src.experiments.table import EXPERIMENTS, Experiment, get_experiment
+from src.experiments.table import EXPERIMENTS, get_experiment
 from src.retinanet.encoders import ENCODERS
 from src.system.errors import InputError
 
@@ -187,9 +188,22 @@ def test_a_network_around_loaded_weights_is_the_network_that_was_saved(name, tmp
         assert all(torch.equal(ours[key], expected[key]) for key in expected)
 
 
+def test_weights_of_an_older_version_were_trained_on_subsampled_images(tmp_path):
+    experiment, path = EXPERIMENTS["demo"], tmp_path / "000.pt"
+    formerly = replace(experiment, grey="range", reduction="subsample")
+    names = asdict(experiment).keys() - {"grey", "reduction"}
+    older = {name: getattr(experiment, name) for name in names}
+    saved = Checkpoint("demo", older, 0, build_model(experiment).state_dict(), {})
+    load_network(formerly, saved, path)
+    with pytest.raises(CheckpointError, match="trained with reduction subsample, not area"):
+        load_network(replace(formerly, reduction="area"), saved, path)
+    with pytest.raises(CheckpointError, match="trained with grey range, not viewer"):
+        load_network(experiment, saved, path)
+
+
 def test_building_an_empty_model_leaves_initialisation_as_it_was():
     drawn = torch.nn.init.kaiming_normal_
     with pytest.raises(InputError):
-        build_empty_model(replace(EXPERIMENTS["demo"], encoder="none"))
+        build_empty_model(replace(EXPERIMENTS["demo"], encoder="timm/none"))
     assert torch.nn.init.kaiming_normal_ is drawn
     assert build_model(EXPERIMENTS["demo"]).pyramid.output[0].weight.std() > 0.01  # type: ignore[operator]

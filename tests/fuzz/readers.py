@@ -9,7 +9,6 @@ from random import Random
 
 import cv2
 import numpy as np
-import openjpeg
 import torch
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -26,14 +25,16 @@ from safetensors.torch import save
 from torch import Tensor
 
 from scripts.dicom_headers import read_header
+from scripts.radiograph_encodings import ENCODINGS
 from scripts.rsna_release import Findings, read_annotations
 from src.challenge.leaderboard import score_submission
-from src.challenge.submission_check import check_submission, read_sample_ids
+from src.challenge.submission_check import check_submission
 from src.datasets.annotations import read_classes, read_label_files
 from src.datasets.data_folder import DicomFolder
 from src.datasets.fingerprint import FileState
 from src.datasets.folds import read_folds
 from src.datasets.pixel_cache import PAGE, CachedImage, open_cache, write_index
+from src.datasets.tables import read_sample_ids
 from src.experiments.checkpoints import Checkpoint, load_checkpoint
 from src.experiments.history import read_history
 from src.experiments.runs import read_description
@@ -76,6 +77,12 @@ class Reader:
     mutate: Mutation = mutate
 
 
+SMALL_ENCODINGS = ("padding of -2000", "window", "window, SIGMOID", "VOI LUT",
+                   "modality LUT, descending", "MONOCHROME2, shape INVERSE", "32 bits",
+                   "signed, JPEG 2000", "JPEG lossless", "JPEG-LS", "JPEG Extended, scan to 0",
+                   "RLE", "big endian without meta header")  # fmt: skip
+
+
 def make_pictures() -> list[np.ndarray]:
     random = np.random.default_rng(3)
     noise = random.integers(0, 256, (64, 48)).astype(np.uint8)
@@ -97,7 +104,7 @@ def dicom_seeds(folder: Path) -> Iterator[bytes]:
     streams = {
         JPEGExtended12Bit: dicom_files.encode_jpeg(smooth),
         JPEGLosslessSV1: dicom_files.encode_jpeg_lossless(smooth, 8),
-        JPEG2000Lossless: openjpeg.encode(smooth, photometric_interpretation=2),
+        JPEG2000Lossless: dicom_files.encode_j2k(smooth),
         RLELossless: dicom_files.encode_rle(smooth),
     }
     for syntax, stream in streams.items():
@@ -105,6 +112,8 @@ def dicom_seeds(folder: Path) -> Iterator[bytes]:
     yield dicom_files.write_stream(
         path, dicom_files.JPEG_LS_PIXELS, JPEGLSLossless, dicom_files.JPEG_LS_STREAM
     ).read_bytes()
+    for name in SMALL_ENCODINGS:
+        yield ENCODINGS[name](smooth)
 
 
 def real_dicom_seeds(folder: Path) -> Iterator[bytes]:
@@ -115,6 +124,7 @@ def real_dicom_seeds(folder: Path) -> Iterator[bytes]:
 
 
 def picture_seeds(folder: Path) -> Iterator[bytes]:
+    yield ENCODINGS["PNG of 16 bits with 12"](make_pictures()[1])
     for pixels in make_pictures():
         yield cv2.imencode(".png", pixels)[1].tobytes()
     for pixels in make_pictures()[:2]:

@@ -4,8 +4,8 @@ from torch import nn
 
 from src.onnx_export.padded import PaddedDetector
 from src.retinanet.anchors import make_anchors
-from src.retinanet.candidates import MAX_CANDIDATES, find_candidates, suppress
-from src.structures import RawOutputs
+from src.retinanet.candidates import find_candidates, suppress
+from src.structures import MAX_CANDIDATES, RawOutputs
 
 SIZE = (128, 128)
 ANCHORS = make_anchors(SIZE, (3,))

@@ -2,8 +2,8 @@ import numpy as np
 import torch
 
 from src.retinanet.anchors import make_anchors
-from src.retinanet.candidates import MAX_CANDIDATES, find_candidates, suppress
-from src.structures import Detections, RawOutputs
+from src.retinanet.candidates import find_candidates, suppress
+from src.structures import MAX_CANDIDATES, Detections, RawOutputs
 from tests import oracles
 
 SIZE = (64, 64)

@@ -538,7 +538,7 @@ def test_an_import_that_fails_leaves_nothing_behind(release, call_main, monkeypa
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(import_rsna_release, "_write_table", fail)
+    monkeypatch.setattr(import_rsna_release, "write_csv", fail)
     arguments = release.arguments()
     before = set(listing(release.folder))
     outcome = call_main(import_rsna_release.main, *arguments)

@@ -46,7 +46,8 @@ def train(processes, data_dir, output_dir, info):
     training = Training(
         Run("demo", 0, "", output_dir), info, load_labelled_images(data_dir, 0), options
     )
-    training.finish()
+    training.start()
+    training.run()
 
 
 def train_as_one_of_two(rank, port, data_dir, output_dir, info):

@@ -2,21 +2,28 @@ import errno
 import json
 import os
 import stat
+import subprocess
+import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from src.system.files import (
-    ABANDONED_AFTER,
+    IDLE_SECONDS,
+    LOCK_NAME,
     OutputError,
     check_place,
+    locked_dir,
     make_dir,
     new_folder,
     replaced_file,
+    write_csv,
     write_json,
     write_text,
 )
+from tests.paths import ROOT
 
 
 def test_replaced_file_writes_the_whole_file(tmp_path):
@@ -162,7 +169,7 @@ def make_leftovers(folder, age):
 
 
 def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
-    make_leftovers(tmp_path, ABANDONED_AFTER + 10)
+    make_leftovers(tmp_path, IDLE_SECONDS + 10)
     write_text(tmp_path / "file.txt", "new")
     with new_folder(tmp_path / "data"):
         pass
@@ -170,7 +177,7 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
 
 
 def test_a_writer_leaves_what_another_one_may_be_writing(tmp_path):
-    leftovers = make_leftovers(tmp_path, ABANDONED_AFTER - 100)
+    leftovers = make_leftovers(tmp_path, IDLE_SECONDS - 100)
     write_text(tmp_path / "file.txt", "new")
     with new_folder(tmp_path / "data"):
         pass
@@ -178,7 +185,7 @@ def test_a_writer_leaves_what_another_one_may_be_writing(tmp_path):
 
 
 def test_a_writer_leaves_the_leftovers_of_other_names(tmp_path):
-    leftovers = make_leftovers(tmp_path, ABANDONED_AFTER + 10)
+    leftovers = make_leftovers(tmp_path, IDLE_SECONDS + 10)
     for name in ("fil.txt", "file.csv", "file.x.txt", "FILE.txt", "abcd_123.txt"):
         write_text(tmp_path / name, "new")
     assert all(path.exists() for path in leftovers)
@@ -228,3 +235,80 @@ def test_new_folder_takes_an_empty_place_and_no_other(tmp_path):
         (folder / "a").write_text("new")
     assert (tmp_path / "data" / "a").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_write_csv_writes_header_and_rows_as_they_are_read_everywhere(tmp_path):
+    path = tmp_path / "new" / "a.csv"
+    write_csv(path, ("name", "n"), [("ä, b", 1), ("", 2.5)])
+    assert path.read_bytes() == 'name,n\n"ä, b",1\n,2.5\n'.encode()
+
+
+# Locks
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from src.system.files import locked_dir
+with locked_dir(Path(sys.argv[1]), "works there"):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def held_elsewhere(path):
+    """Let another process hold a folder, until a line is written to it, or to the block's end."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_folder_that_another_process_holds_is_refused(tmp_path):
+    with held_elsewhere(tmp_path) as holder:
+        words = rf"process {holder.pid} on \S+ works there; come later$"
+        with (
+            pytest.raises(OutputError, match=words),
+            locked_dir(tmp_path, "works there; come later"),
+        ):
+            pass
+    with locked_dir(tmp_path, "works there"):  # the holder was killed
+        assert f"process {os.getpid()} on " in (tmp_path / LOCK_NAME).read_text()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_waited_for_if_asked(tmp_path):
+    told = []
+    with held_elsewhere(tmp_path) as holder:
+
+        def let_go(message):
+            told.append(message)
+            holder.stdin.write("\n")
+            holder.stdin.flush()
+
+        with locked_dir(tmp_path, "works there", wait=let_go):
+            # The holder has removed its own lock file; this process holds a new one.
+            assert f"process {os.getpid()} on " in (tmp_path / LOCK_NAME).read_text()
+        assert holder.wait() == 0
+    assert len(told) == 1
+    assert told[0].startswith(f"{tmp_path}: process {holder.pid} on ")
+
+
+def test_a_folder_that_cannot_be_locked_is_named(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    with (
+        pytest.raises(OutputError, match="cannot be written: No locks available"),
+        locked_dir(tmp_path, "works there"),
+    ):
+        pass

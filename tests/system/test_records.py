@@ -1,10 +1,11 @@
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
-from src.system.records import MAX_SHOWN, build_record, fits, show_value
+from src.system.errors import InputError
+from src.system.records import MAX_SHOWN, Rule, build_record, check_fields, fits, show_value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,3 +142,37 @@ def test_a_bool_is_no_number_and_a_number_no_bool():
     assert fits(True, bool)
     assert not fits(1, bool)
     assert fits(1, Literal[1, 2])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ruled:
+    side: Annotated[int, Rule(lambda n: n % 32 == 0, "a multiple of 32")] = 32
+    sides: Annotated[tuple[int, ...], Rule(lambda t: len(t) > 0, "one side or more")] = (32,)
+    share: Annotated[float, Rule(lambda x: 0 < x < 1, "a number between 0 and 1")] | None = None
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("side", 33, "a multiple of 32"),
+        ("side", True, "a multiple of 32"),
+        ("sides", (), "one side or more"),
+        ("share", 1.0, "a number between 0 and 1 or None"),
+        ("share", float("nan"), "a number between 0 and 1 or None"),
+    ],
+)
+def test_a_field_follows_its_rule_from_a_file_or_from_code(name, value, right):
+    from_file = list(value) if isinstance(value, tuple) else value
+    for make in (lambda: Ruled(**{name: value}), lambda: build_record(Ruled, {name: from_file})):
+        with pytest.raises(InputError) as caught:
+            make()
+        assert str(caught.value).startswith(f"{name} cannot be ")
+        assert str(caught.value).endswith(f"it must be {right}")
+
+
+def test_a_value_that_follows_its_rule_is_taken():
+    record = build_record(Ruled, {"side": 64, "sides": [1, 2], "share": 0.5})
+    assert record == Ruled(side=64, sides=(1, 2), share=0.5)

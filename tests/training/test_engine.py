@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from src.experiments.table import Experiment
+from src.experiments.experiment import Experiment
 from src.retinanet.losses import detection_losses
-from src.structures import Batch, Losses
-from src.training.epoch import LOSS_NAMES, RunningLosses, loss_sums, validate
+from src.structures import LOSS_NAMES, Batch, Losses
+from src.training.epoch import validate
+from src.training.progress import RunningLosses, loss_sums
 from tests.made_batches import ON_CPU, PROVENANCE, make_batches, model_that_finds
 
 
 def experiment(**settings):
-    return replace(Experiment(encoder="tiny", batch_size=2, learning_rate=1e-3), **settings)
+    return replace(Experiment(encoder="resnet18", batch_size=2, learning_rate=1e-3), **settings)
 
 
 def flat_weights(model):

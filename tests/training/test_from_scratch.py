@@ -9,8 +9,8 @@ from src.experiments.networks import build_model
 from src.experiments.table import EXPERIMENTS
 from src.retinanet.losses import detection_losses
 from src.structures import Target
-from src.training.epoch import StepKey, seed_step
 from src.training.optimizer import make_optimizer
+from src.training.step import StepKey, seed_step
 
 SIZE = 192
 

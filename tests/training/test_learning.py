@@ -6,17 +6,10 @@ import pytest
 import torch
 
 from src.retinanet.acceleration import Acceleration
-from src.training.epoch import (
-    MAX_SKIPPED_IN_A_ROW,
-    Learner,
-    NonFiniteError,
-    Progress,
-    StepKey,
-    Stopped,
-    seed_step,
-    train_epoch,
-)
+from src.training.epoch import Stopped, train_epoch
 from src.training.optimizer import Optimization, make_optimizer
+from src.training.progress import Progress
+from src.training.step import MAX_SKIPPED_IN_A_ROW, Learner, NonFiniteError, StepKey, seed_step
 from tests.made_batches import CPU, ON_CPU, make_batches
 from tests.retinanet.test_model import tiny_model
 from tests.training.test_engine import experiment, flat_weights

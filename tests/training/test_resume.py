@@ -134,7 +134,7 @@ def test_a_second_training_of_the_same_run_is_refused_until_the_first_one_is_dea
     wait_until(run.experiment_path.exists, first)  # then it starts its workers
     os.kill(first.pid, signal.SIGKILL)  # they may live on for seconds
     first.wait()
-    with locked_dir(run.dir):
+    with locked_dir(run.dir, "is training there"):
         pass
 
 
@@ -174,4 +174,4 @@ def test_an_experiment_that_cannot_be_repeated_is_refused(
 def test_from_experiment_takes_no_other_settings(phantoms, whole, call_main, flags):
     outcome = call_main(main, "--from-experiment", whole.experiment_path, *flags)
     assert outcome.code == 2
-    assert f"--from-experiment goes without {flags[0]}; " in outcome.err
+    assert f"--from-experiment cannot be combined with {flags[0]}; " in outcome.err

@@ -11,12 +11,13 @@ import src.training.loop
 from src.datasets.data_folder import DicomFolder
 from src.datasets.loaders import load_labelled_images
 from src.experiments.checkpoints import CheckpointError, load_checkpoint
+from src.experiments.experiment_file import read_stored_training
 from src.experiments.runs import Run
 from src.experiments.table import EXPERIMENTS
 from src.prediction.predictions import ARRAYS, load_predictions
 from src.retinanet.acceleration import Acceleration
+from src.structures import LOSS_NAMES
 from src.system.errors import InputError
-from src.training.epoch import LOSS_NAMES
 from src.training.loop import Training
 from src.training.options import TrainingOptions
 from src.training.run_files import TrainingFiles
@@ -44,12 +45,18 @@ def images(phantoms):
 def whole(images, tmp_path_factory):
     """Return a run of two epochs that nothing interrupted."""
     run = Run("demo", 0, "", tmp_path_factory.mktemp("whole"))
-    Training(run, SMALL, images, options()).finish()
+    started(run, SMALL, images, options()).run()
     return run
 
 
 def options(**changes):
     return replace(TrainingOptions(acceleration=ON_CPU, seed=7, n_workers=0), **changes)
+
+
+def started(run, experiment, images, options):
+    training = Training(run, experiment, images, options)
+    training.start()
+    return training
 
 
 def train_one_of_two(monkeypatch, run, info, images):
@@ -63,7 +70,7 @@ def train_one_of_two(monkeypatch, run, info, images):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(src.training.loop, "train_epoch", interrupted)
-        Training(run, info, images, options()).finish()
+        started(run, info, images, options()).run()
 
 
 def rows_of(path):
@@ -153,9 +160,9 @@ def test_resume_gives_the_uninterrupted_run_bit_for_bit(
     assert run.epochs_with_checkpoint() == [0]
     torch.rand(3)  # the random state of the process is another one by now
 
-    resumed = Training(run, SMALL, images, options(resume=True, n_workers=n_workers))
+    resumed = started(run, SMALL, images, options(resume=True, n_workers=n_workers))
     assert resumed.progress.epoch == 1
-    resumed.finish()
+    resumed.run()
     for epoch in (0, 1):
         expected = load_checkpoint(whole.checkpoint_path(epoch), "demo").model
         found = load_checkpoint(run.checkpoint_path(epoch), "demo").model
@@ -166,6 +173,17 @@ def test_resume_gives_the_uninterrupted_run_bit_for_bit(
     assert run.history_path.read_bytes() == whole.history_path.read_bytes()
 
 
+def test_clip_boxes_and_reduction_shape_the_samples_and_are_stored(images, tmp_path):
+    run = Run("demo", 0, "", tmp_path)
+    settings = replace(SMALL, clip_boxes=True, reduction="area")
+    training = started(run, settings, images, options())
+    for loader in (training.train_loader, training.valid_loader):
+        samples = loader.dataset.dataset.options
+        assert (samples.clip_boxes, samples.reduction) == (True, "area")
+    stored = read_stored_training(run.experiment_path)
+    assert stored.settings == settings
+
+
 def test_every_epoch_draws_its_own_samples(images, tmp_path, monkeypatch):
     keys = []
 
@@ -173,10 +191,20 @@ def test_every_epoch_draws_its_own_samples(images, tmp_path, monkeypatch):
         keys.append(list(loader.sampler))
 
     monkeypatch.setattr(src.training.loop, "train_epoch", record)
-    Training(Run("demo", 0, "", tmp_path), SMALL, images, options()).finish()
+    started(Run("demo", 0, "", tmp_path), SMALL, images, options()).run()
     assert [{epoch for epoch, _ in of_epoch} for of_epoch in keys] == [{0}, {1}]
     orders = [[index for _, index in of_epoch] for of_epoch in keys]
     assert orders[0] != orders[1]
+
+
+def test_a_training_that_is_only_built_leaves_the_folder_alone(whole, images, tmp_path, listing):
+    run, before = Run("demo", 0, "", tmp_path), listing(whole.dir)
+    assert (
+        Training(run, SMALL, images, options()).describe().endswith("epochs 0 to 1 on cpu in fp32")
+    )
+    Training(whole, SMALL, images, options())
+    assert not run.dir.exists()
+    assert listing(whole.dir) == before
 
 
 def test_another_seed_gives_other_weights(images, tmp_path):
@@ -191,7 +219,7 @@ def test_another_seed_gives_other_weights(images, tmp_path):
 
 def test_resume_of_a_finished_run_changes_no_weights(whole, images, listing):
     before = listing(whole.dir / "checkpoints", whole.dir / "predictions")
-    resumed = Training(whole, SMALL, images, options(resume=True))
+    resumed = started(whole, SMALL, images, options(resume=True))
     assert resumed.progress.epoch == 2
     assert "all 2 epochs are done" in resumed.describe()
     assert listing(whole.dir / "checkpoints", whole.dir / "predictions") == before
@@ -200,9 +228,9 @@ def test_resume_of_a_finished_run_changes_no_weights(whole, images, listing):
 def test_a_training_does_not_write_over_an_older_one(whole, images, listing):
     before = listing(whole.dir)
     with pytest.raises(InputError, match="holds epoch 0 already; --resume goes on with it"):
-        Training(whole, SMALL, images, options())
+        started(whole, SMALL, images, options())
     with pytest.raises(InputError, match="holds epoch 1 already"):
-        Training(whole, SMALL, images, options(from_epoch=1))
+        started(whole, SMALL, images, options(from_epoch=1))
     assert listing(whole.dir) == before
 
 
@@ -218,20 +246,51 @@ def test_a_training_does_not_write_over_an_older_one(whole, images, listing):
 def test_resume_with_other_settings_is_refused(whole, images, listing, settings, changes, match):
     before = listing(whole.dir)
     with pytest.raises(CheckpointError, match=match):
-        Training(whole, replace(SMALL, **settings), images, options(resume=True, **changes))
+        started(whole, replace(SMALL, **settings), images, options(resume=True, **changes))
     assert listing(whole.dir) == before
+
+
+def copy_with_settings(whole, folder, change):
+    """Copy the state of a run, its stored settings changed."""
+    run = replace(whole, output_dir=folder)
+    state = load_checkpoint(whole.last_checkpoint_path, "demo", resume=True)
+    replace(state, settings=change(state.settings)).save(run.last_checkpoint_path)
+    return run
+
+
+def test_a_training_of_an_older_version_goes_on_with_what_it_did_before_newer_settings(
+    whole, images, tmp_path
+):
+    newer = ("clip_boxes", "grey", "reduction")
+    formerly = replace(SMALL, grey="range", reduction="subsample")
+
+    def drop(settings):
+        return {name: value for name, value in settings.items() if name not in newer}
+
+    run = copy_with_settings(whole, tmp_path, drop)
+    assert started(run, formerly, images, options(resume=True)).progress.epoch == 2
+    with pytest.raises(CheckpointError, match="began with reduction subsample, now it is area"):
+        started(run, replace(formerly, reduction="area"), images, options(resume=True))
+    with pytest.raises(CheckpointError, match="began with clip_boxes False, now it is True"):
+        started(run, replace(formerly, clip_boxes=True), images, options(resume=True))
+
+
+def test_a_training_of_settings_that_are_unknown_here_does_not_go_on(whole, images, tmp_path):
+    run = copy_with_settings(whole, tmp_path, lambda settings: settings | {"mixup": 0.2})
+    with pytest.raises(CheckpointError, match=r"began with mixup 0\.2"):
+        started(run, SMALL, images, options(resume=True))
 
 
 def test_a_plateau_training_can_be_made_longer(images, tmp_path):
     run = Run("demo", 0, "", tmp_path)
     info = replace(SMALL, scheduler="plateau", n_epochs=1)
-    Training(run, info, images, options()).finish()
-    longer = Training(run, replace(info, n_epochs=2), images, options(resume=True))
+    started(run, info, images, options()).run()
+    longer = started(run, replace(info, n_epochs=2), images, options(resume=True))
     assert longer.progress.epoch == 1
-    longer.finish()
+    longer.run()
     assert [row["epoch"] for row in rows_of(run.history_path)] == ["0", "1"]
     assert json.loads(run.experiment_path.read_text())["settings"]["n_epochs"] == 2
-    shorter = Training(run, info, images, options(resume=True))
+    shorter = started(run, info, images, options(resume=True))
     assert "all 2 epochs are done" in shorter.describe()
     assert json.loads(run.experiment_path.read_text())["settings"]["n_epochs"] == 2
 
@@ -241,12 +300,12 @@ def test_resume_of_a_broken_checkpoint_is_refused(whole, images, tmp_path):
     run.last_checkpoint_path.parent.mkdir(parents=True)
     run.last_checkpoint_path.write_bytes(whole.last_checkpoint_path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):
-        Training(run, SMALL, images, options(resume=True))
+        started(run, SMALL, images, options(resume=True))
 
 
 def from_epoch_1(run, info, images):
     weights_path = run.checkpoint_path(0)
-    return Training(run, info, images, options(from_epoch=1, weights_path=weights_path))
+    return started(run, info, images, options(from_epoch=1, weights_path=weights_path))
 
 
 def test_from_epoch_starts_from_the_weights_of_the_epoch_before(images, tmp_path, monkeypatch):
@@ -262,7 +321,7 @@ def test_from_epoch_killed_at_once_goes_on_as_it_began(images, tmp_path, monkeyp
     run = Run("demo", 0, "", tmp_path)
     train_one_of_two(monkeypatch, run, SMALL, images)
     began = from_epoch_1(run, SMALL, images).learner.optimization.state_dict()
-    resumed = Training(run, SMALL, images, options(resume=True))
+    resumed = started(run, SMALL, images, options(resume=True))
     assert resumed.progress.epoch == 1
     assert resumed.learner.optimization.state_dict() == began  # without the averages of epoch 0
 
@@ -271,7 +330,7 @@ def test_from_epoch_keeps_the_history_of_the_epochs_before(images, tmp_path, mon
     run = Run("demo", 0, "", tmp_path)
     train_one_of_two(monkeypatch, run, SMALL, images)
     before = rows_of(run.history_path)
-    from_epoch_1(run, SMALL, images).finish()
+    from_epoch_1(run, SMALL, images).run()
     after = rows_of(run.history_path)
     assert [row["epoch"] for row in after] == ["0", "1"]
     assert after[0] == before[0]
@@ -282,9 +341,7 @@ def test_from_epoch_takes_the_learning_rate_of_its_epoch(whole, images, tmp_path
     # Milestones come after epoch 8; of a one-cycle rate 12 of 20 epochs lie behind its peak.
     info = replace(SMALL, scheduler=scheduler, n_epochs=20)
     run = Run("demo", 0, "", tmp_path)
-    late = Training(
-        run, info, images, options(from_epoch=12, weights_path=whole.checkpoint_path(1))
-    )
+    late = started(run, info, images, options(from_epoch=12, weights_path=whole.checkpoint_path(1)))
     rate = late.learner.optimization.optimizer.param_groups[0]["lr"]
     assert rate < 0.9 * info.learning_rate
     if scheduler == "milestones":
@@ -296,7 +353,7 @@ def test_from_epoch_behind_the_last_one_is_refused(whole, images, tmp_path):
     for epoch in (2, 5):
         with pytest.raises(InputError, match=rf"--from-epoch {epoch}: .* has epochs 0 to 1; "):
             from_whole = options(from_epoch=epoch, weights_path=whole.checkpoint_path(1))
-            Training(run, SMALL, images, from_whole)
+            started(run, SMALL, images, from_whole)
     assert not run.dir.exists()
 
 
@@ -308,10 +365,10 @@ def test_a_run_killed_before_its_first_state_was_saved_begins_again(
     load_checkpoint(whole.checkpoint_path(0), "demo").save(run.checkpoint_path(from_epoch))
     weights_path = whole.checkpoint_path(0) if from_epoch else None
     begun = options(resume=True, from_epoch=from_epoch, weights_path=weights_path)
-    assert Training(run, SMALL, images, begun).progress.epoch == from_epoch
+    assert started(run, SMALL, images, begun).progress.epoch == from_epoch
     load_checkpoint(whole.checkpoint_path(1), "demo").save(run.checkpoint_path(from_epoch + 1))
     with pytest.raises(InputError, match=r"last\.pt: is missing"):
-        Training(run, SMALL, images, begun)
+        started(run, SMALL, images, begun)
 
 
 def test_a_fold_of_a_batch_and_a_half_is_trained_in_whole_batches(images, tmp_path):
@@ -328,11 +385,11 @@ def test_a_broken_image_is_one_error_from_a_worker_too(images, phantoms, tmp_pat
         (broken / f"{record.patient_id}.dcm").write_text("no radiograph")
     for n_workers in (0, 1):
         run = Run("demo", 0, f"workers{n_workers}", tmp_path)
-        training = Training(
+        training = started(
             run, SMALL, replace(images, source=DicomFolder(broken)), options(n_workers=n_workers)
         )
         with pytest.raises(InputError) as caught:
-            training.finish()
+            training.run()
         assert "Traceback" not in str(caught.value)
         assert str(caught.value).startswith(str(broken))
 
@@ -341,12 +398,12 @@ def test_a_training_does_not_begin_again_over_one_that_stopped_in_its_first_epoc
     images, tmp_path, listing
 ):
     run = Run("demo", 0, "", tmp_path)
-    stopped = Training(run, SMALL, images, options())
+    stopped = started(run, SMALL, images, options())
     stopped._save_state()
     stopped.files.close()
     before = listing(run.dir)
     with pytest.raises(InputError, match="stopped in its first epoch; --resume goes on with it"):
-        Training(run, SMALL, images, options())
+        started(run, SMALL, images, options())
     assert listing(run.dir) == before
 
 
@@ -355,4 +412,4 @@ def test_resume_before_the_first_epoch_that_is_wanted_is_refused(whole, images, 
     state = load_checkpoint(whole.last_checkpoint_path, "demo", resume=True)
     replace(state, epoch=-1).save(run.last_checkpoint_path)
     with pytest.raises(InputError, match=r"stands in epoch 0; .* without --from-epoch 1"):
-        Training(run, SMALL, images, options(resume=True, from_epoch=1))
+        started(run, SMALL, images, options(resume=True, from_epoch=1))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from src.datasets.annotations import Record, read_records
-from src.datasets.augmentations import AUGMENTATION_LEVELS
 from src.datasets.data_folder import DataFolder, DicomFolder
-from src.datasets.detection_dataset import SampleOptions, TrainingDataset
+from src.datasets.detection_dataset import TrainingDataset
+from src.datasets.sample_options import AUGMENTATION_LEVELS, SampleOptions
 from src.radiographs.dicom import read_image
 from src.structures import CLASS_NAMES
 from src.visualizations.eda import FIGURES, draw_figures, main

@@ -1,86 +1,55 @@
 """The table of encoders, and the one function that builds them.
 
-A family's module is imported when one of its encoders is built, so that neither pretrainedmodels
-nor timm is needed, or waited for, before that.
+A family's module holds its networks and knows where their pretrained weights are published. It is
+imported when one of its encoders is asked for, because pretrainedmodels and timm take seconds.
 """
 
-from collections.abc import Callable
-from difflib import get_close_matches
-from functools import partial
-from pathlib import Path
+from __future__ import annotations
 
-from src.retinanet.encoders.encoder import Encoder
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
+
 from src.system.errors import InputError
 
-TIMM_PREFIX = "timm/"
+if TYPE_CHECKING:  # experiments are checked against the table before PyTorch is imported
+    from src.retinanet.encoders.encoder import Encoder
+    from src.retinanet.encoders.weight_sources import WeightSource
 
-
-def _resnet(name: str) -> Encoder:
-    from src.retinanet.encoders.resnet import ResNetEncoder
-
-    return ResNetEncoder(name)
-
-
-def _se_resnext(name: str) -> Encoder:
-    from src.retinanet.encoders.senet import SEResNeXtEncoder
-
-    return SEResNeXtEncoder(name)
-
-
-def _xception() -> Encoder:
-    from src.retinanet.encoders.xception import XceptionEncoder
-
-    return XceptionEncoder()
-
-
-def _inception_resnet_v2() -> Encoder:
-    from src.retinanet.encoders.inception_resnet_v2 import InceptionResNetV2Encoder
-
-    return InceptionResNetV2Encoder()
-
-
-def _nasnet_mobile() -> Encoder:
-    from src.retinanet.encoders.nasnet import NASNetMobileEncoder
-
-    return NASNetMobileEncoder()
-
-
-def _pnasnet5large() -> Encoder:
-    from src.retinanet.encoders.nasnet import PNASNet5LargeEncoder
-
-    return PNASNet5LargeEncoder()
-
-
-def _dpn92() -> Encoder:
-    from src.retinanet.encoders.dpn import DPN92Encoder
-
-    return DPN92Encoder()
-
-
-ENCODERS: dict[str, Callable[[], Encoder]] = {
-    "resnet18": partial(_resnet, "resnet18"),
-    "resnet34": partial(_resnet, "resnet34"),
-    "resnet50": partial(_resnet, "resnet50"),
-    "resnet101": partial(_resnet, "resnet101"),
-    "resnet152": partial(_resnet, "resnet152"),
-    "se_resnext50": partial(_se_resnext, "se_resnext50"),
-    "se_resnext101": partial(_se_resnext, "se_resnext101"),
-    "xception": _xception,
-    "inceptionresnetv2": _inception_resnet_v2,
-    "nasnet_mobile": _nasnet_mobile,
-    "pnasnet5large": _pnasnet5large,
-    "dpn92": _dpn92,
+# The module of each encoder's family, in this folder.
+ENCODERS = {
+    "resnet18": "resnet",
+    "resnet34": "resnet",
+    "resnet50": "resnet",
+    "resnet101": "resnet",
+    "resnet152": "resnet",
+    "se_resnext50": "senet",
+    "se_resnext101": "senet",
+    "xception": "xception",
+    "inceptionresnetv2": "inception_resnet_v2",
+    "nasnet_mobile": "nasnet",
+    "pnasnet5large": "nasnet",
+    "dpn92": "dpn",
 }
+TIMM_PREFIX = "timm/"
+TIMM_FAMILY = "timm_encoder"
 
 
-def build_encoder(
-    name: str, *, weights: Path | None = None, img_size: int | None = None
-) -> Encoder:
-    """Build an encoder by its name.
+class Family(Protocol):
+    """What the module of a family holds."""
+
+    def build(self, name: str, img_size: int | None) -> Encoder:
+        """Build an encoder with random weights; see `build_encoder`."""
+
+    def weight_sources(self, name: str) -> tuple[WeightSource, ...]:
+        """Return the places that publish an encoder's weights, in the order to try them."""
+
+
+def build_encoder(name: str, *, img_size: int | None = None) -> Encoder:
+    """Build an encoder by its name, with random weights.
 
     Args:
         name: a key of `ENCODERS`, or `timm/<model>`.
-        weights: a file of pretrained weights (see `weights.find_weights`); None leaves them random.
         img_size: side of the input in pixels, for those models of timm that are built for one
             size; the others take any multiple of 32 and ignore it.
 
@@ -89,22 +58,30 @@ def build_encoder(
 
     Raises:
         InputError: no such encoder, or timm's model cannot give the four maps.
-        WeightsError: the file does not hold this encoder's weights.
     """
-    if name.startswith(TIMM_PREFIX):
-        from src.retinanet.encoders.timm_encoder import TimmEncoder
+    return family_of(name).build(name, img_size)
 
-        encoder: Encoder = TimmEncoder(name.removeprefix(TIMM_PREFIX), img_size=img_size)
-    elif name in ENCODERS:
-        encoder = ENCODERS[name]()
-    else:
+
+def family_of(name: str) -> Family:
+    """Import the module of an encoder's family.
+
+    Raises:
+        InputError: no such encoder.
+    """
+    check_encoder_name(name)
+    module = ENCODERS.get(name, TIMM_FAMILY)
+    return cast("Family", import_module(f"{__name__}.{module}"))
+
+
+def check_encoder_name(name: str) -> None:
+    """Make sure that there is such an encoder; timm's own names are checked when one is built.
+
+    Raises:
+        InputError: there is none; near names are given.
+    """
+    if name not in ENCODERS and not name.startswith(TIMM_PREFIX):
         near = get_close_matches(name, ENCODERS, n=3)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise InputError(
             f"unknown encoder {name!r}; {hint}one of {', '.join(ENCODERS)}, or timm/<model>"
         )
-    if weights is not None:
-        from src.retinanet.encoders.weights import load_encoder_weights
-
-        load_encoder_weights(encoder, name, weights)
-    return encoder

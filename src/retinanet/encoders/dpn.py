@@ -5,9 +5,18 @@ from pretrainedmodels.models.dpn import DPN
 from torch import Tensor, nn
 
 from src.retinanet.encoders.encoder import Encoder
+from src.retinanet.encoders.weight_sources import HubFile, WeightSource, old_server
 
 # The last block of each stride.
 LEVEL_ENDS = ("conv2_3", "conv3_4", "conv4_20", "conv5_bn_ac")
+
+
+def build(name: str, img_size: int | None) -> Encoder:
+    return DPN92Encoder()
+
+
+def weight_sources(name: str) -> tuple[WeightSource, ...]:
+    return HubFile("timm/dpn92.mx_in1k"), old_server("dpn92_extra-fda993c95.pth")
 
 
 class DPN92Encoder(Encoder):

@@ -1,8 +1,17 @@
 """The contract that every encoder keeps: four feature maps, C2 to C5, at exact strides."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
+
+# What may stay unused of a file: the classifier, as torchvision, pretrainedmodels and timm name it.
+CLASSIFIERS = ("fc.", "last_linear.", "classifier.", "classif.")
+# A counter of BatchNorm that files from before PyTorch 0.4.1 do not have.
+OPTIONAL = ".num_batches_tracked"
+
+MAX_NAMED_KEYS = 8  # in an error message
 
 
 class Encoder(nn.Module, ABC):
@@ -27,3 +36,59 @@ class Encoder(nn.Module, ABC):
         Returns:
             C2, C3, C4, C5: (B, out_channels[i], H / 2^(i+2), W / 2^(i+2)).
         """
+
+    def load_pretrained(self, state: dict[str, Tensor]) -> None:
+        """Copy published weights of the whole network, every one of the encoder's or none.
+
+        Args:
+            state: the weights under the names of the network that the encoder was made from.
+
+        Raises:
+            ValueError: they are of another network; the message says which keys do not fit.
+        """
+        own = self.state_dict()
+        own_keys = {_source_key(key): key for key in own}
+        wanted = {_source_key(key): tensor for key, tensor in own.items()}
+        found = {_source_key(key): tensor for key, tensor in state.items()}
+        for key, tensor in found.items():
+            # Kept from the original: some files hold Xception's 1x1 convolutions as matrices.
+            if key.endswith(".pointwise.weight") and tensor.ndim == 2:
+                found[key] = tensor[:, :, None, None]
+        _check_keys(wanted, found)
+        self.load_state_dict(
+            {own_keys[key]: tensor for key, tensor in found.items() if key in own_keys},
+            strict=False,
+        )
+
+
+def list_keys(keys: list[str]) -> str:
+    """Write the first keys for an error message, and how many more there are."""
+    more = len(keys) - MAX_NAMED_KEYS
+    return ", ".join(keys[:MAX_NAMED_KEYS]) + (f" and {more} more" if more > 0 else "")
+
+
+def _source_key(key: str) -> str:
+    """Return a parameter's name as in the network that an encoder was made from."""
+    return key.removeprefix("net.")
+
+
+def _check_keys(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    """Raise ValueError unless `found` fills `wanted` and only a classifier is left."""
+    missing = [key for key in wanted if key not in found and not key.endswith(OPTIONAL)]
+    left_over = [key for key in found if key not in wanted and not key.startswith(CLASSIFIERS)]
+    misshapen = [
+        f"{key} {tuple(found[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in found and found[key].shape != wanted[key].shape
+    ]
+    problems = [
+        f"{problem}: {list_keys(keys)}"
+        for problem, keys in (
+            ("missing", missing),
+            ("left over", left_over),
+            ("of another shape", misshapen),
+        )
+        if keys
+    ]
+    if problems:
+        raise ValueError("; ".join(problems))

@@ -7,6 +7,18 @@ from pretrainedmodels.models.inceptionresnetv2 import InceptionResNetV2
 from torch import Tensor, nn
 
 from src.retinanet.encoders.encoder import Encoder
+from src.retinanet.encoders.weight_sources import HubFile, WeightSource, old_server
+
+
+def build(name: str, img_size: int | None) -> Encoder:
+    return InceptionResNetV2Encoder()
+
+
+def weight_sources(name: str) -> tuple[WeightSource, ...]:
+    return (
+        HubFile("timm/inception_resnet_v2.tf_in1k"),
+        old_server("inceptionresnetv2-520b38e4.pth"),
+    )
 
 
 class InceptionResNetV2Encoder(Encoder):

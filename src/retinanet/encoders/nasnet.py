@@ -1,6 +1,7 @@
 """The NASNet-A-Mobile and PNASNet-5-Large encoders on pretrainedmodels' networks.
 
-Zoph et al. 2018, arXiv:1707.07012; Liu et al. 2018, arXiv:1712.00559.
+Two searches over the same kind of cell: Zoph et al. 2018, arXiv:1707.07012, and its progressive
+successor, Liu et al. 2018, arXiv:1712.00559. Each cell takes the outputs of the two before it.
 """
 
 from pretrainedmodels.models.nasnet_mobile import NASNetAMobile
@@ -8,6 +9,36 @@ from pretrainedmodels.models.pnasnet import PNASNet5Large
 from torch import Tensor
 
 from src.retinanet.encoders.encoder import Encoder
+from src.retinanet.encoders.weight_sources import (
+    HubFile,
+    WebFile,
+    WeightSource,
+    old_server,
+    timm_release,
+)
+
+WEIGHT_SOURCES: dict[str, tuple[WeightSource, ...]] = {
+    "nasnet_mobile": (  # timm has none; the first is the copy that pretrainedmodels' source names
+        WebFile(
+            "https://github.com/veronikayurchuk/pretrained-models.pytorch/releases/download/v1.0/"
+            "nasnetmobile-7e03cead.pth.tar"
+        ),
+        old_server("nasnetamobile-7e03cead.pth"),
+    ),
+    "pnasnet5large": (
+        HubFile("timm/pnasnet5large.tf_in1k"),
+        timm_release("v0.1-cadene/pnasnet5large-bf079911.pth"),
+        old_server("pnasnet5large-bf079911.pth"),
+    ),
+}
+
+
+def build(name: str, img_size: int | None) -> Encoder:
+    return NASNetMobileEncoder() if name == "nasnet_mobile" else PNASNet5LargeEncoder()
+
+
+def weight_sources(name: str) -> tuple[WeightSource, ...]:
+    return WEIGHT_SOURCES[name]
 
 
 class NASNetMobileEncoder(Encoder):

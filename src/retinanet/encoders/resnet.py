@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from src.retinanet.encoders.encoder import Encoder
+from src.retinanet.encoders.weight_sources import HubFile, WebFile, WeightSource
 
 # Residual blocks and their number in layer1 to layer4; table 1 of the paper.
 LAYOUTS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
@@ -13,6 +14,23 @@ LAYOUTS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     "resnet101": (Bottleneck, [3, 4, 23, 3]),
     "resnet152": (Bottleneck, [3, 8, 36, 3]),
 }
+TORCHVISION = "https://download.pytorch.org/models"
+HASHES = {  # the first digits of each file's SHA-256, which end its name
+    "resnet18": "f37072fd",
+    "resnet34": "b627a593",
+    "resnet50": "0676ba61",
+    "resnet101": "63fe2227",
+    "resnet152": "394f9c45",
+}
+
+
+def build(name: str, img_size: int | None) -> Encoder:
+    return ResNetEncoder(name)
+
+
+def weight_sources(name: str) -> tuple[WeightSource, ...]:
+    """Return the places of torchvision's first weights (IMAGENET1K_V1)."""
+    return HubFile(f"timm/{name}.tv_in1k"), WebFile(f"{TORCHVISION}/{name}-{HASHES[name]}.pth")
 
 
 class ResNetEncoder(Encoder):

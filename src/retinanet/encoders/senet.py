@@ -4,12 +4,35 @@ from pretrainedmodels.models.senet import SENet, SEResNeXtBottleneck
 from torch import Tensor, nn
 
 from src.retinanet.encoders.encoder import Encoder
+from src.retinanet.encoders.weight_sources import HubFile, WeightSource, old_server, timm_release
 
 # Blocks in layer1 to layer4; table 1 of the paper.
 LAYOUTS: dict[str, list[int]] = {
     "se_resnext50": [3, 4, 6, 3],
     "se_resnext101": [3, 4, 23, 3],
 }
+
+
+WEIGHT_SOURCES: dict[str, tuple[WeightSource, ...]] = {
+    "se_resnext50": (
+        HubFile("timm/legacy_seresnext50_32x4d.in1k"),
+        timm_release("v0.1-weights/legacy_se_resnext50_32x4d-f3651bad.pth"),
+        old_server("se_resnext50_32x4d-a260b3a4.pth"),
+    ),
+    "se_resnext101": (
+        HubFile("timm/legacy_seresnext101_32x4d.in1k"),
+        timm_release("v0.1-weights/legacy_se_resnext101_32x4d-37725eac.pth"),
+        old_server("se_resnext101_32x4d-3b2fe3d8.pth"),
+    ),
+}
+
+
+def build(name: str, img_size: int | None) -> Encoder:
+    return SEResNeXtEncoder(name)
+
+
+def weight_sources(name: str) -> tuple[WeightSource, ...]:
+    return WEIGHT_SOURCES[name]
 
 
 class SEResNeXtEncoder(Encoder):

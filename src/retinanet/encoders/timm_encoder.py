@@ -14,7 +14,9 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from src.retinanet.encoders import TIMM_PREFIX
 from src.retinanet.encoders.encoder import Encoder
+from src.retinanet.encoders.weight_sources import HubFile, WebFile, WeightSource
 from src.system.errors import InputError
 
 STRIDES = (4, 8, 16, 32)
@@ -32,6 +34,21 @@ REFUSALS = (
     TypeError,
     ValueError,
 )
+
+
+def build(name: str, img_size: int | None) -> Encoder:
+    return TimmEncoder(name.removeprefix(TIMM_PREFIX), img_size=img_size)
+
+
+def weight_sources(name: str) -> tuple[WeightSource, ...]:
+    """Return the places that timm knows of; none for a network that it gives without weights."""
+    settings = model_settings(name.removeprefix(TIMM_PREFIX))
+    sources: list[WeightSource] = []
+    if settings is not None and settings.hf_hub_id:
+        sources.append(HubFile(settings.hf_hub_id, settings.hf_hub_filename or "model.safetensors"))
+    if settings is not None and settings.url:
+        sources.append(WebFile(settings.url))
+    return tuple(sources)
 
 
 class TimmEncoder(Encoder):
@@ -90,20 +107,23 @@ class TimmEncoder(Encoder):
             state: the weights under timm's names.
 
         Raises:
-            RuntimeError: `state` is not of this network.
+            ValueError: `state` is not of this network.
         """
-        whole = timm.create_model(
-            self.model,
-            pretrained=True,
-            pretrained_cfg_overlay={"state_dict": state, "custom_load": False},
-            img_size=self.img_size,
-        )
-        weights = {_joined(key): tensor for key, tensor in whole.state_dict().items()}
-        own = self.net.state_dict()
-        missing = [key for key in own if _joined(key) not in weights]
-        if missing:
-            raise RuntimeError(f"no weights for {', '.join(missing)}")
-        self.net.load_state_dict({key: weights[_joined(key)] for key in own})
+        try:
+            whole = timm.create_model(
+                self.model,
+                pretrained=True,
+                pretrained_cfg_overlay={"state_dict": state, "custom_load": False},
+                img_size=self.img_size,
+            )
+            weights = {_joined(key): tensor for key, tensor in whole.state_dict().items()}
+            own = self.net.state_dict()
+            missing = [key for key in own if _joined(key) not in weights]
+            if missing:
+                raise ValueError(f"no weights for {', '.join(missing)}")
+            self.net.load_state_dict({key: weights[_joined(key)] for key in own})
+        except REFUSALS as error:
+            raise ValueError(" ".join(str(error).split())) from error
 
     def _create(self, out_indices: tuple[int, ...] | None) -> nn.Module:
         try:

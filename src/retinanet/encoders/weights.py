@@ -6,23 +6,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from safetensors.torch import load_file
 from torch import Tensor
 
-from src.retinanet.encoders.encoder import Encoder
-from src.retinanet.encoders.weight_sources import SOURCES, HubFile, WebFile
+from src.retinanet.encoders import family_of
+from src.retinanet.encoders.encoder import Encoder, list_keys
+from src.retinanet.encoders.weight_sources import WeightSource
 from src.system.errors import InputError
 from src.system.tensor_files import load_tensor_file
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".safetensors", ".pth")
-
-# What may stay unused of a file: the classifier, as torchvision, pretrainedmodels and timm name it.
-CLASSIFIERS = ("fc.", "last_linear.", "classifier.", "classif.")
-# A counter of BatchNorm that files from before PyTorch 0.4.1 do not have.
-OPTIONAL = ".num_batches_tracked"
-
-MAX_NAMED_KEYS = 8  # in an error message
 
 
 class WeightsError(InputError):
@@ -33,8 +28,8 @@ def find_weights(name: str, *, weights_dir: Path, encoder_weights: Path | None =
     """Return the file with an encoder's pretrained weights; download it if need be.
 
     Looked for in this order: `encoder_weights`; `<name>.safetensors` and `<name>.pth` in
-    `weights_dir` (`timm/<model>` is `timm_<model>` there); the places of `SOURCES`: the Hugging
-    Face hub, torchvision's or timm's own server, pretrainedmodels' old one.
+    `weights_dir` (`timm/<model>` is `timm_<model>` there); the places that the encoder's family
+    names: the Hugging Face hub, torchvision's or timm's own server, pretrainedmodels' old one.
 
     Args:
         name: an encoder as for `build_encoder`.
@@ -42,6 +37,7 @@ def find_weights(name: str, *, weights_dir: Path, encoder_weights: Path | None =
         encoder_weights: a file to be used whatever else there is.
 
     Raises:
+        InputError: there is no such encoder.
         WeightsError: the file does not exist, or nothing could be downloaded.
     """
     if encoder_weights is not None:
@@ -53,7 +49,10 @@ def find_weights(name: str, *, weights_dir: Path, encoder_weights: Path | None =
         kept = weights_dir / f"{stem}{suffix}"
         if kept.is_file():
             return kept
-    return _download(name, _sources(name), weights_dir, stem)
+    sources = family_of(name).weight_sources(name)
+    if not sources:
+        raise WeightsError(f"timm publishes no pretrained weights of {name}")
+    return _download(name, sources, weights_dir, stem)
 
 
 def load_encoder_weights(encoder: Encoder, name: str, path: Path) -> None:
@@ -61,71 +60,17 @@ def load_encoder_weights(encoder: Encoder, name: str, path: Path) -> None:
 
     Args:
         encoder: as `build_encoder(name)` gives it.
-        name: the encoder's name.
+        name: the encoder's name, for the message.
         path: a `.safetensors` file or one of `torch.save` that holds tensors alone.
 
     Raises:
         WeightsError: the file cannot be read, or does not hold this encoder's weights.
     """
-    from_file = _read_tensors(path)
-    if name.startswith("timm/"):
-        _load_timm(encoder, name, path, from_file)
-        return
-    own_keys = {_source_key(key): key for key in encoder.state_dict()}
-    wanted = {_source_key(key): tensor for key, tensor in encoder.state_dict().items()}
-    found = {_source_key(key): tensor for key, tensor in from_file.items()}
-    for key, tensor in found.items():
-        # Kept from the original: some files hold Xception's 1x1 convolutions as matrices.
-        if key.endswith(".pointwise.weight") and tensor.ndim == 2:
-            found[key] = tensor[:, :, None, None]
-    _check_keys(name, path, wanted, found)
-    encoder.load_state_dict(
-        {own_keys[key]: tensor for key, tensor in found.items() if key in own_keys}, strict=False
-    )
-
-
-def _source_key(key: str) -> str:
-    """Return a parameter's name as in the network that an encoder was made from."""
-    return key.removeprefix("net.")
-
-
-def _check_keys(name: str, path: Path, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
-    """Raise WeightsError unless `found` fills `wanted` and only a classifier is left."""
-    missing = [key for key in wanted if key not in found and not key.endswith(OPTIONAL)]
-    left_over = [key for key in found if key not in wanted and not key.startswith(CLASSIFIERS)]
-    misshapen = [
-        f"{key} {tuple(found[key].shape)} instead of {tuple(wanted[key].shape)}"
-        for key in wanted
-        if key in found and found[key].shape != wanted[key].shape
-    ]
-    problems = [
-        f"{problem}: {_first(keys)}"
-        for problem, keys in (
-            ("missing", missing),
-            ("left over", left_over),
-            ("of another shape", misshapen),
-        )
-        if keys
-    ]
-    if problems:
-        raise WeightsError(f"{path}: these are not the weights of {name}; {'; '.join(problems)}")
-
-
-def _first(keys: list[str]) -> str:
-    more = len(keys) - MAX_NAMED_KEYS
-    return ", ".join(keys[:MAX_NAMED_KEYS]) + (f" and {more} more" if more > 0 else "")
-
-
-def _load_timm(encoder: Encoder, name: str, path: Path, state: dict[str, Tensor]) -> None:
-    """Let timm's network check and take its own weights."""
-    from src.retinanet.encoders.timm_encoder import REFUSALS, TimmEncoder
-
-    assert isinstance(encoder, TimmEncoder)
+    state = _read_tensors(path)
     try:
         encoder.load_pretrained(state)
-    except REFUSALS as error:
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"{path}: these are not the weights of {name}; {reason}") from error
+    except ValueError as error:
+        raise WeightsError(f"{path}: these are not the weights of {name}; {error}") from error
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -133,12 +78,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file of weights")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            state = load_tensor_file(path)
+        state: Any = load_file(path) if path.suffix == ".safetensors" else load_tensor_file(path)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: damaged, or more than tensors in it, which is not loaded for safety; "
@@ -158,30 +98,11 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         if not (isinstance(key, str) and isinstance(value, Tensor))
     ]
     if strange:
-        raise WeightsError(f"{path}: not named tensors: {_first(strange)}")
+        raise WeightsError(f"{path}: not named tensors: {list_keys(strange)}")
     return state
 
 
-def _sources(name: str) -> tuple[HubFile | WebFile, ...]:
-    """Return the places that keep the weights of `name`; for timm's networks timm knows them."""
-    if name in SOURCES:
-        return SOURCES[name]
-    if not name.startswith("timm/"):
-        raise WeightsError(f"no pretrained weights are known of {name!r}; of {', '.join(SOURCES)}")
-    from src.retinanet.encoders.timm_encoder import model_settings
-
-    settings = model_settings(name.removeprefix("timm/"))
-    sources: list[HubFile | WebFile] = []
-    if settings is not None and settings.hf_hub_id:
-        sources.append(HubFile(settings.hf_hub_id, settings.hf_hub_filename or "model.safetensors"))
-    if settings is not None and settings.url:
-        sources.append(WebFile(settings.url))
-    if not sources:
-        raise WeightsError(f"timm publishes no pretrained weights of {name}")
-    return tuple(sources)
-
-
-def _download(name: str, sources: tuple[HubFile | WebFile, ...], folder: Path, stem: str) -> Path:
+def _download(name: str, sources: tuple[WeightSource, ...], folder: Path, stem: str) -> Path:
     """Try the sources in turn; say how to do it by hand if none works."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

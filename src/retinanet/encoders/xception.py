@@ -4,6 +4,19 @@ from pretrainedmodels.models.xception import Xception
 from torch import Tensor
 
 from src.retinanet.encoders.encoder import Encoder
+from src.retinanet.encoders.weight_sources import HubFile, WeightSource, old_server, timm_release
+
+
+def build(name: str, img_size: int | None) -> Encoder:
+    return XceptionEncoder()
+
+
+def weight_sources(name: str) -> tuple[WeightSource, ...]:
+    return (
+        HubFile("timm/legacy_xception.tf_in1k"),
+        timm_release("v0.1-cadene/xception-43020ad28.pth"),
+        old_server("xception-43020ad28.pth"),
+    )
 
 
 class XceptionEncoder(Encoder):

@@ -1,10 +1,11 @@
+import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from src.system.command_line import CommandParser, report_errors
+from src.system.command_line import CommandParser, name_part, report_errors
 from tests.paths import ROOT
 
 
@@ -17,6 +18,17 @@ def test_help_shows_the_defaults_that_say_something(capsys):
     parser.print_help()
     defaults = [line.partition("(")[2] for line in capsys.readouterr().out.splitlines()[-4:]]
     assert defaults == ["default: 0)", "default: 1 2)", "", ""]
+
+
+@pytest.mark.parametrize("text", ["", "a", "b-2", "1.5_x"])
+def test_a_plain_tag_can_be_part_of_a_name(text):
+    assert name_part(text) == text
+
+
+@pytest.mark.parametrize("text", ["a/b", "..\\x", "a b", "é", "a\n"])
+def test_what_makes_no_name_of_a_file_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="use letters, digits"):
+        name_part(text)
 
 
 def test_a_reader_that_leaves_ends_a_command_in_silence():

@@ -1,0 +1,102 @@
+"""Train an experiment, or repeat the training that an experiment.json describes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from src.actions.device import choose_acceleration
+from src.actions.flags import Flags
+from src.actions.resolve import choose_experiment, choose_run
+from src.datasets.loaders import load_labelled_images
+from src.experiments.experiment_file import as_trained, read_stored_training
+from src.experiments.networks import checkpoint_path
+from src.experiments.runs import Run
+from src.experiments.table import Experiment
+from src.retinanet.encoders.weights import find_weights
+from src.system.distributed import joined_processes
+from src.training.loop import Training
+from src.training.options import TrainingOptions
+
+
+def train(flags: Flags, *, encoder_weights_dir: Path) -> None:
+    """Train an experiment on three folds, validate on the fourth after every epoch.
+
+    Args:
+        encoder_weights_dir: folder of downloaded ImageNet weights.
+    """
+    flags, experiment, data_fingerprint = _choose_training(flags)
+    run = choose_run(flags)
+    if flags.resume or flags.from_epoch:
+        experiment = as_trained(run.at(flags.weights_dir), experiment)
+    with joined_processes(flags.device) as processes:
+        acceleration = choose_acceleration(flags)
+        images = load_labelled_images(
+            flags.data_dir, run.fold, debug=flags.debug, cache_dir=flags.cache_dir
+        )
+        weights_path, encoder_weights = _find_weights(run, experiment, flags, encoder_weights_dir)
+        options = TrainingOptions(
+            acceleration=acceleration,
+            processes=processes,
+            seed=flags.seed,
+            n_workers=flags.num_workers,
+            resume=flags.resume,
+            from_epoch=flags.from_epoch,
+            weights_path=weights_path,
+            encoder_weights=encoder_weights,
+            checkpoint_minutes=flags.checkpoint_minutes,
+            skips_non_finite=flags.skip_non_finite,
+            data_fingerprint=data_fingerprint,
+        )
+        training = Training(run, experiment, images, options)
+        training.start()
+        if processes.is_first:
+            print(training.describe(), flush=True)
+        training.run()
+        if processes.is_first:
+            print(run.dir)
+
+
+def _choose_training(flags: Flags) -> tuple[Flags, Experiment, str | None]:
+    """Choose what is trained: the experiment of --model, or the training of --from-experiment.
+
+    Returns:
+        The flags, with what the experiment.json says in place of their own values; the experiment;
+        the fingerprint that labels and images must have, None if any will do.
+
+    Raises:
+        InputError: the experiment.json cannot be used.
+    """
+    if flags.from_experiment is None:
+        return flags, choose_experiment(flags), None
+    stored = read_stored_training(flags.from_experiment)
+    flags = replace(
+        flags,
+        models=(stored.model,),
+        fold=stored.fold,
+        seed=stored.seed,
+        precision=stored.precision,
+    )
+    return flags, stored.settings, stored.data_fingerprint
+
+
+def _find_weights(
+    run: Run, experiment: Experiment, flags: Flags, encoder_weights_dir: Path
+) -> tuple[Path | None, Path | None]:
+    """Find the weights that a training starts from.
+
+    Returns:
+        The checkpoint of the epoch before --from-epoch, and the encoder's ImageNet weights; each
+        None where the training does without.
+
+    Raises:
+        InputError: the weights are not there, or cannot be downloaded.
+    """
+    if flags.from_epoch:
+        return checkpoint_path(run, flags.from_epoch - 1, flags.weights_dir), flags.encoder_weights
+    resumes = flags.resume and run.last_checkpoint_path.exists()
+    if resumes or not (experiment.pretrained or flags.encoder_weights):
+        return None, flags.encoder_weights
+    return None, find_weights(
+        experiment.encoder, weights_dir=encoder_weights_dir, encoder_weights=flags.encoder_weights
+    )

@@ -1,0 +1,73 @@
+"""How far an epoch of training has come: batches, mean losses, steps that were left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from src.structures import LOSS_NAMES, SHORT_LOSS_NAMES, Losses
+
+
+def loss_sums(losses: Losses, n_images: int) -> Tensor:
+    """Return the losses times the number of images, in the order of `LOSS_NAMES`, float64."""
+    return torch.stack([losses.total(), *losses.parts()]).detach().double() * n_images
+
+
+class RunningLosses:
+    """The mean of the losses so far, over images."""
+
+    def __init__(self, sums: Sequence[float] = (0.0,) * len(LOSS_NAMES), n_images: int = 0) -> None:
+        self.sums = dict(zip(LOSS_NAMES, sums, strict=True))
+        self.n_images = n_images
+
+    def add(self, sums: Sequence[float], n_images: int) -> None:
+        """Add the sums over `n_images` of the losses, in the order of `LOSS_NAMES`."""
+        for name, value in zip(LOSS_NAMES, sums, strict=True):
+            self.sums[name] += value
+        self.n_images += n_images
+
+    def means(self) -> dict[str, float]:
+        return {name: total / max(1, self.n_images) for name, total in self.sums.items()}
+
+    def __str__(self) -> str:
+        means = zip(SHORT_LOSS_NAMES, self.means().values(), strict=True)
+        return " ".join(f"{name} {mean:.4f}" for name, mean in means)
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """What a training needs to continue an epoch, beside weights, optimizer and learning rate.
+
+    Attributes:
+        epoch: from 0.
+        n_batches: that were trained; a batch that several processes share counts once.
+        learning_rate: at the epoch's start.
+        running: losses so far.
+        n_skipped: steps that were left out because their numbers were not finite.
+        n_skipped_in_a_row: how many of the latest steps were left out.
+    """
+
+    epoch: int
+    n_batches: int = 0
+    learning_rate: float = 0.0
+    running: RunningLosses = field(default_factory=RunningLosses)
+    n_skipped: int = 0
+    n_skipped_in_a_row: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers."""
+        return vars(self) | {"running": [*self.running.sums.values(), self.running.n_images]}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Progress:
+        """Make the progress of which `state_dict` gave the state.
+
+        Raises:
+            TypeError, ValueError, KeyError: it is no such state.
+        """
+        *sums, n_images = state["running"]
+        return cls(**(state | {"running": RunningLosses(sums, n_images)}))
