@@ -151,7 +151,9 @@ def _write_entry(findings: Findings, entry: Entry, images_dir: Path) -> str:
     predictions, i = findings.predictions, entry.image
     name = str(predictions.ids[i])
     if Path(name).name != name:
-        raise InputError(f"the predictions' patientId {show_value(name)} cannot be the name of a file")
+        raise InputError(
+            f"the predictions' patientId {show_value(name)} cannot be the name of a file"
+        )
     path = images_dir / f"{name}.dcm"
     image = read_image(path)
     size = tuple(predictions.image_sizes[i].tolist())
