@@ -161,7 +161,7 @@ def read_label_table(path: Path, columns: Mapping[str, str]) -> LabelSource:
             "--columns names patientId, x, y, and either x2 and y2 or width and height"
         )
     source = LabelSource(path)
-    cells = table[list(columns.values())].to_numpy(dtype=str).tolist()
+    cells = table[list(columns.values())].to_numpy(dtype=object).tolist()
     for line, values in zip(table.index + 2, cells, strict=True):
         row = {name: value.strip() for name, value in zip(columns, values, strict=True)}
         if has_decimal_commas:
@@ -237,7 +237,10 @@ def _read_row(
 
 def _read_of_image(source: LabelSource, place: str, patient: str, row: Mapping[str, str]) -> None:
     """Note size and group of an image, which all its rows must agree on."""
-    if all(row.get(name, "").lower() not in NO_VALUE for name in SIZE_COLUMNS):
+    given = [row.get(name, "").lower() not in NO_VALUE for name in SIZE_COLUMNS]
+    if any(given) and not all(given):
+        source.add_fault(place, patient, f"some of {', '.join(SIZE_COLUMNS)} are empty")
+    elif all(given):
         sides = [_number(row[name]) for name in SIZE_COLUMNS]
         size = tuple(int(side) for side in sides if side is not None and side >= 1 and not side % 1)
         if len(size) != 2:

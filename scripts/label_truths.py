@@ -5,6 +5,7 @@ A box counts where its label is a finding; an image with another label alone is 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -181,6 +182,8 @@ def _is_normal(label: str) -> bool:
 def _fault_of_box(box: Box, size: Size | None, *, clip: bool) -> str | None:
     x, y, right, bottom = box
     shown = f"x {x:g} to {right:g}, y {y:g} to {bottom:g}"
+    if not all(map(math.isfinite, box)):
+        return f"a box without end: {shown}"
     if not (right > x and bottom > y):
         return f"a box without area: {shown}"
     if not clip and min(x, y) < 0:

@@ -92,7 +92,8 @@ def drop_column(name):
     [
         (["--model", "resnet50-512"], ["resnet50-512", "did you mean"]),
         (["--action", "dance"], ["dance", "check_metric"]),
-        (["--fold", "4"], ["--fold: 4", "0 and 3"]),
+        (["--fold", "20"], ["--fold: 20", "0 and 19"]),
+        (["--fold", "4"], ["fold 4 has no images; there are [0, 1, 2, 3]"]),
         (["--fold", "-1"], ["--fold"]),
         (["--fold", "first"], ["first"]),
         (["--epoch", "-1", "--action", "check_metric"], ["-1"]),

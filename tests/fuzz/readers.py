@@ -25,8 +25,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from scripts.dicom_headers import read_header
+from scripts.label_sources import VINDR_COLUMNS, LabelSource, read_coco_labels, read_label_table
+from scripts.label_truths import ReaderRule, make_truths, settle_boxes
 from scripts.radiograph_encodings import ENCODINGS
 from scripts.rsna_release import Findings, read_annotations
+from src.challenge.coco import read_coco, read_images
 from src.challenge.leaderboard import score_submission
 from src.challenge.submission_check import check_submission
 from src.datasets.annotations import read_classes, read_label_files
@@ -38,6 +41,7 @@ from src.datasets.tables import read_sample_ids
 from src.experiments.checkpoints import Checkpoint, load_checkpoint
 from src.experiments.history import read_history
 from src.experiments.runs import read_description
+from src.prediction.coco_results import read_results
 from src.prediction.outputs import describe_networks
 from src.prediction.postprocess import choose_boxes
 from src.prediction.predictions import load_predictions
@@ -250,6 +254,43 @@ def use_sweep(path: Path) -> None:
     sweep.table()
 
 
+def coco_seeds(folder: Path) -> Iterator[bytes]:
+    images = [{"id": i, "file_name": f"p{i}.png", "width": 90, "height": 80} for i in range(4)]
+    boxes = [{"image_id": i, "category_id": 1, "bbox": [1.5, 2, 3e1, 40]} for i in range(3)]
+    categories = [{"id": 1, "name": "opacity"}]
+    content = {"images": images, "annotations": boxes, "categories": categories}
+    yield json.dumps(content).encode()
+
+
+def result_seeds(folder: Path) -> Iterator[bytes]:
+    boxes = [{"image_id": i, "category_id": 1, "bbox": [1.5, 2, 3e1, 40]} for i in range(3)]
+    yield json.dumps([box | {"score": 0.5} for box in boxes]).encode()
+
+
+def use_results(path: Path) -> None:
+    """Read results with and without the images that they are of."""
+    images_path = path.with_name("images.json")
+    images_path.write_bytes(next(coco_seeds(path.parent)))
+    images = read_images(images_path, read_coco(images_path))
+    for known in (None, images):
+        found = read_results(path, known, categories=None, threshold=0.1)
+        assert all(np.isfinite(boxes).all() for boxes, _ in found.values())
+
+
+def vindr_seeds(folder: Path) -> Iterator[bytes]:
+    rows = [f"p{i},opacity,R{i % 3},1.5,2,30,40" for i in range(6)] + ["p9,No finding,R1,,,,"]
+    header = "image_id,class_name,rad_id,x_min,y_min,x_max,y_max"
+    yield as_table(header, rows)
+    yield b"\xef\xbb\xbf" + as_table(header, rows, "\r\n").replace(b",", b";")
+
+
+def use_labels(source: LabelSource) -> None:
+    """Settle the boxes of each image; whatever is wrong is a fault, no error."""
+    rows = settle_boxes(source, source.sizes, shares=False, clip=True)
+    for truth in make_truths(source, rows, None, ReaderRule()).values():
+        assert np.isfinite(truth.boxes_xyxy).all()
+
+
 def history_seeds(folder: Path) -> Iterator[bytes]:
     yield as_table("epoch,learning_rate,loss", [f"{i},1e-05,{1 / (i + 1):g}" for i in range(8)])
 
@@ -360,6 +401,11 @@ READERS = {
         lambda p: load_encoder_weights(TinyEncoder(), "tiny", p),
         lambda folder: iter([save(state())]),
         "a.safetensors",
+    ),
+    "COCO labels": Reader(lambda p: use_labels(read_coco_labels(p)), coco_seeds, "a.json"),
+    "COCO results": Reader(use_results, result_seeds, "a.json"),
+    "VinDr-CXR's labels": Reader(
+        lambda p: use_labels(read_label_table(p, VINDR_COLUMNS)), vindr_seeds, "a.csv"
     ),
     "RSNA's annotations": Reader(
         lambda p: read_annotations(p, Findings()), release_seeds, "a.json"

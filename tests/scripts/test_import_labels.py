@@ -255,6 +255,7 @@ WRONG = {
     "line 9: the size of the image is not": ["h", "", 1, 2, 3, 4, "wide", 90],
     "line 10: patientId '.i' cannot be": [".i", "", 1, 2, 3, 4, 90, 90],
     "line 11: 'Normal' has a box": ["j", "Normal", 1, 2, 3, 4, 90, 90],
+    "line 12: some of image_width, image_height are empty": ["k", "", 1, 2, 3, 4, "", 90],
 }  # fmt: skip
 GOOD = ["good", "", 1, 2, 3, 4, 90, 90]
 BOX = ["x=x", "y=y", "x2=x2", "y2=y2"]
@@ -265,7 +266,7 @@ def test_every_wrong_row_is_listed_with_its_line(tmp_path, run, records):
     outcome = run(path, "--columns", *NAMED, *BOX, ok=False)
     for problem in WRONG:
         assert f"{path}: {problem}" in outcome.out
-    assert f"error: {path}: 10 rows are wrong" in outcome.err
+    assert f"error: {path}: 11 rows are wrong" in outcome.err
     run(path, "--columns", *NAMED, *BOX, "--skip-faulty")
     assert records() == {"good": (OPACITY, [[1, 2, 2, 2]])}
 
@@ -280,6 +281,13 @@ def test_clip_leaves_nothing_of_a_box_outside(tmp_path, run):
     path = write_table(tmp_path, [["a", "", 100, 2, 110, 40, 90, 80]])
     outcome = run(path, "--columns", *NAMED, *BOX, "--clip", ok=False)
     assert "line 2: the box lies outside of the image" in outcome.out
+
+
+def test_a_box_without_end_is_refused(tmp_path, run):
+    path = write_table(tmp_path, [["a", "", "1e308", 2, "1e308", 40, "", ""]])
+    names = ["patientId=image", "x=x", "y=y", "width=x2", "height=y2"]
+    outcome = run(path, "--columns", *names, "--clip", ok=False)
+    assert "line 2: a box without end" in outcome.out
 
 
 def test_a_finding_needs_a_box(tmp_path, run):
