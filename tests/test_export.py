@@ -287,7 +287,7 @@ def test_a_failed_check_leaves_no_file(call_export, eager, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["{dir}", "--epoch", "7"], ["007.pt", "it has epochs [1]"]),
+        (["{dir}", "--epoch", "7"], ["007.safetensors", "it has epochs [1]"]),
         (["{dir}/checkpoints"], ["experiment.json", "no such file"]),
         (["nowhere"], ["nowhere", "no such folder"]),
         (["{dir}", "--nms-iou", "1.5"], ["--nms-iou: 1.5"]),

@@ -91,7 +91,7 @@ def _find_weights(
     """
     if flags.from_epoch:
         return checkpoint_path(run, flags.from_epoch - 1, flags.weights_dir), flags.encoder_weights
-    resumes = flags.resume and run.last_checkpoint_path.exists()
+    resumes = flags.resume and run.find_last_checkpoint() is not None
     if resumes or not (experiment.pretrained or flags.encoder_weights):
         return None, flags.encoder_weights
     return None, find_weights(

@@ -54,6 +54,10 @@ def fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or what ty
         return any(fits(value, argument) for argument in arguments)
     if origin is tuple:
         return isinstance(value, tuple) and all(fits(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            fits(key, arguments[0]) and fits(item, arguments[1]) for key, item in value.items()
+        )
     if isinstance(value, bool) and hint in (int, float):
         return False
     if hint is float and isinstance(value, int):
