@@ -9,8 +9,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from src.datasets.patient_ids import fault_of_patient_id
 from src.system.errors import InputError
 from src.system.files import read_bytes
+from src.system.records import show_value
 
 HEADER_TAGS = ["SOPInstanceUID", "PatientID", "Rows", "Columns"]
 CHUNK = 32  # files that a process reads at a time
@@ -70,8 +72,8 @@ def read_header(path: Path) -> Header | str:
         return f"{path}: {' '.join(str(error).split()) or type(error).__name__}"
     if not uid or not patient:
         return f"{path}: has no {' and no '.join(HEADER_TAGS[:2])}"
-    if patient.startswith(".") or set(patient) & set('/\\\0,"'):
-        return f"{path}: PatientID {patient!r} cannot be the name of a file"
+    if fault_of_patient_id(patient) is not None:
+        return f"{path}: PatientID {show_value(patient)} cannot be the name of a file"
     return Header(path.resolve(), patient, uid, rows, columns)
 
 

@@ -240,8 +240,10 @@ def bootstrap_interval(
         share: of the draws that lie in the interval.
 
     Returns:
-        Its lower and upper end; the same draws every time.
+        Its lower and upper end, the same draws every time; NaN where no image counts.
     """
+    if np.isnan(scores).all():
+        return float("nan"), float("nan")
     # Images of equal score are drawn as one: how many of them come is all that matters.
     values, n_images = np.unique(scores, return_counts=True)  # NaN, once, comes last
     shares = n_images / len(scores)

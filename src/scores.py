@@ -15,7 +15,9 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+from src.actions.ensemble_flags import describe_ensemble, flags_of_ensemble
 from src.challenge.leaderboard import score_submission
 from src.experiments.runs import Run
 from src.metric import bootstrap_interval, image_scores
@@ -30,37 +32,51 @@ from src.scoring.grid import (
     sweep_pooled,
     sweep_run,
 )
-from src.scoring.sweep import AXES, NEAR_BEST, Sweep
+from src.scoring.sweep import AXES, NEAR_BEST, BestSetting, ScoredRun, Sweep
 from src.structures import N_FOLDS
 from src.system.command_line import CommandParser, factor, fraction, natural, number, report_errors
 
 
 def _describe(sweep: Sweep, run_dirs: Sequence[Path]) -> Iterator[str]:
     """Say what came out best, how sure that is, and how flat the optimum."""
-    best = sweep.best()
+    best, ensemble = sweep.best(), sweep.run.ensemble
+    if ensemble is not None:
+        yield f"an ensemble of {describe_ensemble(ensemble)}"
     if best is None:
-        yield "no setting hits a true box; a longer training might"
+        yield sweep.why_no_best()
         return
     predictions = load_epoch(run_dirs, best.epoch)
     chosen = choose_boxes(predictions, best.postprocess)
     low, high = bootstrap_interval(image_scores(chosen.boxes, predictions.truth()))
     yield f"best score {best.score:.4f} (95 % of bootstrap draws {low:.4f} to {high:.4f})"
-    yield "  at " + " ".join(f"--{name} {getattr(best, name)}" for name in AXES)
+    if ensemble is None:
+        yield f"  at --epoch {best.epoch} {_flags(best)}"
+    else:
+        networks = flags_of_ensemble(ensemble)
+        yield f"  at {_flags(best)}" if networks is None else f"  at {networks} {_flags(best)}"
+        if networks is None:
+            yield "  (no flags name these members, because their epochs or weights differ by run)"
     near = sweep.near_best(best)
     yield f"  within {NEAR_BEST} of it: " + "; ".join(
         f"{name} {', '.join(map(str, near[name]))}" for name in AXES if len(near[name]) > 1
     )
 
 
+def _flags(best: BestSetting) -> str:
+    """Write the flags of a step that chooses boxes as the best setting does."""
+    return " ".join(f"--{name} {getattr(best, name)}" for name in AXES if name != "epoch")
+
+
 def _pools(sweeps: dict[Path, Sweep]) -> Iterator[tuple[str, list[Path]]]:
-    """Find the models of which all folds are there: the name of the pool and its runs."""
-    groups: dict[tuple[str | None, str | None], dict[int | None, Path]] = {}
+    """Find the models, and the ensembles, of which all folds are there: a pool's name and runs."""
+    groups: dict[ScoredRun, dict[int | None, Path]] = {}
     for run_dir, sweep in sweeps.items():
         run = sweep.run
-        groups.setdefault((run.model, run.tag), {})[run.fold] = run_dir
-    for (model, tag), by_fold in groups.items():
+        shared = replace(run, fold=None, ensemble=run.ensemble and run.ensemble.without_folds())
+        groups.setdefault(shared, {})[run.fold] = run_dir
+    for run, by_fold in groups.items():
         if set(by_fold) == set(range(N_FOLDS)):
-            name = Run(str(model), 0, str(tag or ""), Path()).common_name
+            name = Run(str(run.model), 0, str(run.tag or ""), Path()).common_name
             yield f"{name}_all_folds", [by_fold[fold] for fold in range(N_FOLDS)]
 
 

@@ -27,6 +27,10 @@ MIN_IMG_SIZE = MIN_GLOBAL_MAP * ENCODER_STRIDE  # pixels
 MAX_CANDIDATES = 1000  # for an image; an untrained net would keep every anchor
 
 Precision = Literal["fp32", "bf16", "fp16"]  # of convolutions and products
+# How stored values become grey; plain 8-bit is left alone by both:
+#   viewer: as a DICOM viewer shows the file: LUTs, window, padding, else percentiles
+#   range: from the darkest to the brightest pixel
+Grey = Literal["viewer", "range"]
 
 
 @dataclass(frozen=True, eq=False)

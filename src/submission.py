@@ -26,14 +26,18 @@ from src.challenge.submission_stats import (
 from src.prediction.outputs import write_submission
 from src.prediction.postprocess import choose_boxes
 from src.prediction.predictions import Predictions, load_predictions
-from src.prediction.presets import Postprocess, choose_postprocess
+from src.prediction.presets import PRESETS, Postprocess, choose_postprocess
+from src.prediction.provenance import Combination
 from src.system.command_line import CommandParser, positive, report_errors
+from src.system.files import check_file_place
 
 
 def _write(arguments: argparse.Namespace) -> None:
     path = arguments.predictions
     if arguments.out.suffix == ".json":  # the name of what is written beside
         raise SubmissionError(f"{arguments.out}: a submission is a CSV file")
+    check_file_place(arguments.out)
+    check_file_place(arguments.out.with_suffix(".json"))
     predictions = load_predictions(path)
     postprocess = _settle_postprocess(arguments, predictions)
     chosen = choose_boxes(predictions, postprocess)
@@ -46,6 +50,8 @@ def _settle_postprocess(arguments: argparse.Namespace, predictions: Predictions)
     """Join the flags with how the sizes were combined when the images were predicted."""
     ensemble = predictions.provenance.ensemble
     settled = {} if ensemble is None else {"size_rule": ensemble.size_rule, "k": ensemble.k}
+    if ensemble is not None and arguments.postprocess is not None:
+        _check_sizes(arguments.predictions, arguments.postprocess, ensemble)
     postprocess = choose_postprocess(
         arguments.postprocess,
         postprocess_flags(arguments) | settled,
@@ -57,6 +63,29 @@ def _settle_postprocess(arguments: argparse.Namespace, predictions: Predictions)
             f"say it here by --threshold"
         )
     return postprocess
+
+
+def _check_sizes(path: Path, preset: str, ensemble: Combination) -> None:
+    """Refuse a preset that combines the sizes of boxes in another way than the ensemble did.
+
+    Raises:
+        SubmissionError: it does; the message says what can be done instead.
+    """
+    ways = {name: (each.size_rule, each.k) for name, each in PRESETS.items()}
+    settled = (ensemble.size_rule, ensemble.k)
+    if ways[preset] == settled:
+        return
+    same = [name for name, way in ways.items() if way == settled]
+    instead = f"take --postprocess {same[0]}" if same else "leave --postprocess out"
+    raise SubmissionError(
+        f"{path}: the ensemble combined box sizes by {_in_words(*settled)} when it predicted, and "
+        f"--postprocess {preset} takes {_in_words(*ways[preset])}: {instead}, or predict again "
+        f"with generate_predictions --postprocess {preset}"
+    )
+
+
+def _in_words(size_rule: str, k: float | None) -> str:
+    return "means" if size_rule == "mean" else f"percentiles with k {k or 0:g}"
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ from src.onnx_export.padded import RESULTS, PaddedDetector
 from src.radiographs.image_files import find_image_files
 from src.retinanet.anchors import make_anchors
 from src.retinanet.candidates import find_candidates, suppress
-from src.structures import CLASS_NAMES, MAX_CANDIDATES, Detections, RawOutputs
+from src.structures import CLASS_NAMES, MAX_CANDIDATES, Detections, Grey, RawOutputs
 from src.system.errors import InputError
 from tests.paths import ROOT, shared
 from tests.test_readme import EXPORT, README
@@ -246,19 +246,21 @@ def test_exported_file_tells_how_to_use_it(exported):
     (taken,) = session.get_inputs()
     assert (taken.name, taken.shape) == ("images", ["batch", 1, IMG_SIZE, IMG_SIZE])
     facts = session.get_modelmeta().custom_metadata_map
-    assert (facts["experiment"], facts["tag"], facts["reduction"]) == ("demo", "", "subsample")
+    assert (facts["experiment"], facts["tag"], facts["reduction"]) == ("demo", "", "auto")
     expected = {
         "fold": 0, "epoch": 1, "img_size": IMG_SIZE, "source_crop": None, "threshold": 0.3,
         "nms_iou": 0.05, "max_boxes": MAX_CANDIDATES, "class_names": list(CLASS_NAMES),
     }  # fmt: skip
     assert {name: json.loads(facts[name]) for name in expected} == expected
-    assert facts["preprocessing"] == export.PREPROCESSING["subsample"]
+    assert facts["grey"] == "viewer"
+    assert facts["preprocessing"] == f"{export.GREY_VALUES['viewer']} {export.SHOWN['auto']}"
     assert "255" in facts["preprocessing"] and "threshold" in facts["decoding"]
 
 
 def test_every_reduction_is_told_to_the_user_of_the_file():
-    assert set(export.PREPROCESSING) == set(get_args(Reduction))
-    assert "mean over the area" in export.PREPROCESSING["area"]
+    assert set(export.SHOWN) == set(get_args(Reduction))
+    assert set(export.GREY_VALUES) == set(get_args(Grey))
+    assert "mean over the area" in export.SHOWN["area"]
 
 
 def test_exported_network_agrees_on_real_images(exported, eager):

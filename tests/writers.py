@@ -57,7 +57,8 @@ def write_predictions(folder, content):
 
 def write_table_of_boxes(folder, content):
     predictions, chosen = boxes_of_other_networks(content)
-    write_boxes(folder / "boxes.csv", predictions, chosen, folder / "000.npz")
+    files = predictions.ids.tolist()
+    write_boxes(folder / "boxes.csv", predictions, chosen, folder / "000.npz", files=files)
 
 
 def write_table_of_strings(folder, content):

@@ -21,7 +21,7 @@ def check_metric(flags: Flags) -> None:
     print(table.to_string(float_format="%.3f"))
     best = sweep.best()
     print(
-        "no epoch hits a true box; a longer training might"
+        sweep.why_no_best("epoch")
         if best is None
         else f"best score {best.score:.4f} at epoch {best.epoch}, threshold {best.threshold:g}"
     )

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from src.actions.device import choose_acceleration
 from src.actions.flags import Flags
 from src.actions.resolve import (
-    choose_acceleration,
     settle_networks,
     settle_postprocess,
 )
+from src.challenge.submission_check import check_ids
 from src.datasets.data_folder import DataFolder
 from src.datasets.loaders import load_labelled_images
-from src.experiments.experiment_file import sample_options
+from src.datasets.tables import read_sample_ids
 from src.experiments.runs import check_owner, read_description
 from src.prediction.image_sets import (
     ImageSet,
@@ -35,13 +37,15 @@ from src.prediction.outputs import (
     write_submission,
 )
 from src.prediction.postprocess import ChosenBoxes, choose_boxes
-from src.prediction.predictions import Predictions
+from src.prediction.predictions import Predictions, load_provenance
 from src.prediction.presets import Postprocess
 from src.prediction.provenance import NetworkSet
 from src.system.distributed import Processes, joined_processes
 from src.system.errors import InputError
-from src.system.files import check_place
+from src.system.files import check_file_place, check_place
+from src.system.records import MAX_CAUSE, cut_text, show_value
 from src.visualizations.overlays import draw_predictions, save_picture
+from src.visualizations.picture_names import picture_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +85,20 @@ def _predict_and_write(flags: Flags, processes: Processes) -> None:
     tasks = list(_settle_tasks(flags))
     for task in tasks:
         _check_task(task, images_place, flags)
-        if not task.place.is_run:
+        if not inference.uses_saved(task.place):
             inference.find_weights(task.networks)
     images = _find_images(tasks[0].networks, flags)
+    _check_names(images)
+    for task in tasks:
+        if inference.uses_saved(task.place):
+            inference.load_saved(task.place, images, task.networks, task.postprocess)
     for task in tasks:
         predictions = inference.find_or_predict(task.place, images, task.networks, task.postprocess)
         if processes.is_first:
             chosen = choose_boxes(predictions, task.postprocess)
             _write(task, images, predictions, chosen)
+            if flags.overwrite and task.place.is_run and task.networks.combines:
+                _remove_replaced(task)
             if flags.overlays:
                 _draw(task, images, predictions, chosen)
             _tell(task, predictions, chosen)
@@ -122,26 +132,77 @@ def _check_task(task: Task, images_place: Path, flags: Flags) -> None:
         InputError: it cannot be filled, or holds results of other images, networks or runs.
     """
     networks, place = task.networks, task.place
-    check_place(place.folder)
+    for path in place.files:
+        check_file_place(path)
+    if flags.overlays:
+        check_place(place.overlays)
     if place.is_run:
         check_owner(networks.run)
         if flags.split == "valid" and networks.fold is None:
             raise InputError("--split valid takes networks of one fold, which have not seen it; "
                              "--split test and --input take all")  # fmt: skip
-        return
-    if flags.overwrite:
-        return
+        if networks.combines and not flags.overwrite:
+            _check_ensemble(task)
+    elif not flags.overwrite:
+        _check_folder(task, images_place)
+
+
+def _check_folder(task: Task, images_place: Path) -> None:
+    """Make sure that a folder holds nothing that other networks found, or in other images.
+
+    Raises:
+        InputError: it does.
+    """
+    networks, place = task.networks, task.place
     check_owner(networks.run, place.folder)
     content = read_description(place.experiment)
     replace = "--overwrite replaces it, --out takes another folder"
     for name, ours in (("images", str(images_place)), ("fold", networks.fold)):
-        if content.get(name, ours) != ours:
-            raise InputError(
-                f"{place.folder}: holds what was found with {name} {content[name]}; {replace}"
-            )
-    described = describe_networks(networks.provenance(task.postprocess))
-    if any(content.get(name, ours) != ours for name, ours in described.items()):
+        its = content.get(name, ours)
+        if its != ours:
+            shown = cut_text(its, MAX_CAUSE) if isinstance(its, str) else show_value(its)
+            raise InputError(f"{place.folder}: holds what was found with {name} {shown}; {replace}")
+    provenance = networks.provenance(task.postprocess)
+    described = describe_networks(provenance)
+    others = any(content.get(name, ours) != ours for name, ours in described.items())
+    if place.predictions.exists():  # they tell how the networks were combined, too
+        others = others or not load_provenance(place.predictions).is_same(provenance)
+    if others:
         raise InputError(f"{place.folder}: holds what other networks found; {replace}")
+
+
+def _check_ensemble(task: Task) -> None:
+    """Make sure that an ensemble's folder holds no predictions of another one.
+
+    Predictions are named by the last epoch of their networks: those of two ensembles would look
+    like those of two epochs of one.
+
+    Raises:
+        InputError: it does.
+    """
+    run = task.networks.run
+    for path in map(run.predictions_path, run.epochs_with_predictions()):
+        if not load_provenance(path).is_same(task.networks.provenance(task.postprocess)):
+            raise InputError(
+                f"{path}: is of another ensemble; --overwrite makes it again by these networks"
+            )
+
+
+def _check_names(images: ImageSet) -> None:
+    """Make sure before the work that a submission can name the images, and names the right ones.
+
+    Where images are not the challenge's it is left out instead.
+
+    Raises:
+        InputError: it cannot, or the sample submission is wrong or lists other patients.
+    """
+    fault = images.submission_fault
+    if fault is not None and images.named_by == "patient":
+        raise InputError(f"{images.place}: {fault}")
+    if fault is not None and all(images.patient_ids):  # all are DICOM files, as a submission needs
+        warnings.warn(f"{images.place}: makes no submission.csv: {fault}", stacklevel=2)
+    if images.sample_path is not None:
+        check_ids(images.patient_ids, read_sample_ids(images.sample_path), images.sample_path)
 
 
 def _images_place(flags: Flags) -> Path:
@@ -175,8 +236,8 @@ def _write(task: Task, images: ImageSet, predictions: Predictions, chosen: Chose
     if not place.is_run or task.networks.combines or not place.experiment.exists():
         write_prediction_experiment(place, predictions.provenance, task.postprocess, images.place)
     if place.boxes is not None:
-        write_boxes(place.boxes, predictions, chosen, place.predictions)
-    if images.are_patients:
+        write_boxes(place.boxes, predictions, chosen, place.predictions, files=images.files)
+    if images.submission_fault is None:
         write_submission(
             place.submission,
             predictions,
@@ -188,10 +249,23 @@ def _write(task: Task, images: ImageSet, predictions: Predictions, chosen: Chose
 
 def _draw(task: Task, images: ImageSet, predictions: Predictions, chosen: ChosenBoxes) -> None:
     """Draw the boxes over every image: PNG files named after the images, in their folders."""
-    dataset = images.dataset(sample_options(task.networks.experiment))
-    for image in tqdm(range(len(images)), "draw", unit="picture"):
-        picture = draw_predictions(dataset[image].picture(), predictions, chosen, image)
-        save_picture(task.place.overlays / f"{images.ids[image]}.png", picture)
+    names = picture_names(images.files)
+    for image, name in enumerate(tqdm(names, "draw", unit="picture")):
+        picture = draw_predictions(images.read(image), predictions, chosen, image)
+        save_picture(task.place.overlays / name, picture)
+
+
+def _remove_replaced(task: Task) -> None:
+    """Leave nothing of other ensembles in the folder, nor scores of what was replaced."""
+    run = task.networks.run
+    replaced = [run.scores_path, run.dir / "sweep.npz"]
+    replaced += [path.with_suffix(".csv") for path in replaced]
+    for epoch in run.epochs_with_predictions():
+        if epoch != task.networks.last_epoch:
+            submission = run.submission_path("valid", epoch)
+            replaced += [run.predictions_path(epoch), submission, submission.with_suffix(".json")]
+    for path in replaced:
+        path.unlink(missing_ok=True)
 
 
 def _tell(task: Task, predictions: Predictions, chosen: ChosenBoxes) -> None:

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from src.actions.device import choose_acceleration
 from src.actions.flags import Flags
 from src.actions.resolve import (
-    choose_acceleration,
-    choose_experiment,
     choose_run,
     settle_networks,
     settle_postprocess,
 )
 from src.datasets.annotations import Record
 from src.datasets.loaders import load_labelled_images
-from src.experiments.experiment_file import sample_options
 from src.prediction.image_sets import labelled_image_set
 from src.prediction.inference import Inference
 from src.prediction.postprocess import choose_boxes
-from src.visualizations.overlays import contact_sheet, draw_predictions, save_picture
+from src.system.files import check_place
+from src.visualizations.overlays import contact_sheet, draw_predictions, save_picture, sheet_tile
+from src.visualizations.picture_names import picture_names
+
+OVERVIEW = "overview.png"
 
 
 def test_model(flags: Flags) -> None:
     """Draw true and found boxes over validation images, for each epoch that is asked for."""
-    run, experiment = choose_run(flags), choose_experiment(flags)
+    run = choose_run(flags)
     inference = Inference(
         acceleration=choose_acceleration(flags),
         n_workers=flags.num_workers,
@@ -33,19 +35,23 @@ def test_model(flags: Flags) -> None:
         flags.data_dir, run.fold, debug=flags.debug, cache_dir=flags.cache_dir
     )
     images = labelled_image_set(labelled, _pick_images(labelled.valid, flags.num_images))
-    dataset = images.dataset(sample_options(experiment))
-    for networks in settle_networks(flags):
+    names = picture_names(images.ids, taken=[OVERVIEW])
+    all_networks = settle_networks(flags)
+    for networks in all_networks:
+        inference.find_weights(networks)
+        check_place(run.pics_dir / f"{networks.last_epoch:03}")
+    for networks in all_networks:
         postprocess = settle_postprocess(flags, networks)
         predictions = inference.predict(images, networks, postprocess)
         chosen = choose_boxes(predictions, postprocess)
         folder = run.pics_dir / f"{networks.last_epoch:03}"
-        pictures = []
-        for image, patient in enumerate(images.ids):
-            picture = dataset[image].picture()
-            pictures.append(draw_predictions(picture, predictions, chosen, image))
-            save_picture(folder / f"{patient}.png", pictures[-1])
-        save_picture(folder / "overview.png", contact_sheet(pictures))
-        print(f"epoch {networks.last_epoch}: {len(images)} pictures and overview.png\n{folder}")
+        tiles = []
+        for image, name in enumerate(names):
+            picture = draw_predictions(images.read(image), predictions, chosen, image)
+            save_picture(folder / name, picture)
+            tiles.append(sheet_tile(picture))
+        save_picture(folder / OVERVIEW, contact_sheet(tiles))
+        print(f"epoch {networks.last_epoch}: {len(images)} pictures and {OVERVIEW}\n{folder}")
 
 
 def _pick_images(records: Sequence[Record], n_images: int) -> list[Record]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from src.actions.device import choose_acceleration
 from src.actions.flags import Flags
-from src.actions.resolve import choose_acceleration, choose_experiment, choose_run
+from src.actions.resolve import choose_experiment, choose_run
 from src.datasets.loaders import load_labelled_images
-from src.experiments.experiment_file import read_stored_training
+from src.experiments.experiment_file import as_trained, read_stored_training
 from src.experiments.networks import checkpoint_path
 from src.experiments.runs import Run
 from src.experiments.table import Experiment
@@ -26,6 +27,8 @@ def train(flags: Flags, *, encoder_weights_dir: Path) -> None:
     """
     flags, experiment, data_fingerprint = _choose_training(flags)
     run = choose_run(flags)
+    if flags.resume or flags.from_epoch:
+        experiment = as_trained(run.at(flags.weights_dir), experiment)
     with joined_processes(flags.device) as processes:
         acceleration = choose_acceleration(flags)
         images = load_labelled_images(

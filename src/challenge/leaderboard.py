@@ -20,6 +20,7 @@ from src.metric import (
     image_scores,
 )
 from src.structures import CLASS_NAMES, UNKNOWN_CATEGORY
+from src.system.records import cut_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +147,9 @@ def _check_patients(
     for patients, what in ((true - set(submitted), "are missing"),
                            (set(submitted) - true, f"are not in {truth_path}")):  # fmt: skip
         if patients:
-            problems.append(f"{len(patients)} patients {what}, the first is {min(patients)}")
+            problems.append(
+                f"{len(patients)} patients {what}, the first is {cut_text(min(patients))}"
+            )
     if problems:
         raise SubmissionError(f"{path}: {'; '.join(problems)}")
 

@@ -12,9 +12,9 @@ from src.challenge.submission_file import (
     Submission,
     SubmissionError,
     parse_submission,
-    show,
 )
 from src.datasets.tables import read_sample_ids
+from src.system.records import cut_text, show_value
 
 
 def check_ids(found: Sequence[str], expected: Sequence[str], path: Path) -> None:
@@ -27,7 +27,7 @@ def check_ids(found: Sequence[str], expected: Sequence[str], path: Path) -> None
     for patients, what in ((missing, "have no image"), (extra, "are not listed there")):
         if patients:
             raise SubmissionError(
-                f"{path}: {len(patients)} patients {what}, the first is {patients[0]}"
+                f"{path}: {len(patients)} patients {what}, the first is {cut_text(patients[0])}"
             )
 
 
@@ -59,7 +59,9 @@ def _compare_patients(submission: Submission, sample_path: Path) -> Iterator[Fau
     known = set(expected)
     for patient, line in submission.lines.items():
         if patient not in known:
-            yield Fault(line, f"patient {show(patient)} is not in {sample_path}")
+            yield Fault(line, f"patient {show_value(patient)} is not in {sample_path}")
     for line, patient in enumerate(expected, start=2):
         if patient not in submission.lines:
-            yield Fault(None, f"patient {patient} is missing, line {line} of {sample_path}")
+            yield Fault(
+                None, f"patient {cut_text(patient)} is missing, line {line} of {sample_path}"
+            )

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from src.system.errors import InputError
 from src.system.files import read_bytes
+from src.system.records import cut_text, show_value
 
 HEADER = ("patientId", "PredictionString")
 IMAGE_SIZE = 1024  # pixels along each side of every image of the challenge
@@ -26,7 +27,6 @@ SLACK = 1e-6  # of floating-point sums
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_BYTES = 2**28  # of a file; 3,000 images with a hundred boxes each take a thirtieth
-MAX_SHOWN = 40  # characters of a wrong cell in a message
 
 
 class SubmissionError(InputError):
@@ -131,16 +131,11 @@ def read_submission(path: Path) -> dict[str, list[SubmittedBox]]:
     return submission.boxes
 
 
-def show(text: str) -> str:
-    """Quote a wrong cell for a message, cut to a bearable length."""
-    return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}...")
-
-
 def _check_header(line: bytes) -> Iterator[Fault]:
     text, expected = line.decode(errors="backslashreplace"), ",".join(HEADER)
     if text != expected:
         means_the_same = re.sub(r'["\s]', "", text) == expected
-        problem = f"the header is {show(text)}, not {expected!r}"
+        problem = f"the header is {show_value(text)}, not {expected!r}"
         yield Fault(1, problem, is_fatal=not means_the_same)
 
 
@@ -162,10 +157,10 @@ def _parse_line(
     if patient != cells[0]:
         problems.append(("spaces around the patientId", False))
     if not patient or not patient.isprintable():
-        problems.append((f"{show(patient)} is no patientId", True))
+        problems.append((f"{show_value(patient)} is no patientId", True))
     first = submission.lines.setdefault(patient, number)
     if first != number:
-        problems.append((f"patient {patient} again, after line {first}", True))
+        problems.append((f"patient {cut_text(patient)} again, after line {first}", True))
     boxes, more = _parse_boxes(cells[1], image_size) if is_split else ([], [])
     problems += more
     if not any(is_fatal for _, is_fatal in problems):
@@ -192,7 +187,9 @@ def _split_cells(text: str) -> tuple[list[str], list[Problem]]:
             problem = f"no comma after the patientId, but {separator.group()!r}"
             cells = [text.strip()[: separator.start()]]
         else:
-            problem = f"nothing after the patientId; without boxes the row is {show(text + ',')}"
+            problem = (
+                f"nothing after the patientId; without boxes the row is {show_value(text + ',')}"
+            )
         problems.append((problem, True))
     return cells, problems
 
@@ -203,7 +200,7 @@ def _parse_boxes(text: str, image_size: int | None) -> tuple[list[SubmittedBox],
     problems = [(problem, False) for problem in _space_problems(text, words)]
     for place, word in enumerate(words, start=1):
         if not NUMBER.fullmatch(word) or not math.isfinite(float(word)):
-            problems.append((f"number {place}, {show(word)}, is not a finite number", True))
+            problems.append((f"number {place}, {show_value(word)}, is not a finite number", True))
     if len(words) % N_FIELDS:
         names = " ".join(SubmittedBox._fields)
         problems.append((f"{len(words)} numbers, not {N_FIELDS} for each box ({names})", True))

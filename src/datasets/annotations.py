@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from src.datasets.data_folder import DataFolder
 from src.datasets.tables import AnnotationsError, read_table, refuse_rows
 from src.structures import CLASS_NAMES, OPACITY, UNKNOWN_CATEGORY
+from src.system.records import cut_text
 
 IMAGE_SIZE = 1024  # every image of the challenge has this many pixels along each side
 
@@ -151,7 +152,9 @@ def _check_agreement(path: Path, labels: pd.DataFrame, classes: dict[str, int]) 
     refuse_rows(path, labels, contradicted, "Target is 0 but patient {patientId} has a box")
     unlabelled = set(classes) - set(labels["patientId"])
     if unlabelled:
-        raise AnnotationsError(f"{path}: patient {min(unlabelled)} has a class but no row")
+        raise AnnotationsError(
+            f"{path}: patient {cut_text(min(unlabelled))} has a class but no row"
+        )
 
 
 def _make_records(

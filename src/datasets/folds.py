@@ -21,6 +21,7 @@ from src.datasets.tables import AnnotationsError, read_table, refuse_rows
 from src.structures import CLASS_NAMES, N_FOLDS
 from src.system.command_line import CommandParser, report_errors
 from src.system.files import write_csv
+from src.system.records import cut_text, show_value
 
 FOLDS_SEED = 42  # gives the published folds
 
@@ -83,12 +84,14 @@ def split_records(
     """
     lost = [record.patient_id for record in records if record.patient_id not in folds]
     if lost:
-        raise AnnotationsError(f"{len(lost)} patients have no fold, the first is {lost[0]}")
+        raise AnnotationsError(
+            f"{len(lost)} patients have no fold, the first is {cut_text(lost[0])}"
+        )
     train = [record for record in records if folds[record.patient_id] != fold]
     valid = [record for record in records if folds[record.patient_id] == fold]
     if not valid:
         known = sorted({folds[record.patient_id] for record in records})
-        raise AnnotationsError(f"fold {fold} has no images; there are {known}")
+        raise AnnotationsError(f"fold {fold} has no images; there are {show_value(known)}")
     if not train:
         raise AnnotationsError(f"fold {fold} holds every image: nothing is left to train on")
     return train, valid

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import torch
@@ -25,6 +26,7 @@ from src.datasets.detection_dataset import (
 from src.datasets.folds import load_folds, split_records
 from src.datasets.pixel_cache import open_or_build_cache
 from src.datasets.sample_options import SampleOptions
+from src.radiographs.remarks import Remark, heard_remarks, summary
 from src.structures import Batch, images_as_float
 from src.system.errors import InputError
 from src.system.processes import MAX_WORKERS, end_workers_at_exit, keep_freed_memory
@@ -150,7 +152,7 @@ def _loader(
     if n_workers:
         end_workers_at_exit()
     return _Loader(
-        _ErrorsAsSamples(dataset),
+        _Attempts(dataset),
         batch_size=batch_size,
         sampler=sampler,
         num_workers=n_workers,
@@ -161,11 +163,19 @@ def _loader(
     )
 
 
-class _ErrorsAsSamples(Dataset[Any]):
-    """A data set that gives the error of a wrong file in place of its sample.
+class _Made(NamedTuple):
+    """What a worker process sends: a sample or batch, and the odd files that it met.
 
-    PyTorch would raise it with the worker's traceback as its message.
+    The error of a wrong file comes in place of the sample. PyTorch would raise it with the worker's
+    traceback as its message.
     """
+
+    content: Any
+    remarks: tuple[Remark, ...]
+
+
+class _Attempts(Dataset[_Made]):
+    """A data set that gives errors and remarks along with its samples."""
 
     def __init__(self, dataset: Dataset[Sample]) -> None:
         self.dataset = dataset
@@ -173,14 +183,21 @@ class _ErrorsAsSamples(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Sample | InputError:
-        try:
-            return self.dataset[key]
-        except InputError as error:
-            return error
+    def __getitem__(self, key: int | tuple[int, int]) -> _Made:
+        with heard_remarks() as heard:
+            try:
+                content: Sample | InputError = self.dataset[key]
+            except InputError as error:
+                content = error
+        return _Made(content, tuple(heard))
 
 
-def _collate(samples: Sequence[Sample | InputError]) -> Batch | InputError:
+def _collate(attempts: Sequence[_Made]) -> _Made:
+    remarks = tuple(remark for attempt in attempts for remark in attempt.remarks)
+    return _Made(_make_batch([attempt.content for attempt in attempts]), remarks)
+
+
+def _make_batch(samples: Sequence[Sample | InputError]) -> Batch | InputError:
     for sample in samples:
         if isinstance(sample, InputError):
             return sample
@@ -197,13 +214,20 @@ def _collate(samples: Sequence[Sample | InputError]) -> Batch | InputError:
 
 
 class _Loader(DataLoader[Any]):
-    """A loader that raises the error that came in place of a batch."""
+    """A loader that raises the error that came in place of a batch, and warns of odd files."""
+
+    warned_of: frozenset[Remark] = frozenset()
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for batch in super().__iter__():
+        remarks: set[Remark] = set()
+        for batch, odd in super().__iter__():
             if isinstance(batch, InputError):
                 raise batch
+            remarks.update(odd)
             yield batch
+        if not remarks <= self.warned_of:  # once, not in every epoch
+            self.warned_of |= remarks
+            warnings.warn(summary(remarks), stacklevel=2)
 
 
 def prepare_process() -> None:

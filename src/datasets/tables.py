@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 
 import pandas as pd
 
+from src.datasets.patient_ids import fault_of_patient_id
 from src.system.errors import InputError
+from src.system.records import cut_text
 
 
 class AnnotationsError(InputError):
@@ -22,7 +25,7 @@ def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
         columns: that must be there, patientId among them; the others are read, too.
 
     Raises:
-        AnnotationsError: this is no such table, or a patientId cannot be the name of a file.
+        AnnotationsError: this is no such table, or a patientId cannot be one.
     """
     if not path.is_file():
         raise AnnotationsError(f"{path}: no such file")
@@ -44,9 +47,10 @@ def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
     table = table[(table != "").any(axis=1)]
     if len(table) == 0:
         raise AnnotationsError(f"{path}: has no rows")
-    refuse_rows(path, table, table["patientId"].str.strip() == "", "patientId is empty")
-    bad_name = table["patientId"].str.contains(r"[/\\\0]|^\.")
-    refuse_rows(path, table, bad_name, "patientId {patientId!r} cannot be the name of a file")
+    for row, patient in table["patientId"].items():
+        fault = fault_of_patient_id(patient)
+        if fault is not None:
+            raise AnnotationsError(f"{path}: line {_line_of(row)}: {fault}")
     return table
 
 
@@ -65,13 +69,18 @@ def refuse_rows(path: Path, table: pd.DataFrame, bad: pd.Series, problem: str) -
     """Raise for the first row of `read_table` where `bad`.
 
     Args:
-        problem: may name columns in braces.
+        problem: may name columns in braces; their cells are cut where they are long.
 
     Raises:
         AnnotationsError: there is such a row.
     """
     if bad.any():
         first = int(bad.to_numpy().argmax())
-        cells = {str(name): value for name, value in table.iloc[first].items()}
-        line = int(table.index[first]) + 2  # the index counts rows of the file, behind its header
+        cells = {str(name): cut_text(str(value)) for name, value in table.iloc[first].items()}
+        line = _line_of(table.index[first])
         raise AnnotationsError(f"{path}: line {line}: {problem.format_map(cells)}")
+
+
+def _line_of(row: Hashable) -> int:
+    """Return the line of the file: the index counts its rows, behind the header."""
+    return int(str(row)) + 2

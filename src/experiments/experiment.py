@@ -12,11 +12,13 @@ from typing import Annotated, Any, Literal
 from src.datasets.sample_options import AUGMENTATION_LEVELS, BoxPoints, Reduction
 from src.experiments.field_checks import Rule, check_fields
 from src.retinanet.encoders import check_encoder_name
-from src.structures import ENCODER_STRIDE, MIN_IMG_SIZE, PAPER_LEVELS
+from src.structures import ENCODER_STRIDE, MIN_IMG_SIZE, PAPER_LEVELS, Grey
 
 # What shapes the network's input and anchors: the same in training and prediction, and for all
 # networks of an ensemble.
-MUST_AGREE = ("img_size", "source_crop", "reduction", "pyramid_levels")
+MUST_AGREE = ("img_size", "source_crop", "grey", "reduction", "pyramid_levels")
+# What runs did before a setting came, where that is not its default today.
+FORMERLY = {"grey": "range", "reduction": "subsample"}
 MAX_IMG_SIZE = 4096  # pixels; radiographs have no more
 PYRAMIDS = [tuple(range(first, last + 1)) for first in (2, 3, 4, 5) for last in (5, 6, 7)]
 
@@ -54,8 +56,11 @@ class Experiment:
         box_points: points of a box that are carried through a rotation.
         hflip: mirror every second training image.
         clip_boxes: cut boxes off at the border of the augmented image.
-        reduction: how images that are not augmented shrink: "subsample" takes every n-th pixel,
-            the paper's way, "area" the mean over the area.
+        grey: how stored values become grey, where they are not plain 8-bit: "viewer" as a DICOM
+            viewer shows them, "range" from the darkest to the brightest pixel.
+        reduction: how images shrink: "subsample" takes every n-th pixel, the paper's way, "area"
+            the mean over the area, "auto" the paper's way for the challenge's images where n is
+            whole, the mean for all others.
         pretrained: start the encoder from ImageNet weights.
         batch_norm: "frozen" statistics are the paper's way; without pretrained weights they
             would be 0 and 1 and normalise nothing. "train" lets them follow the batches. "auto"
@@ -83,7 +88,8 @@ class Experiment:
     box_points: BoxPoints = "thirds"
     hflip: bool = False
     clip_boxes: bool = False
-    reduction: Reduction = "subsample"
+    grey: Grey = "viewer"
+    reduction: Reduction = "auto"
     pretrained: bool = True
     batch_norm: Literal["auto", "frozen", "train"] = "auto"
     dropout_class: Dropout = 0.5
@@ -117,7 +123,7 @@ class Experiment:
 def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Complete the settings that a run of an older version has stored.
 
-    A setting that came later has its default there: what runs did before it came.
+    A setting that came later has its default there, or what runs did before it came.
     """
     defaults = {f.name: f.default for f in fields(Experiment) if f.default is not MISSING}
-    return {**defaults, **settings}
+    return {**defaults, **FORMERLY, **settings}

@@ -6,13 +6,13 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 from src.datasets.sample_options import SampleOptions
-from src.experiments.experiment import Experiment
+from src.experiments.experiment import Experiment, with_defaults
 from src.experiments.field_checks import Rule, check_fields
 from src.experiments.runs import Run, read_description
 from src.structures import N_FOLDS, Precision
@@ -20,7 +20,7 @@ from src.system.errors import InputError
 from src.system.files import write_json
 
 VERSIONED = ("torch", "torchvision", "numpy", "opencv-python-headless", "pydicom", "simplejpeg",
-             "timm", "pretrainedmodels")  # fmt: skip
+             "imagecodecs", "timm", "pretrainedmodels")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ def write_description(path: Path, content: Mapping[str, Any]) -> None:
 def read_stored_training(path: Path) -> StoredTraining:
     """Read what an experiment.json says about a training.
 
-    A setting that the file lacks has its default: it came after the version that wrote the file.
+    A setting that the file lacks came after the version that wrote it: `with_defaults`.
 
     Raises:
         InputError: the file is missing, is no JSON, or lacks a field or has a wrong one.
@@ -81,11 +81,26 @@ def read_stored_training(path: Path) -> StoredTraining:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values["settings"].items()
         }
-        return StoredTraining(**values | {"settings": Experiment(**settings)})
+        return StoredTraining(**values | {"settings": Experiment(**with_defaults(settings))})
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not an experiment.json of this version: {error}") from error
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def as_trained(run: Run, experiment: Experiment) -> Experiment:
+    """Return the experiment with the way of reading images that its run was trained with.
+
+    The experiment's own way may be another one by now. It counts where the run's experiment.json
+    is not there, as with checkpoints from elsewhere.
+
+    Raises:
+        InputError: the file is there, and is no experiment.json.
+    """
+    if not run.experiment_path.is_file():
+        return experiment
+    trained = read_stored_training(run.experiment_path).settings
+    return replace(experiment, grey=trained.grey, reduction=trained.reduction)
 
 
 def sample_options(experiment: Experiment, seed: int = 0) -> SampleOptions:
@@ -97,6 +112,7 @@ def sample_options(experiment: Experiment, seed: int = 0) -> SampleOptions:
         box_points=experiment.box_points,
         hflip=experiment.hflip,
         clip_boxes=experiment.clip_boxes,
+        grey=experiment.grey,
         reduction=experiment.reduction,
         seed=seed,
     )

@@ -9,6 +9,7 @@ import pandas as pd
 
 from src.system.errors import InputError
 from src.system.files import replaced_file
+from src.system.records import MAX_CAUSE, cut_text
 
 
 class HistoryError(InputError):
@@ -34,9 +35,13 @@ def read_history(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         missing = [column for column in ("epoch", *columns) if column not in table]
         if missing:
             known = ", ".join(str(column) for column in table.columns)
-            raise HistoryError(f"{path}: has no column {missing[0]}; it has {known}")
+            raise HistoryError(
+                f"{path}: has no column {missing[0]}; it has {cut_text(known, MAX_CAUSE)}"
+            )
         return table[["epoch", *columns]].astype(float).astype({"epoch": int})
     except (ValueError, OverflowError, OSError) as error:
         if isinstance(error, HistoryError):
             raise
-        raise HistoryError(f"{path}: not a readable history: {error}") from error
+        raise HistoryError(
+            f"{path}: not a readable history: {cut_text(str(error), MAX_CAUSE)}"
+        ) from error

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from torch.utils.data import Dataset
 
@@ -13,15 +14,19 @@ from src.datasets.annotations import Record
 from src.datasets.data_folder import DataFolder
 from src.datasets.detection_dataset import Sample, SampleOptions, ValidationDataset
 from src.datasets.loaders import LabelledImages
+from src.datasets.patient_ids import DICOM_ENDING, fault_of_patient_ids, patient_of_file
 from src.datasets.test_dataset import TestDataset
 from src.radiographs.image_files import (
     ImageFile,
+    as_text,
     find_challenge_images,
     find_image_files,
-    ids_are_patients,
+    read_any_image,
     split_unreadable,
 )
+from src.radiographs.pixels import Pixels
 from src.system.errors import InputError
+from src.system.records import cut_text
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,51 +35,87 @@ class ImageSet:
 
     Attributes:
         place: the folder or the file where they lie.
-        ids: of the images, in order.
+        ids: of the images, in order: patientIds or names of files.
+        named_by: which of these the ids are.
+        files: their names, as paths below `place`.
         dataset: makes their samples.
-        are_patients: whether the ids are patientIds, as a submission needs them.
+        read: gives the pixels of the file of an image, by its index.
         sample_path: a sample submission, whose order a submission follows; None keeps the images'.
         advice: what helps where an image cannot be read.
+
+    Raises:
+        InputError: two images have one id.
     """
 
     place: Path
     ids: tuple[str, ...]
+    named_by: Literal["patient", "file"]
+    files: tuple[str, ...]
     dataset: Callable[[SampleOptions], Dataset[Sample]]
-    are_patients: bool = True
+    read: Callable[[int], Pixels]
     sample_path: Path | None = None
     advice: str = ""
+
+    def __post_init__(self) -> None:
+        seen: dict[str, int] = {}
+        for i, name in enumerate(self.ids):
+            if seen.setdefault(name, i) != i:
+                first, second = (cut_text(self.files[k]) for k in (seen[name], i))
+                raise InputError(
+                    f"{self.place}: {first} and {second} would both be called {cut_text(name)}"
+                )
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def patient_ids(self) -> list[str]:
+        """Return the ids that submissions name the images by, "" where one is no patient's."""
+        if self.named_by == "patient":
+            return list(self.ids)
+        return [patient_of_file(name) for name in self.files]
+
+    @property
+    def submission_fault(self) -> str | None:
+        """Say why no submission can name the images, None where one can."""
+        return fault_of_patient_ids(self.patient_ids)
+
 
 def labelled_image_set(images: LabelledImages, records: Sequence[Record]) -> ImageSet:
     """Take some of the labelled images, such as those of the validation fold."""
+    ids = tuple(record.patient_id for record in records)
     return ImageSet(
         place=images.images_dir.resolve(),
-        ids=tuple(record.patient_id for record in records),
+        ids=ids,
+        named_by="patient",
+        files=tuple(f"{patient}{DICOM_ENDING}" for patient in ids),
         dataset=lambda options: ValidationDataset(records, images.source, options),
+        read=lambda image: images.source.read(ids[image]),
     )
 
 
 def test_image_set(data_dir: Path) -> ImageSet:
-    """Take the test images of a data folder.
+    """Take the test images of a data folder; their ids are patientIds.
 
     Raises:
         InputError: there are none.
     """
     folder = DataFolder(data_dir)
-    place = folder.images_dir("test")
-    sample_path = folder.sample_submission_path
-    return _files_image_set(
-        place,
-        find_challenge_images(place),
+    place, sample_path = folder.images_dir("test"), folder.sample_submission_path
+    files = find_challenge_images(place)
+    return ImageSet(
+        place=place.resolve(),
+        ids=tuple(file.id for file in files),
+        named_by="patient",
+        files=tuple(as_text(file.path.name) for file in files),
+        dataset=lambda options: TestDataset(files, options),
+        read=lambda image: read_any_image(files[image].path),
         sample_path=sample_path if sample_path.exists() else None,
     )
 
 
 def own_image_set(place: Path, *, skip_unreadable: bool, n_workers: int | None) -> ImageSet:
-    """Take an image file, or all that lie below a folder.
+    """Take an image file, or all that lie below a folder; their ids are their names.
 
     Args:
         skip_unreadable: read every file first, and name and leave out those that are no
@@ -84,24 +125,20 @@ def own_image_set(place: Path, *, skip_unreadable: bool, n_workers: int | None) 
     Raises:
         InputError: there are none, or none that is readable.
     """
-    files = find_image_files(place)
+    files: Sequence[ImageFile] = find_image_files(place)
     if skip_unreadable:
         files, unreadable = split_unreadable(files, n_workers or 1)
         for file in unreadable:
             print(f"skipped: {file.cause}", file=sys.stderr)
         if not files:
             raise InputError(f"{place}: none of its {len(unreadable)} files is readable")
-    return _files_image_set(place, files, advice="--skip-unreadable leaves such files out")
-
-
-def _files_image_set(
-    place: Path, files: Sequence[ImageFile], *, sample_path: Path | None = None, advice: str = ""
-) -> ImageSet:
+    names = tuple(file.id for file in files)
     return ImageSet(
         place=place.resolve(),
-        ids=tuple(file.id for file in files),
+        ids=names,
+        named_by="file",
+        files=names,
         dataset=lambda options: TestDataset(files, options),
-        are_patients=ids_are_patients(files),
-        sample_path=sample_path,
-        advice=advice,
+        read=lambda image: read_any_image(files[image].path),
+        advice="--skip-unreadable leaves such files out",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -56,19 +56,34 @@ class Inference:
             InputError: what is saved is of other images or perhaps of other networks; or see
                 `predict`.
         """
+        if self.uses_saved(place):
+            return self.load_saved(place, images, networks, postprocess)
+        predictions = self.predict(images, networks, postprocess)
+        if self.processes.is_first:
+            predictions.save(place.predictions)
+        return predictions
+
+    def uses_saved(self, place: Place) -> bool:
+        """Say whether predictions are taken from where they were saved before."""
+        return place.is_run and not self.overwrite and place.predictions.exists()
+
+    def load_saved(
+        self, place: Place, images: ImageSet, networks: NetworkSet, postprocess: Postprocess
+    ) -> Predictions:
+        """Load what a run has saved.
+
+        Raises:
+            InputError: it is of other images or perhaps of other networks.
+        """
         path = place.predictions
-        if not place.is_run or self.overwrite or not path.exists():
-            predictions = self.predict(images, networks, postprocess)
-            if self.processes.is_first:
-                predictions.save(path)
-            return predictions
         if self.weights_dir is not None:
             raise InputError(f"{path}: is there already; --overwrite makes it again")
         predictions = load_predictions(path)
         if tuple(predictions.ids.tolist()) != images.ids:
             raise InputError(f"{path}: is of other images; --overwrite makes it again")
-        if predictions.provenance.ensemble != networks.provenance(postprocess).ensemble:
-            raise InputError(f"{path}: is of another ensemble; --overwrite makes it again")
+        if not predictions.provenance.is_same(networks.provenance(postprocess)):
+            what = "another ensemble" if networks.combines else "another network"
+            raise InputError(f"{path}: is of {what}; --overwrite makes it again")
         return predictions
 
     def predict(
@@ -97,13 +112,14 @@ class Inference:
             device=self.acceleration.device,
             share=(self.processes.rank, self.processes.count),
         )
+        provenance = replace(networks.provenance(postprocess), named_by=images.named_by)
         try:
             self.acceleration.place_for_inference(ensemble)
             return predict(
                 ensemble,
                 loader,
                 acceleration=self.acceleration,
-                provenance=networks.provenance(postprocess),
+                provenance=provenance,
                 processes=self.processes,
             )
         except torch.OutOfMemoryError as error:

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.challenge.submission_check import check_ids
-from src.challenge.submission_file import HEADER
+from src.challenge.submission_file import HEADER, SubmissionError
+from src.datasets.patient_ids import fault_of_patient_ids
 from src.datasets.tables import read_sample_ids
 from src.experiments.experiment_file import write_description
 from src.prediction.postprocess import ChosenBoxes
@@ -26,7 +27,8 @@ from src.prediction.provenance import NetworkSet, Provenance
 from src.structures import CLASS_NAMES
 from src.system.files import write_csv, write_json
 
-BOX_COLUMNS = ("file", "x", "y", "width", "height", "score")
+BOX_DECIMALS = 1  # of a pixel, in files
+BOX_COLUMNS = ("file", "patientId", "x", "y", "width", "height", "score")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,13 @@ class Place:
     def overlays(self) -> Path:
         return self.folder / "overlays"
 
+    @property
+    def files(self) -> list[Path]:
+        """Return all files but the pictures, those beside a CSV as well."""
+        tables = [self.submission] if self.boxes is None else [self.submission, self.boxes]
+        beside = [path.with_suffix(".json") for path in tables]
+        return [self.predictions, *tables, *beside, self.experiment]
+
 
 def place_in_run(networks: NetworkSet, split: str) -> Place:
     """Name the files of a split in the layout of a run, by the networks' last epoch.
@@ -84,14 +93,23 @@ def place_in_folder(folder: Path) -> Place:
 
 
 def write_boxes(
-    path: Path, predictions: Predictions, chosen: ChosenBoxes, predictions_path: Path
+    path: Path,
+    predictions: Predictions,
+    chosen: ChosenBoxes,
+    predictions_path: Path,
+    *,
+    files: Sequence[str],
 ) -> None:
     """Write a row for each box, in pixels of its file; an image without one has a row too.
 
-    Columns: file, x, y, width, height, score, and the probability of each class of the image.
+    Columns: file, patientId (empty where the file is no patient's), x, y, width, height, score, and
+    the probability of each class of the image.
+
+    Args:
+        files: of the images, below the folder that was predicted.
     """
     header = [*BOX_COLUMNS, *(f"P({name})" for name in CLASS_NAMES)]
-    write_csv(path, header, _box_rows(predictions, chosen))
+    write_csv(path, header, _box_rows(predictions, chosen, files))
     write_provenance(path, predictions.provenance, chosen.postprocess, predictions_path)
 
 
@@ -110,9 +128,12 @@ def write_submission(
         sample_path: a sample submission, for the order of the rows.
 
     Raises:
+        SubmissionError: an image cannot be named in a submission, or the sample names others.
         AnnotationsError: the sample is missing or wrong.
-        SubmissionError: it names other patients.
     """
+    fault = fault_of_patient_ids(predictions.patient_ids)
+    if fault is not None:
+        raise SubmissionError(f"{predictions_path}: makes no submission: {fault}")
     strings = prediction_strings(predictions, chosen)
     order: Sequence[str] = list(strings)
     if sample_path is not None:
@@ -129,9 +150,8 @@ def prediction_strings(predictions: Predictions, chosen: ChosenBoxes) -> dict[st
         patientId -> string, empty for an image without boxes; pixels of the image's file.
     """
     strings = {}
-    for image, patient in enumerate(predictions.ids.tolist()):
-        boxes, scores = chosen.of_image(image)
-        strings[patient] = _format(predictions.in_file_pixels(image, boxes), scores)
+    for image, patient in enumerate(predictions.patient_ids):
+        strings[patient] = _format(*_boxes_in_file(predictions, chosen, image))
     return strings
 
 
@@ -172,20 +192,37 @@ def describe_networks(provenance: Provenance) -> dict[str, Any]:
     return {"members": members, "hflip": provenance.hflip}
 
 
-def _box_rows(predictions: Predictions, chosen: ChosenBoxes) -> Iterator[list[str]]:
-    for image, name in enumerate(predictions.ids.tolist()):
+def _boxes_in_file(
+    predictions: Predictions, chosen: ChosenBoxes, image: int
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Return the boxes of an image, (N, 4) xyxy in pixels of its file, and their scores.
+
+    What a network input shows beside its file is cut off; a box of which nothing is left, at the
+    precision that files have, is left out.
+    """
+    boxes, scores = chosen.of_image(image)
+    height, width = predictions.image_sizes[image]
+    in_file = predictions.in_file_pixels(image, boxes).clip(0, [width, height, width, height])
+    has_area = ((in_file[:, 2:] - in_file[:, :2]).round(BOX_DECIMALS) > 0).all(axis=1)
+    return in_file[has_area], scores[has_area]
+
+
+def _box_rows(
+    predictions: Predictions, chosen: ChosenBoxes, files: Sequence[str]
+) -> Iterator[list[str]]:
+    for image, names in enumerate(zip(files, predictions.patient_ids, strict=True)):
         probs = [f"{p:.4f}" for p in predictions.class_probs[image]]
-        boxes, scores = chosen.of_image(image)
-        in_file = predictions.in_file_pixels(image, boxes)
+        in_file, scores = _boxes_in_file(predictions, chosen, image)
         for (x, y, x2, y2), score in zip(in_file, scores, strict=True):
-            box = [f"{value:.1f}" for value in (x, y, x2 - x, y2 - y)]
-            yield [name, *box, f"{score:.4f}", *probs]
+            box = [f"{value:.{BOX_DECIMALS}f}" for value in (x, y, x2 - x, y2 - y)]
+            yield [*names, *box, f"{score:.4f}", *probs]
         if not len(scores):
-            yield [name, *[""] * 5, *probs]
+            yield [*names, *[""] * 5, *probs]
 
 
 def _format(boxes_xyxy: NDArray[np.float64], scores: NDArray[np.float32]) -> str:
-    return " ".join(
-        f"{score:.4f} {x:.1f} {y:.1f} {x2 - x:.1f} {y2 - y:.1f}"
-        for (x, y, x2, y2), score in zip(boxes_xyxy, scores, strict=True)
-    )
+    words = []
+    for (x, y, x2, y2), score in zip(boxes_xyxy, scores, strict=True):
+        box = (f"{value:.{BOX_DECIMALS}f}" for value in (x, y, x2 - x, y2 - y))
+        words += [f"{score:.4f}", *box]
+    return " ".join(words)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,30 +18,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from src.datasets.patient_ids import patient_of_file
 from src.metric import Boxes, FloatArray
-from src.prediction.provenance import Provenance
-from src.structures import UNKNOWN_CATEGORY
-from src.system.array_files import read_arrays
+from src.prediction.provenance import MAX_SIDE, Provenance
+from src.structures import CLASS_NAMES, UNKNOWN_CATEGORY
+from src.system.array_files import ArraySchema, check_arrays, read_arrays
 from src.system.errors import InputError
 from src.system.files import replaced_file
-from src.system.records import build_record
+from src.system.records import MAX_CAUSE, build_record, cut_text
 
 FORMAT = "pneumonia-predictions"
 FORMAT_VERSION = 1
 FRAME = "pixels of the network input"  # of all boxes, for readers of the file
+OPTIONAL = {"ensemble": None, "named_by": "patient"}  # left out of the header at these values
+MAX_PROB = 1 + 1e-5  # the mean of several float32 may be above 1 by rounding
+MAX_PLACE = 2.0**24  # pixels that a box may lie away
 
-# name -> (kind of number, shape; letters are sizes that must agree)
-ARRAYS: dict[str, tuple[str, tuple[str | int, ...]]] = {
-    "ids": ("U", ("I",)),
-    "image_sizes": ("i", ("I", 2)),
-    "class_probs": ("f", ("I", 3)),
-    "offsets": ("i", ("I+1",)),
-    "boxes_xyxy": ("f", ("K", 4)),
-    "scores": ("f", ("K",)),
-    "true_offsets": ("i", ("I+1",)),
-    "true_boxes_xyxy": ("f", ("M", 4)),
-    "true_categories": ("i", ("I",)),
-}
+ARRAYS = {
+    "ids": ArraySchema(dtype="str", shape=("I",), is_unique=True),
+    "image_sizes": ArraySchema(dtype="int64", shape=("I", 2), low=1, high=MAX_SIDE),
+    "class_probs": ArraySchema(dtype="float32", shape=("I", len(CLASS_NAMES)), low=0,
+                               high=MAX_PROB),
+    "offsets": ArraySchema(dtype="int64", shape=("I+1",), low=0),
+    "boxes_xyxy": ArraySchema(dtype="float32", shape=("K", 4), low=-MAX_PLACE, high=MAX_PLACE),
+    "scores": ArraySchema(dtype="float32", shape=("K",), low=0, high=MAX_PROB),
+    "true_offsets": ArraySchema(dtype="int64", shape=("I+1",), low=0),
+    "true_boxes_xyxy": ArraySchema(dtype="float32", shape=("M", 4), low=-MAX_PLACE,
+                                   high=MAX_PLACE),
+    "true_categories": ArraySchema(dtype="int64", shape=("I",), low=UNKNOWN_CATEGORY,
+                                   high=len(CLASS_NAMES) - 1),
+}  # fmt: skip
+HEADER = {"header": ArraySchema(dtype="str", shape=())}  # JSON
 
 
 class PredictionsError(InputError):
@@ -52,7 +60,7 @@ class Predictions:
     """Candidates for I images, and their truth where it is known.
 
     Attributes:
-        ids: (I,) patientIds.
+        ids: (I,) patientIds, or names of files where `provenance.named_by` says so; all different.
         image_sizes: (I, 2) height and width of the images' files, pixels.
         class_probs: (I, 3) float32.
         offsets: (I + 1,) int64; image i has candidates offsets[i] to offsets[i + 1].
@@ -88,6 +96,12 @@ class Predictions:
         """Return the side of the network input, pixels."""
         return self.provenance.img_size
 
+    @property
+    def patient_ids(self) -> list[str]:
+        """Return the ids that submissions name the images by, "" where one is no patient's."""
+        ids: list[str] = self.ids.tolist()
+        return ids if self.provenance.named_by == "patient" else list(map(patient_of_file, ids))
+
     def candidates(self) -> Boxes:
         """Return the candidates of all images, pixels of the network input."""
         return Boxes(to_xywh(self.boxes_xyxy), self.offsets)
@@ -120,7 +134,7 @@ class Predictions:
         made_by = {
             name: value
             for name, value in dataclasses.asdict(self.provenance).items()
-            if name != "ensemble" or value is not None
+            if name not in OPTIONAL or value != OPTIONAL[name]
         }
         header = {"format": FORMAT, "version": FORMAT_VERSION, "frame": FRAME, **made_by}
         arrays = {name: getattr(self, name) for name in ARRAYS}
@@ -135,19 +149,34 @@ def load_predictions(path: Path) -> Predictions:
     Raises:
         PredictionsError: missing, no .npz, or not the arrays of this format.
     """
-    content = read_arrays(path, ("header", *ARRAYS), "predictions", PredictionsError)
-    provenance = _parse_header(path, content.pop("header"))
-    _check_arrays(path, content)
-    return Predictions(provenance=provenance, **content)
+    content = read_arrays(path, [*HEADER, *ARRAYS], "predictions", PredictionsError)
+    with _named_errors(path):
+        provenance = _parse_header(content)
+        check_arrays(content, ARRAYS)
+        _check_order(content)
+    return Predictions(provenance=provenance, **{name: content[name] for name in ARRAYS})
+
+
+def load_provenance(path: Path) -> Provenance:
+    """Read what made the predictions of a file, and nothing else of it.
+
+    Raises:
+        PredictionsError: missing, no .npz, or not the header of this format.
+    """
+    content = read_arrays(path, HEADER, "predictions", PredictionsError)
+    with _named_errors(path):
+        return _parse_header(content)
 
 
 def join_predictions(parts: Sequence[Predictions]) -> Predictions:
     """Put predictions of different images, such as those of four folds, into one.
 
-    Their provenance keeps what all parts agree on.
+    Their provenance keeps what all parts agree on; of ensembles that differ in nothing but the
+    folds of their networks it keeps all else.
 
     Raises:
-        PredictionsError: an image is in two parts, or the network inputs differ.
+        PredictionsError: an image is in two parts, or the network inputs differ, or what the ids
+            are.
     """
     first = parts[0]
     seen: dict[str, int] = {}
@@ -161,10 +190,12 @@ def join_predictions(parts: Sequence[Predictions]) -> Predictions:
                 f"predictions of source crops {first.provenance.source_crop} and "
                 f"{part.provenance.source_crop} cannot be pooled"
             )
+        if part.provenance.named_by != first.provenance.named_by:
+            raise PredictionsError("predictions of patients and of files cannot be pooled")
         for patient in part.ids.tolist():
             if patient in seen:
                 raise PredictionsError(
-                    f"patient {patient} is in {_origin(parts[seen[patient]])} and in "
+                    f"patient {cut_text(patient)} is in {_origin(parts[seen[patient]])} and in "
                     f"{_origin(part)}: these cannot be pooled"
                 )
             seen[patient] = i
@@ -176,13 +207,22 @@ def join_predictions(parts: Sequence[Predictions]) -> Predictions:
             arrays[name] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         else:
             arrays[name] = np.concatenate(values)
+    return Predictions(provenance=_common([part.provenance for part in parts]), **arrays)
+
+
+def _common(parts: Sequence[Provenance]) -> Provenance:
+    """Return what all parts agree on."""
+    if len(set(parts)) > 1:
+        parts = [
+            dataclasses.replace(part, ensemble=part.ensemble and part.ensemble.without_folds())
+            for part in parts
+        ]
     differing = {
         field.name: None
         for field in dataclasses.fields(Provenance)
-        if len({getattr(part.provenance, field.name) for part in parts}) > 1
+        if len({getattr(part, field.name) for part in parts}) > 1
     }
-    provenance = dataclasses.replace(first.provenance, **differing)  # type: ignore[arg-type]
-    return Predictions(provenance=provenance, **arrays)
+    return dataclasses.replace(parts[0], **differing)  # type: ignore[arg-type]
 
 
 def take_images(predictions: Predictions, images: Sequence[int]) -> Predictions:
@@ -212,41 +252,41 @@ def _origin(predictions: Predictions) -> str:
     return f"{predictions.provenance.model} fold {predictions.provenance.fold}"
 
 
-def _parse_header(path: Path, header: NDArray[Any]) -> Provenance:
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Turn what is wrong with a file's content into a PredictionsError that names the file."""
     try:
-        fields = json.loads(str(header))
-        version = (fields["format"], fields["version"])
-        if version == (FORMAT, FORMAT_VERSION):
-            known = {field.name for field in dataclasses.fields(Provenance)}
-            return build_record(
-                Provenance, {name: value for name, value in fields.items() if name in known}
-            )
+        yield
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise PredictionsError(
-            f"{path}: not a predictions file: its header is wrong: {error}"
-        ) from error
-    raise PredictionsError(f"{path}: not a predictions file of format version {FORMAT_VERSION}")
+        cause = cut_text(" ".join(str(error).split()), MAX_CAUSE)
+        raise PredictionsError(f"{path}: not a predictions file: {cause}") from error
 
 
-def _check_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """Hold every array against `ARRAYS`, and the offsets and boxes against sense."""
-    if arrays["ids"].ndim != 1:
-        raise PredictionsError(f"{path}: ids has {arrays['ids'].ndim} dimensions, not 1")
-    sizes: dict[str | int, int] = {"I": len(arrays["ids"]), "I+1": len(arrays["ids"]) + 1}
-    for name, (kind, shape) in ARRAYS.items():
-        array = arrays[name]
-        if array.dtype.kind != kind or array.ndim != len(shape):
-            raise PredictionsError(f"{path}: {name} is {array.dtype} with {array.ndim} dimensions")
-        for actual, size in zip(array.shape, shape, strict=True):
-            expected = size if isinstance(size, int) else sizes.setdefault(size, actual)
-            if actual != expected:
-                raise PredictionsError(f"{path}: {name} has shape {array.shape}, not {shape}")
+def _parse_header(arrays: Mapping[str, NDArray[Any]]) -> Provenance:
+    """Return what the header says about the networks; fields that nobody knows are passed over."""
+    check_arrays(arrays, HEADER)
+    fields = json.loads(str(arrays["header"]))
+    if not isinstance(fields, dict) or (fields.get("format"), fields.get("version")) != (
+        FORMAT,
+        FORMAT_VERSION,
+    ):
+        raise ValueError(f"its header is not of {FORMAT}, version {FORMAT_VERSION}")
+    known = {field.name for field in dataclasses.fields(Provenance)}
+    return build_record(
+        Provenance, {name: value for name, value in fields.items() if name in known}
+    )
+
+
+def _check_order(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Raise ValueError where arrays that are sound one by one make no sense together."""
     for name, values in (("offsets", "scores"), ("true_offsets", "true_boxes_xyxy")):
         steps = arrays[name]
         if steps[0] != 0 or steps[-1] != len(arrays[values]) or (np.diff(steps) < 0).any():
-            raise PredictionsError(f"{path}: {name} do not cover {values} in order")
-    if not np.isin(arrays["true_categories"], (UNKNOWN_CATEGORY, 0, 1, 2)).all():
-        raise PredictionsError(f"{path}: true_categories holds what is no class of images")
-    for name in ("boxes_xyxy", "scores", "true_boxes_xyxy", "class_probs"):
-        if not np.isfinite(arrays[name]).all():
-            raise PredictionsError(f"{path}: {name} holds a number that is not finite")
+            raise ValueError(f"{name} do not cover {values} in order")
+    for name in ("boxes_xyxy", "true_boxes_xyxy"):
+        boxes = arrays[name]
+        if (boxes[:, 2:] < boxes[:, :2]).any():
+            raise ValueError(f"{name} holds a box whose right or lower edge comes first")
+    image = np.repeat(np.arange(len(arrays["ids"])), np.diff(arrays["offsets"]))
+    if ((np.diff(arrays["scores"]) > 0) & (np.diff(image) == 0)).any():
+        raise ValueError("scores do not descend within each image")

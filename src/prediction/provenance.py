@@ -2,33 +2,65 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from src.experiments.experiment import MUST_AGREE, Experiment
 from src.experiments.runs import Run, ensemble_run
 from src.prediction.presets import Postprocess
+from src.structures import N_FOLDS
 from src.system.errors import InputError
 from src.system.records import show_value
 
 MAX_SIDE = 2**16  # pixels, of a network input or of what it shows
+MAX_EPOCH = 10**9
+MAX_NAME = 1000  # characters; the name of an ensemble lists its experiments
+MODEL_NAME, TAG = re.compile(r"[\w.+/-]+", re.ASCII), re.compile(r"[\w.+-]*", re.ASCII)
+WEIGHT_DIGITS = 9  # that count of a weight
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkId:
-    """Names a network in files.
+class RunId:
+    """Names a run, or an ensemble of runs, in files.
 
     Attributes:
-        model, tag, fold: of its run.
-        epoch: of its checkpoint.
-        weight: in the means of an ensemble, whose weights sum to 1.
+        model: the experiment; of an ensemble all of them with + between.
+        tag: of the run.
+        fold: that was left out of the training; None where the networks differ in it.
+
+    Raises:
+        ValueError: no run is called so; the message names the field.
     """
 
     model: str | None = None
     tag: str | None = None
     fold: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(self, "model", lambda name: len(name) <= MAX_NAME and MODEL_NAME.fullmatch(name))
+        _require(self, "tag", lambda tag: len(tag) <= MAX_NAME and TAG.fullmatch(tag))
+        _require(self, "fold", lambda fold: 0 <= fold < N_FOLDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkId(RunId):
+    """Names a network in files.
+
+    Attributes:
+        epoch: of its checkpoint.
+        weight: in the means of an ensemble, whose weights sum to 1.
+    """
+
     epoch: int | None = None
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self, "epoch", lambda epoch: 0 <= epoch < MAX_EPOCH)
+        _require(self, "weight", lambda weight: 0 <= weight <= 1 + 10**-WEIGHT_DIGITS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +68,12 @@ class Combination:
     """How the outputs of several networks, or the views of one, were combined.
 
     Attributes:
-        members: the networks.
+        members: the networks, at least one.
         hflip: whether each saw the mirrored images as well.
         size_rule, k: how the sizes of boxes were combined; see `retinanet.ensemble.Ensemble`.
+
+    Raises:
+        ValueError: nothing was ever combined so; the message names the field.
     """
 
     members: tuple[NetworkId, ...]
@@ -46,33 +81,50 @@ class Combination:
     size_rule: Literal["percentile", "mean"] = "mean"
     k: float | None = None
 
+    def __post_init__(self) -> None:
+        _require(self, "members", bool)
+        _require(self, "k", lambda k: abs(k) <= sys.float_info.max)
+
+    def without_folds(self) -> Combination:
+        """Return the same without the members' folds: what the ensembles of a pool share."""
+        return replace(self, members=tuple(replace(one, fold=None) for one in self.members))
+
+    def rounded(self) -> Combination:
+        """Return the same with weights that can be compared: computing them rounds."""
+        members = (replace(one, weight=round(one.weight, WEIGHT_DIGITS)) for one in self.members)
+        return replace(self, members=tuple(members))
+
 
 @dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """What made some predictions.
+class Provenance(RunId):
+    """What made some predictions, and of which images; `model` and `tag` are of the run that they
+    belong to.
 
     Attributes:
         img_size: side of the network input, pixels.
         source_crop: side of the file's central square that the input shows; None shows all.
-        model, tag: of the run that the predictions belong to.
-        fold: that all networks have left out of their training; None where they differ.
         epoch: of the network; of several the last.
         ensemble: how several were combined; None for one network alone.
+        named_by: what the ids of the images are: patientIds, or paths of files below the folder
+            that was predicted.
+
+    Raises:
+        ValueError: no predictions were made so; the message names the field.
     """
 
     img_size: int
     source_crop: int | None = None
-    model: str | None = None
-    fold: int | None = None
-    tag: str | None = None
     epoch: int | None = None
     ensemble: Combination | None = None
+    named_by: Literal["patient", "file"] = "patient"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("img_size", "source_crop"):
             side = getattr(self, name)
             if side is not None and not 0 < side <= MAX_SIDE:
                 raise ValueError(f"{name} {show_value(side)} is not from 1 to {MAX_SIDE} pixels")
+        _require(self, "epoch", lambda epoch: 0 <= epoch < MAX_EPOCH)
 
     @property
     def networks(self) -> tuple[NetworkId, ...]:
@@ -86,6 +138,14 @@ class Provenance:
     def hflip(self) -> bool:
         """Say whether the networks saw the mirrored images as well."""
         return self.ensemble is not None and self.ensemble.hflip
+
+    def is_same(self, other: Provenance) -> bool:
+        """Say whether other predictions are of the same networks, combined in the same way."""
+        ours, theirs = (
+            replace(each, named_by="patient", ensemble=each.ensemble and each.ensemble.rounded())
+            for each in (self, other)
+        )
+        return ours == theirs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,3 +262,10 @@ def trained_provenance(run: Run, experiment: Experiment, epoch: int) -> Provenan
     """Say what made the predictions that a training saves after an epoch."""
     member = Member(run=run, experiment=experiment, epoch=epoch)
     return NetworkSet(members=(member,)).provenance(Postprocess())
+
+
+def _require(record: object, name: str, holds: Callable[[Any], object]) -> None:
+    """Raise ValueError where a field of a record is set to what it cannot be."""
+    value = getattr(record, name)
+    if value is not None and not holds(value):
+        raise ValueError(f"{name} cannot be {show_value(value)}")

@@ -89,7 +89,7 @@ def sweep_pooled(
 
     Raises:
         ScoresError: a run has no predictions, or not those of a named epoch, or the runs have no
-            epoch in common.
+            epoch in common, or epochs of several ensembles.
         PredictionsError: the runs share images, or differ in the network's input.
     """
     chosen = tuple(common_epochs(run_dirs) if epochs is None else sorted(set(epochs)))
@@ -97,11 +97,12 @@ def sweep_pooled(
     run = ScoredRun()
     for epoch in chosen:
         predictions = load_epoch(run_dirs, epoch)
-        made_by = predictions.provenance
-        its = ScoredRun(model=made_by.model, fold=made_by.fold, tag=made_by.tag)
+        its = ScoredRun.of(predictions.provenance)
         if per_epoch and its != run:
+            what = "run" if its.ensemble is run.ensemble is None else "ensemble"
             raise ScoresError(
-                f"{run_dirs[0]}: epoch {epoch} is of another run than epoch {chosen[0]}: {its}"
+                f"{run_dirs[0]}: epoch {epoch} is of another {what} than epoch {chosen[0]}; "
+                f"score them one by one, by --epochs"
             )
         run = its
         per_epoch.append(sweep_epoch(predictions, grid))

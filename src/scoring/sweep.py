@@ -10,17 +10,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from src.metric import FloatArray
 from src.prediction.presets import GATES, Postprocess
-from src.system.array_files import read_arrays
+from src.prediction.provenance import MAX_EPOCH, Combination, Provenance, RunId
+from src.system.array_files import ArraySchema, check_arrays, read_arrays
 from src.system.errors import InputError
 from src.system.files import replaced_file
-from src.system.records import build_record
+from src.system.records import MAX_CAUSE, build_record, cut_text, show_value
 
 NEAR_BEST = 0.005  # of score: a difference that no one should care about
-AXES = ("epoch", "gate", "shrink", "nms", "threshold")
-AXIS_KINDS = ("i", "U", "fi", "fi", "fi")  # of their values, as NumPy names them
+AXES = {
+    "epoch": ArraySchema(dtype="int64", shape=("epochs",), low=0, high=MAX_EPOCH, is_unique=True),
+    "gate": ArraySchema(dtype="str", shape=("gates",), choices=GATES, is_unique=True),
+    "shrink": ArraySchema(dtype="float64", shape=("shrinks",), low=0, high=1, is_unique=True),
+    "nms": ArraySchema(dtype="float64", shape=("nms",), low=0, high=1, is_unique=True),
+    "threshold": ArraySchema(dtype="float64", shape=("thresholds",), is_unique=True),
+}
+ARRAYS = AXES | {
+    "scores": ArraySchema(
+        dtype="float64",
+        shape=("epochs", "gates", "shrinks", "nms", "thresholds"),
+        low=0,
+        high=1 + 1e-9,  # a mean, which rounds
+        may_be_nan=True,
+    ),
+    "header": ArraySchema(dtype="str", shape=()),  # JSON
+}  # fmt: skip
 
 
 class ScoresError(InputError):
@@ -28,12 +45,25 @@ class ScoresError(InputError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoredRun:
-    """Whose predictions were scored; None where several runs differ."""
+class ScoredRun(RunId):
+    """Whose predictions were scored; None where several runs differ.
 
-    model: str | None = None
-    fold: int | None = None
-    tag: str | None = None
+    Attributes:
+        ensemble: the networks and how they were combined; None for those of one network alone.
+    """
+
+    ensemble: Combination | None = None
+
+    @classmethod
+    def of(cls, provenance: Provenance) -> ScoredRun:
+        """Take from what made predictions what its epochs have in common."""
+        ensemble = provenance.ensemble
+        return cls(
+            model=provenance.model,
+            tag=provenance.tag,
+            fold=provenance.fold,
+            ensemble=ensemble and ensemble.rounded(),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +138,7 @@ class Sweep:
             ScoresError: the epoch was not scored.
         """
         if epoch is not None and epoch not in self.epochs:
-            raise ScoresError(f"epoch {epoch} was not scored, only {list(self.epochs)}")
+            raise ScoresError(f"epoch {epoch} was not scored, only {show_value(list(self.epochs))}")
         scores = np.nan_to_num(self.scores, nan=0.0)
         if epoch is not None:
             scores[[other != epoch for other in self.epochs]] = 0.0
@@ -117,6 +147,21 @@ class Sweep:
             return None
         values = (axis[i] for axis, i in zip(self.axes(), index, strict=True))
         return BestSetting(**dict(zip(AXES, values, strict=True)), score=float(scores[index]))
+
+    @property
+    def has_true_boxes(self) -> bool:
+        """Say whether there is something to hit; a single true box makes every score a number."""
+        return not np.isnan(self.scores).any()
+
+    def why_no_best(self, what: str = "setting") -> str:
+        """Say why `best` finds none.
+
+        Args:
+            what: was looked at.
+        """
+        if self.has_true_boxes:
+            return f"no {what} hits a true box; a longer training might"
+        return "no image has true boxes, so there is nothing to score"
 
     def choose(self, saved: Sequence[int], epoch: int | None = None) -> Choice:
         """Choose an epoch: the one that is named, else the best, else the last one saved.
@@ -156,13 +201,18 @@ class Sweep:
 
     def table(self) -> pd.DataFrame:
         """Return one row for each combination, tidy."""
-        grid = pd.MultiIndex.from_product(self.axes(), names=AXES).to_frame(index=False)
+        grid = pd.MultiIndex.from_product(self.axes(), names=list(AXES)).to_frame(index=False)
         return grid.assign(score=self.scores.ravel())
 
     def save(self, path: Path) -> None:
         """Write `path` (.npz) and the same as a table beside it (.csv)."""
-        arrays = dict(zip(AXES, map(np.array, self.axes()), strict=True))
-        arrays |= {"scores": self.scores, "header": np.array(json.dumps(asdict(self.run)))}
+        arrays = {
+            name: np.array(axis, dtype=schema.dtype)
+            for axis, (name, schema) in zip(self.axes(), AXES.items(), strict=True)
+        }
+        run = {name: value for name, value in asdict(self.run).items()
+               if name != "ensemble" or value is not None}  # fmt: skip
+        arrays |= {"scores": self.scores, "header": np.array(json.dumps(run))}
         with replaced_file(path) as temporary:
             np.savez(temporary, allow_pickle=False, **arrays)
         with replaced_file(path.with_suffix(".csv")) as temporary:
@@ -177,23 +227,17 @@ def load_sweep(path: Path) -> Sweep:
     """
     if not path.is_file():
         raise ScoresError(f"{path}: no such scores file; --action check_metric makes it")
-    arrays = read_arrays(path, (*AXES, "scores", "header"), "scores", ScoresError)
+    arrays = read_arrays(path, ARRAYS, "scores", ScoresError)
     try:
-        axes = [tuple(arrays[name].tolist()) for name in AXES]
-        scores, header = arrays["scores"], json.loads(str(arrays["header"]))
-        for name, kinds in zip(AXES, AXIS_KINDS, strict=True):
-            if arrays[name].dtype.kind not in kinds or arrays[name].ndim != 1:
-                raise ValueError(f"{name} is {arrays[name].dtype}")
-        if scores.shape != tuple(map(len, axes)) or scores.dtype != np.float64 or not scores.size:
-            raise ValueError(f"scores of shape {scores.shape}")
-        unknown = set(axes[AXES.index("gate")]) - set(GATES)
-        if unknown:
-            raise ValueError(f"gate {min(unknown)!r} does not exist")
-        run = build_record(ScoredRun, header)
+        check_arrays(arrays, ARRAYS)
+        if arrays["scores"].size == 0:
+            raise ValueError("holds no scores")
+        run = build_record(ScoredRun, json.loads(str(arrays["header"])))
     except (ValueError, TypeError, RecursionError) as error:
-        raise ScoresError(f"{path}: not a scores file: {error}") from error
-    epochs, gates, shrinks, nms, thresholds = axes
-    return Sweep(epochs, gates, shrinks, nms, thresholds, scores, run)
+        cause = cut_text(" ".join(str(error).split()), MAX_CAUSE)
+        raise ScoresError(f"{path}: not a scores file: {cause}") from error
+    epochs, gates, shrinks, nms, thresholds = (tuple(arrays[name].tolist()) for name in AXES)
+    return Sweep(epochs, gates, shrinks, nms, thresholds, arrays["scores"], run)
 
 
 def choose_epoch(scores_path: Path, saved: Sequence[int], epoch: int | None = None) -> Choice:
@@ -209,3 +253,12 @@ def choose_epoch(scores_path: Path, saved: Sequence[int], epoch: int | None = No
 
 def _from_check_metric(epoch: int) -> str:
     return f"check_metric, epoch {epoch}"
+
+
+def _read_axis(values: NDArray[Any], name: str, kinds: str) -> tuple[Any, ...]:
+    if values.dtype.kind not in kinds or values.ndim != 1:
+        raise ValueError(f"{name} is {values.dtype} with {values.ndim} dimensions")
+    axis = tuple(values.tolist())
+    if name == "gate" and not set(axis) <= set(GATES):
+        raise ValueError(f"gate {min(set(axis) - set(GATES))!r} does not exist")
+    return axis

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.system.errors import InputError
+from src.system.records import show_value
 
 # What the arrays of a file may inflate to: some bytes anyhow, and a multiple of the file.
 FREE_BYTES, MAX_INFLATION = 2**26, 100
@@ -19,6 +21,97 @@ ARRAY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+
+LAST_CODE_POINT = 0x10FFFF
+SURROGATES = (0xD800, 0xDFFF)  # no characters: text that holds them cannot be written
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArraySchema:
+    """What an array of a file holds.
+
+    Attributes:
+        dtype: of NumPy, such as "float32"; "str" is text of any length.
+        shape: a letter is a length that must be the same wherever the letter stands; "I+1" is one
+            more than "I".
+        low, high: between which the numbers lie; None sets no limit.
+        choices: the values that text may have; None sets no limit.
+        may_be_nan: whether NaN is a number here.
+        is_unique: whether no value may be there twice.
+    """
+
+    dtype: str
+    shape: tuple[str | int, ...]
+    low: float | None = None
+    high: float | None = None
+    choices: Collection[str] | None = None
+    may_be_nan: bool = False
+    is_unique: bool = False
+
+    def check(self, name: str, array: NDArray[Any], lengths: dict[str, int]) -> None:
+        """Compare an array with what is declared.
+
+        Args:
+            name: for the message.
+            lengths: letter -> length, of the arrays that were checked before; letters are added.
+
+        Raises:
+            ValueError: it is another array.
+        """
+        is_type = array.dtype.kind == "U" if self.dtype == "str" else array.dtype == self.dtype
+        if not is_type or array.ndim != len(self.shape):
+            raise ValueError(
+                f"{name} is {array.dtype} with {array.ndim} dimensions, not {self.dtype} with "
+                f"{len(self.shape)}"
+            )
+        for actual, size in zip(array.shape, self.shape, strict=True):
+            if actual != _length(size, actual, lengths):
+                raise ValueError(f"{name} has shape {array.shape}, not {self.shape}")
+        if self.dtype == "str":
+            self._check_text(name, array)
+        else:
+            self._check_numbers(name, array)
+        if self.is_unique:
+            values, counts = np.unique(array, return_counts=True)
+            if (counts > 1).any():
+                raise ValueError(f"{name} holds {show_value(values[counts > 1][0].item())} twice")
+
+    def _check_text(self, name: str, array: NDArray[Any]) -> None:
+        """Refuse what is no character: NumPy's text may hold any numbers of 32 bits."""
+        if array.size and array.dtype.itemsize:
+            codes = np.ascontiguousarray(array).reshape(-1).view(f"{array.dtype.byteorder}u4")
+            is_surrogate = (codes >= SURROGATES[0]) & (codes <= SURROGATES[1])
+            if (is_surrogate | (codes > LAST_CODE_POINT)).any():
+                raise ValueError(f"{name} holds what is no text")
+        if self.choices is not None:
+            for value in array.ravel().tolist():
+                if value not in self.choices:
+                    choices = ", ".join(self.choices)
+                    raise ValueError(f"{name} holds {show_value(value)}, not one of {choices}")
+
+    def _check_numbers(self, name: str, array: NDArray[Any]) -> None:
+        is_number = np.isfinite(array)
+        if self.may_be_nan:
+            is_number |= np.isnan(array)
+        if not is_number.all():
+            raise ValueError(f"{name} holds a number that is not finite")
+        low = -np.inf if self.low is None else self.low
+        high = np.inf if self.high is None else self.high
+        outside = (array < low) | (array > high)
+        if outside.any():
+            value = array[outside][0].item()
+            raise ValueError(f"{name} holds {value}, which is not between {low:g} and {high:g}")
+
+
+def check_arrays(arrays: Mapping[str, NDArray[Any]], schemas: Mapping[str, ArraySchema]) -> None:
+    """Compare the arrays of a file with what is declared, in the order of the declarations.
+
+    Raises:
+        ValueError: one of them is another array; the message names it.
+    """
+    lengths: dict[str, int] = {}
+    for name, schema in schemas.items():
+        schema.check(name, arrays[name], lengths)
 
 
 def read_arrays(
@@ -64,3 +157,12 @@ def _check_sizes(path: Path, archive: zipfile.ZipFile, members: Iterable[zipfile
             shape, _, dtype = ARRAY_HEADERS[version](member)
             if math.prod(shape) * max(1, dtype.itemsize) > info.file_size - member.tell():
                 raise ValueError(f"{info.filename} has fewer bytes than its shape {shape} needs")
+
+
+def _length(size: str | int, actual: int, lengths: dict[str, int]) -> int:
+    """Return the length that a schema asks for; a letter that is new takes the array's own."""
+    if isinstance(size, int):
+        return size
+    letter, _, more = size.partition("+")
+    n_more = int(more or 0)
+    return lengths.setdefault(letter, actual - n_more) + n_more

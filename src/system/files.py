@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TextIO
 
 from src.system.errors import InputError
@@ -54,6 +55,17 @@ def check_place(path: Path) -> None:
     place = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: cannot be filled: {place} is no folder, or not writable")
+
+
+def check_file_place(path: Path) -> None:
+    """Find out before long work whether a file can be written, and leave all as it is.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    check_place(path.parent)
+    if path.is_dir():
+        raise OutputError(f"{path}: cannot be written: a folder is in its place")
 
 
 @contextmanager
@@ -243,7 +255,9 @@ def write_csv(path: Path, header: Sequence[object], rows: Iterable[Sequence[obje
         replaced_file(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
+        # With this end of a line, cells that hold either of its characters are quoted.
+        lines = SimpleNamespace(write=lambda line: file.write(line.removesuffix("\r\n") + "\n"))
+        writer = csv.writer(lines, lineterminator="\r\n")
         writer.writerow(header)
         writer.writerows(rows)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import sys
 import types
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 Record = TypeVar("Record")
 
 MAX_SHOWN = 60  # characters of a wrong value in a message
+MAX_CAUSE = 300  # characters of another program's message, which may quote a file
+MAX_SHOWN_LEVELS = 4  # of lists within lists
 
 
 def build_record(kind: type[Record], values: object) -> Record:
@@ -65,13 +68,32 @@ def fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or what ty
     return isinstance(value, get_origin(hint) or hint)
 
 
+class _ShortRepr(reprlib.Repr):
+    """Writes the beginning of a value; takes no time over what lies behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = MAX_SHOWN_LEVELS
+        self.maxstring = self.maxlong = self.maxother = 10 * MAX_SHOWN
+
+    def repr1(self, x: Any, level: int) -> str:  # noqa: ANN401 - as in reprlib
+        if level <= 0 and isinstance(x, list | tuple | dict | set | frozenset):
+            raise RecursionError("nested too deeply to be shown")
+        return super().repr1(x, level)
+
+
 def show_value(value: object) -> str:
     """Write a wrong value for a message, cut to a bearable length."""
     try:
-        text = repr(value)
+        text = _ShortRepr().repr(value)
     except (ValueError, RecursionError):  # an int of thousands of digits, or nesting without end
         text = f"a value of type {type(value).__name__}"
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+    return cut_text(text)
+
+
+def cut_text(text: str, length: int = MAX_SHOWN) -> str:
+    """Cut a text that comes from a file to a length that a message can hold."""
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def _convert(name: str, value: object, hint: Any) -> object:  # noqa: ANN401

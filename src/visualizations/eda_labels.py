@@ -35,10 +35,10 @@ def cover_shares(boxes_xywh: FloatArray, size: int) -> FloatArray:
     """Return how large a share of the boxes covers each pixel.
 
     Args:
-        boxes_xywh: (N, 4) pixels of a size x size image, rounded to whole ones; N is 1 or more.
+        boxes_xywh: (N, 4) pixels of a size x size image, rounded to whole ones.
 
     Returns:
-        (size, size), in [0, 1].
+        (size, size), in [0, 1]; 0 without boxes.
     """
     x, y, width, height = np.rint(boxes_xywh).astype(np.int64).T
     steps = np.zeros((size + 1, size + 1))
@@ -46,7 +46,7 @@ def cover_shares(boxes_xywh: FloatArray, size: int) -> FloatArray:
     for rows, columns, step in ((y, x, 1), (y + height, x + width, 1),
                                 (y, x + width, -1), (y + height, x, -1)):  # fmt: skip
         np.add.at(steps, (rows, columns), step)
-    return steps.cumsum(axis=0).cumsum(axis=1)[:size, :size] / len(boxes_xywh)
+    return steps.cumsum(axis=0).cumsum(axis=1)[:size, :size] / max(1, len(boxes_xywh))
 
 
 def draw_class_counts(subject: Subject) -> Figure:

@@ -127,18 +127,17 @@ def load_detections(
         nms: a box is dropped when it overlaps a better one by more.
 
     Raises:
-        InputError: no such epoch, no true boxes, or nothing found over the threshold.
+        InputError: no such epoch, or nothing found over the threshold where there is something to
+            find.
     """
     choice = choose_epoch(run_dir / "scores.npz", saved_epochs(run_dir), epoch)
     if threshold is None:
         threshold = choice.fill(Postprocess()).threshold
     predictions = load_labelled(run_dir, choice.epoch)
-    if len(predictions.true_boxes_xyxy) == 0:
-        raise InputError(f"{run_dir}: epoch {choice.epoch} holds no true boxes to compare with")
     matches = match_predictions(predictions, nms=nms)
     min_score = threshold / SCORE_FACTOR
     top = matches.scores.max(initial=0.0)
-    if top <= min_score:
+    if top <= min_score and len(matches.true_boxes):
         raise InputError(
             f"{run_dir}: epoch {choice.epoch} found nothing with score x 5 over {threshold:g}; the "
             f"highest is {SCORE_FACTOR * top:.3g}"
@@ -185,7 +184,7 @@ def _draw_places(true_axes: Axes, found_axes: Axes, matches: Matches) -> None:
     tables = [
         cover_shares(_in_cells(boxes), PLACE_SIZE) for boxes in (matches.true_boxes, matches.boxes)
     ]
-    top = max(table.max() for table in tables)
+    top = max(table.max() for table in tables) or 1.0  # nothing is drawn at 0
     counts = (f"{len(matches.true_boxes):,} true boxes", f"{len(matches.boxes):,} found")
     for axes, table, title in zip((true_axes, found_axes), tables, counts, strict=True):
         image = axes.imshow(100 * table, cmap=COLOUR_MAP, vmin=0, vmax=100 * top)

@@ -51,8 +51,9 @@ def plot_sweep(sweep: Sweep, title: str) -> Figure:
     n_columns = len(sweep.thresholds)
     heights = [0.5 + 0.27 * len(values) for values in panels.values()]
     figure = new_figure(max(6.0, 2.2 + 0.48 * n_columns), 1.2 + sum(heights))
-    found = "no setting hits a true box"
-    if best is not None:
+    if best is None:
+        found = f"no {'setting hits a true box' if sweep.has_true_boxes else 'true boxes'}"
+    else:
         found = f"best score {best.score:.3f} (framed; bold: at most {NEAR_BEST:g} below)"
     shrink = f"boxes × {sweep.shrinks[place['shrink']]:g}"
     figure.suptitle(f"{title}\n{found}, {shrink}", x=0.01, ha="left", fontsize="medium")

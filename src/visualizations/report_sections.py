@@ -45,10 +45,13 @@ def write_headline(findings: Findings, epoch: int) -> str:
     n_hits = n_true - len(findings.missed)
     counts = findings.true.counts()
     false_alarms = int(((counts == 0) & (findings.boxes.counts() > 0)).sum())
-    low, high = bootstrap_interval(findings.image_scores)
-    score = float(np.nanmean(findings.image_scores))
+    score, interval = "–", "no image counts: none has boxes, true or found"
+    if np.isfinite(findings.image_scores).any():
+        low, high = bootstrap_interval(findings.image_scores)
+        score = f"{np.nanmean(findings.image_scores):.3f}"
+        interval = f"95 % interval {low:.3f} to {high:.3f}"
     numbers = [
-        (f"{score:.3f}", "challenge's score", f"95 % interval {low:.3f} to {high:.3f}"),
+        (score, "challenge's score", interval),
         (str(epoch), "epoch", describe_postprocess(findings.postprocess)),
         (f"{n_hits} of {n_true}", "true boxes hit", f"recall {_share(n_hits, n_true)}"),
         (f"{n_found - n_hits} of {n_found}", "found boxes false",
@@ -181,7 +184,7 @@ def _write_wider(sweep: Sweep) -> str:
     """Name the best of a wide sweep, and along each axis what comes close to it."""
     best = sweep.best()
     if best is None:
-        return "<p>No setting hits a true box.</p>"
+        return f"<p>{escape(sweep.why_no_best())}</p>"
     near = sweep.near_best(best)
     rows = [
         (AXIS_NAMES[name], in_words(getattr(best, name)), ", ".join(map(in_words, near[name])))

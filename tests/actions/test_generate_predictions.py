@@ -42,7 +42,7 @@ def test_a_picture_gives_what_its_dicom_file_gives(predict, phantoms, tmp_path):
     cv2.imwrite(str(mixed / "deep er" / "y.png"), np.rint(read_image(dicom) * 255))
     _, out_dir = predict("--input", mixed, "--epoch", "1", *LOW, "--overlays")
     rows = rows_of(out_dir / "001" / "boxes.csv")
-    by_file = {name: [[*r.values()][1:] for r in rows if r["file"] == name] for name in
+    by_file = {name: [[*r.values()][2:] for r in rows if r["file"] == name] for name in
                ("x.dcm", "deep er/y.png")}  # fmt: skip
     assert by_file["x.dcm"] and by_file["x.dcm"] == by_file["deep er/y.png"]
     overlays = out_dir / "001" / "overlays"
@@ -94,9 +94,21 @@ def test_files_named_after_patients_become_a_submission(predict, phantoms, tmp_p
                rows_of(out_dir / "001" / "submission.csv")}  # fmt: skip
     boxes: dict[str, list[str]] = {name: [] for name in strings}
     for row in rows_of(out_dir / "001" / "boxes.csv"):
-        boxes[row["file"]] += [row[c] for c in ("score", "x", "y", "width", "height")]
+        boxes[row["patientId"]] += [row[c] for c in ("score", "x", "y", "width", "height")]
     assert strings == {name: " ".join(numbers) for name, numbers in boxes.items()}
     assert any(strings.values())
+
+
+def test_what_came_out_is_told_with_its_place(predict, phantoms):
+    images = phantoms / "stage_2_test_images"
+    outcome, out_dir = predict("--input", images, "--epoch", "0", "1", *LOW)
+    lines = iter(outcome.out.splitlines())
+    for epoch in (0, 1):
+        rows = rows_of(out_dir / f"{epoch:03}" / "submission.csv")
+        n_with_boxes = sum(bool(row["PredictionString"]) for row in rows)
+        told = f"epoch {epoch}: 3 images, {n_with_boxes} with boxes at threshold 0.0001"
+        assert [next(lines), next(lines)] == [told, str(out_dir / f"{epoch:03}")]
+    assert list(lines) == []
 
 
 def test_files_of_other_names_become_no_submission(predict, tmp_path):

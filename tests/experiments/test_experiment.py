@@ -21,7 +21,8 @@ WRONG: dict[str, tuple[list, list[str]]] = {
     "box_points": (["thirds ", 3, None], ["thirds", "corners"]),
     "hflip": ([1, "yes", None], ["True or False"]),
     "clip_boxes": ([0], ["True or False"]),
-    "reduction": (["mean", None], ["subsample", "area"]),
+    "grey": (["full", None], ["viewer", "range"]),
+    "reduction": (["mean", None], ["subsample", "area", "auto"]),
     "pretrained": ([1, "False"], ["True or False"]),
     "batch_norm": (["freeze", True], ["auto", "frozen", "train"]),
     "dropout_class": ([7, 1, -0.1, math.nan, "0.5", True], ["from 0 to 1"]),
@@ -91,7 +92,13 @@ def test_a_very_long_value_is_cut_off_in_the_message():
 
 def test_settings_that_came_later_have_their_defaults():
     stored = asdict(DEMO)
-    del stored["clip_boxes"], stored["reduction"]
-    completed = with_defaults(stored)
-    assert completed == asdict(DEMO)
+    del stored["clip_boxes"]
+    assert with_defaults(stored) == asdict(DEMO)
+
+
+def test_settings_that_came_later_are_what_runs_did_before():
+    """Their defaults came with them: older runs were trained in the former way."""
+    stored = asdict(DEMO)
+    del stored["grey"], stored["reduction"]
+    assert with_defaults(stored) == asdict(DEMO) | {"grey": "range", "reduction": "subsample"}
     assert with_defaults(stored | {"reduction": "area"})["reduction"] == "area"

@@ -8,6 +8,7 @@ import pytest
 from src.datasets.sample_options import SampleOptions
 from src.experiments.experiment_file import (
     StoredTraining,
+    as_trained,
     read_stored_training,
     sample_options,
     write_stored_training,
@@ -50,9 +51,20 @@ def test_a_training_comes_back_as_it_was_stored(stored):
 
 
 def test_a_setting_that_an_older_version_did_not_know_has_its_default(stored):
-    change(stored, drop_settings=("clip_boxes", "reduction", "source_crop"))
-    plain = replace(STORED.settings, clip_boxes=False, reduction="subsample", source_crop=None)
+    change(stored, drop_settings=("clip_boxes", "grey", "reduction", "source_crop"))
+    plain = replace(
+        STORED.settings, clip_boxes=False, grey="range", reduction="subsample", source_crop=None
+    )
     assert read_stored_training(stored) == replace(STORED, settings=plain)
+
+
+def test_a_run_is_used_with_the_way_of_reading_that_it_was_trained_with(stored, tmp_path):
+    run, today = Run("demo", 2, "", tmp_path), EXPERIMENTS["demo"]
+    assert as_trained(run, today) == replace(today, reduction="area")
+    change(stored, drop_settings=("grey", "reduction"))
+    formerly = replace(today, grey="range", reduction="subsample", batch_size=3)
+    assert as_trained(run, replace(today, batch_size=3)) == formerly
+    assert as_trained(replace(run, fold=1), today) == today
 
 
 @pytest.mark.parametrize(

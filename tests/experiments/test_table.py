@@ -191,13 +191,16 @@ def test_a_network_around_loaded_weights_is_the_network_that_was_saved(name, tmp
 
 def test_weights_of_an_older_version_were_trained_on_subsampled_images(tmp_path):
     experiment, path = EXPERIMENTS["demo"], tmp_path / "000.pt"
+    formerly = replace(experiment, grey="range", reduction="subsample")
     content = as_version_1(make_checkpoint(build_model(experiment).state_dict()))
-    del content["settings"]["reduction"]
+    del content["settings"]["grey"], content["settings"]["reduction"]
     torch.save(content, path)
     saved = load_checkpoint(path)
-    load_network(experiment, saved, path)
+    load_network(formerly, saved, path)
     with pytest.raises(CheckpointError, match="trained with reduction subsample, not area"):
-        load_network(replace(experiment, reduction="area"), saved, path)
+        load_network(replace(formerly, reduction="area"), saved, path)
+    with pytest.raises(CheckpointError, match="trained with grey range, not viewer"):
+        load_network(experiment, saved, path)
 
 
 def test_building_an_empty_model_leaves_initialisation_as_it_was():

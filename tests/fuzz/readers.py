@@ -9,7 +9,6 @@ from random import Random
 
 import cv2
 import numpy as np
-import openjpeg
 import torch
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -26,6 +25,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from scripts.dicom_headers import read_header
+from scripts.radiograph_encodings import ENCODINGS
 from scripts.rsna_release import Findings, read_annotations
 from src.challenge.leaderboard import score_submission
 from src.challenge.submission_check import check_submission
@@ -78,6 +78,12 @@ class Reader:
     mutate: Mutation = mutate
 
 
+SMALL_ENCODINGS = ("padding of -2000", "window", "window, SIGMOID", "VOI LUT",
+                   "modality LUT, descending", "MONOCHROME2, shape INVERSE", "32 bits",
+                   "signed, JPEG 2000", "JPEG lossless", "JPEG-LS", "JPEG Extended, scan to 0",
+                   "RLE", "big endian without meta header", "PNG of 16 bits with 12")  # fmt: skip
+
+
 def make_pictures() -> list[np.ndarray]:
     random = np.random.default_rng(3)
     noise = random.integers(0, 256, (64, 48)).astype(np.uint8)
@@ -99,7 +105,7 @@ def dicom_seeds(folder: Path) -> Iterator[bytes]:
     streams = {
         JPEGExtended12Bit: dicom_files.encode_jpeg(smooth),
         JPEGLosslessSV1: dicom_files.encode_jpeg_lossless(smooth, 8),
-        JPEG2000Lossless: openjpeg.encode(smooth, photometric_interpretation=2),
+        JPEG2000Lossless: dicom_files.encode_j2k(smooth),
         RLELossless: dicom_files.encode_rle(smooth),
     }
     for syntax, stream in streams.items():
@@ -107,6 +113,8 @@ def dicom_seeds(folder: Path) -> Iterator[bytes]:
     yield dicom_files.write_stream(
         path, dicom_files.JPEG_LS_PIXELS, JPEGLSLossless, dicom_files.JPEG_LS_STREAM
     ).read_bytes()
+    for name in SMALL_ENCODINGS:
+        yield ENCODINGS[name](smooth)
 
 
 def real_dicom_seeds(folder: Path) -> Iterator[bytes]:

@@ -65,7 +65,7 @@ def test_networks_of_different_encoders_folds_and_epochs_are_combined():
     [
         ({"img_size": 256}, "img_size is 192 and 256"),
         ({"source_crop": 768}, "source_crop is None and 768"),
-        ({"pyramid_levels": (2, 3, 4)}, r"pyramid_levels is \(3, 4, 5, 6, 7\) and \(2, 3, 4\)"),
+        ({"pyramid_levels": (2, 3, 4, 5)}, r"pyramid_levels is \(3, .*7\) and \(2, 3, 4, 5\)"),
     ],
 )
 def test_networks_that_cannot_be_combined_are_named_with_the_difference(changes, difference):

@@ -264,20 +264,21 @@ def copy_with_settings(whole, folder, change):
     return run
 
 
-def test_a_training_of_an_older_version_goes_on_with_the_defaults_of_newer_settings(
+def test_a_training_of_an_older_version_goes_on_with_what_it_did_before_newer_settings(
     whole, images, tmp_path
 ):
-    newer = ("clip_boxes", "reduction")
+    newer = ("clip_boxes", "grey", "reduction")
+    formerly = replace(SMALL, grey="range", reduction="subsample")
 
     def drop(settings):
         return {name: value for name, value in settings.items() if name not in newer}
 
     run = copy_with_settings(whole, tmp_path, drop)
-    assert started(run, SMALL, images, options(resume=True)).progress.epoch == 2
+    assert started(run, formerly, images, options(resume=True)).progress.epoch == 2
     with pytest.raises(CheckpointError, match="began with reduction subsample, now it is area"):
-        started(run, replace(SMALL, reduction="area"), images, options(resume=True))
+        started(run, replace(formerly, reduction="area"), images, options(resume=True))
     with pytest.raises(CheckpointError, match="began with clip_boxes False, now it is True"):
-        started(run, replace(SMALL, clip_boxes=True), images, options(resume=True))
+        started(run, replace(formerly, clip_boxes=True), images, options(resume=True))
 
 
 def test_a_training_of_settings_that_are_unknown_here_does_not_go_on(whole, images, tmp_path):
