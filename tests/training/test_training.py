@@ -22,7 +22,7 @@ from src.system.errors import InputError
 from src.training.loop import Training
 from src.training.options import TrainingOptions
 from src.training.run_files import TrainingFiles
-from tests.made_checkpoints import copy_checkpoint, rewrite_facts
+from tests.made_checkpoints import as_version_1, copy_checkpoint, rewrite_facts
 
 ON_CPU = Acceleration(device=torch.device("cpu"))
 # The demo's network made smaller still; it draws dropout and augments as the paper's do.
@@ -166,14 +166,36 @@ def test_resume_gives_the_uninterrupted_run_bit_for_bit(
     resumed = started(run, SMALL, images, options(resume=True, n_workers=n_workers))
     assert resumed.progress.epoch == 1
     resumed.run()
+    assert_same_run(run, whole)
+
+
+def assert_same_run(run, expected):
     for epoch in (0, 1):
-        expected = load_checkpoint(whole.checkpoint_path(epoch), "demo").model
-        found = load_checkpoint(run.checkpoint_path(epoch), "demo").model
-        assert all(torch.equal(expected[name], found[name]) for name in expected)
-        predictions = [load_predictions(r.predictions_path(epoch)) for r in (whole, run)]
+        ours, its = (load_checkpoint(r.find_checkpoint(epoch), "demo") for r in (run, expected))
+        assert all(torch.equal(its.model[name], ours.model[name]) for name in its.model)
+        predictions = [load_predictions(r.predictions_path(epoch)) for r in (run, expected)]
         for name in ARRAYS:
             np.testing.assert_array_equal(*(getattr(p, name) for p in predictions))
-    assert run.history_path.read_bytes() == whole.history_path.read_bytes()
+    assert run.history_path.read_bytes() == expected.history_path.read_bytes()
+
+
+def test_a_run_of_version_1_goes_on_bit_for_bit_in_todays_form(
+    whole, images, tmp_path, monkeypatch
+):
+    run = Run("demo", 0, "", tmp_path)
+    train_one_of_two(monkeypatch, run, SMALL, images)
+    for path in (run.checkpoint_path(0), run.last_checkpoint_path):
+        torch.save(as_version_1(load_checkpoint(path)), path.with_suffix(".pt"))
+        path.unlink()
+    resumed = started(run, SMALL, images, options(resume=True))
+    assert resumed.progress.epoch == 1
+    resumed.run()
+    assert_same_run(run, whole)
+    assert {path.name for path in run.checkpoints_dir.iterdir()} == {
+        "000.pt", "001.safetensors", "last.pt", "last.safetensors",
+    }  # fmt: skip
+    again = started(run, SMALL, images, options(resume=True))
+    assert again.progress.epoch == 2, "today's state counts, not the old one"
 
 
 def test_clip_boxes_and_reduction_shape_the_samples_and_are_stored(images, tmp_path):
