@@ -17,8 +17,8 @@ from typing import (
 )
 
 from src.system.errors import InputError
+from src.system.records import show_value
 
-MAX_SHOWN = 80  # characters of a wrong value
 NAMES = {int: "a whole number", float: "a finite number", str: "a text", bool: "True or False",
          NoneType: "None"}  # fmt: skip
 UNIONS = (Union, UnionType)  # as X | None is kept, with and without Annotated in it
@@ -36,6 +36,16 @@ class Rule(NamedTuple):
     words: str
 
 
+def within(low: float, high: float, what: str = "a number") -> Rule:
+    """Make the rule of a number that lies between two others or is one of them."""
+    return Rule(lambda number: low <= number <= high, f"{what} from {low} to {high}")
+
+
+def above(low: float, high: float) -> Rule:
+    """Make the rule of a number that is greater than one and at most another."""
+    return Rule(lambda number: low < number <= high, f"a number above {low}, at most {high}")
+
+
 def check_fields(record: object) -> None:
     """Make sure that every field of a record is what its type hint says.
 
@@ -47,9 +57,7 @@ def check_fields(record: object) -> None:
     for name, hint in get_type_hints(type(record), include_extras=True).items():
         value = getattr(record, name)
         if not _fits(value, hint):
-            shown = repr(value)
-            shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
-            raise InputError(f"{name} cannot be {shown}; it must be {_describe(hint)}")
+            raise InputError(f"{name} cannot be {show_value(value)}; it must be {_describe(hint)}")
 
 
 def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 - any value; a type or what typing makes

@@ -57,6 +57,8 @@ def build_model(experiment: Experiment, *, encoder_weights: Path | None = None) 
         dropout_class=experiment.dropout_class,
         dropout_global=experiment.dropout_global,
         train_batch_norm=experiment.trains_batch_norm,
+        anchor_shapes=experiment.anchor_shapes,
+        limits=experiment.limits,
     )
 
 
@@ -68,7 +70,7 @@ def load_network(experiment: Experiment, checkpoint: Checkpoint, path: Path) -> 
     Raises:
         CheckpointError: the weights are of another network, or were trained on other inputs.
     """
-    for name in MUST_AGREE:
+    for name in ("encoder", *MUST_AGREE):
         trained, ours = getattr(checkpoint.facts.settings, name), getattr(experiment, name)
         if trained != ours:
             raise CheckpointError(f"{path}: was trained with {name} {trained}, not {ours}")

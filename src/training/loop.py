@@ -146,6 +146,7 @@ class Training:
                 scales_loss=options.acceleration.precision == "fp16",
             ),
             acceleration=options.acceleration,
+            loss=experiment.loss,
             processes=options.processes,
             seed=options.seed,
             accumulate=experiment.accumulate,
@@ -192,6 +193,7 @@ class Training:
             self.valid_loader,
             acceleration=self.options.acceleration,
             provenance=trained_provenance(self.files.run, self.experiment, progress.epoch),
+            loss=self.experiment.loss,
             processes=self.options.processes,
             wants_to_stop=request,
         )
