@@ -10,7 +10,6 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, Literal
 
 from src.datasets.sample_options import AUGMENTATION_LEVELS, BoxPoints, Reduction
-from src.experiments.field_checks import Rule, above, check_fields, within
 from src.retinanet.encoders import check_encoder_name
 from src.retinanet.settings import (
     PAPER_ANCHORS,
@@ -22,6 +21,7 @@ from src.retinanet.settings import (
 )
 from src.structures import ENCODER_STRIDE, MIN_IMG_SIZE, PAPER_LEVELS, Grey
 from src.system.errors import InputError
+from src.system.records import Rule, above, check_fields, within
 
 # What shapes the network's input, and the way from its outputs to candidates: the same in training
 # and prediction, and for all networks of an ensemble.

@@ -6,6 +6,7 @@ import csv
 import errno
 import fcntl
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -179,6 +180,12 @@ def read_bytes(
             return file.read(status.st_size if n_bytes is None else n_bytes)
     except OSError as failure:
         raise error(f"{path}: cannot be read: {failure.strerror or failure}") from failure
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

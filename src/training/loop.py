@@ -158,6 +158,9 @@ class Training:
         path, from_epoch = self.options.weights_path, self.options.from_epoch
         if path is not None:
             load_weights(self.model, load_checkpoint(path, self.files.run.model), path)
+        if self.options.init_weights is not None:
+            path = self.options.init_weights
+            load_weights(self.model, load_checkpoint(path), path)
         if from_epoch:
             self.learner.optimization.skip_epochs(from_epoch)
             self.history = self.files.earlier_history()

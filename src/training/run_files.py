@@ -20,14 +20,14 @@ from src.experiments.checkpoints import (
     load_checkpoint,
 )
 from src.experiments.experiment import Experiment
-from src.experiments.experiment_file import StoredTraining, write_stored_training
+from src.experiments.experiment_file import InitWeights, StoredTraining, write_stored_training
 from src.experiments.history import read_history, write_history
 from src.experiments.runs import Run, read_description
 from src.prediction.predictions import Predictions
 from src.retinanet.model import RetinaNet
 from src.structures import LOSS_NAMES
 from src.system.errors import InputError
-from src.system.files import locked_dir, output_errors, write_json
+from src.system.files import locked_dir, output_errors, sha256_of, write_json
 from src.training.options import TrainingOptions
 from src.training.progress import Progress
 from src.training.step import Learner
@@ -119,9 +119,19 @@ class TrainingFiles:
         """Write experiment.json.
 
         Raises:
-            InputError: the images are not those that the options ask for.
+            InputError: the images or the first weights are not those that the options ask for.
         """
-        options = self.options
+        options, init_weights = self.options, None
+        if options.init_weights is not None:
+            init_weights = InitWeights(
+                path=str(options.init_weights.resolve()), sha256=sha256_of(options.init_weights)
+            )
+            if options.init_sha256 not in (None, init_weights.sha256):
+                raise InputError(
+                    f"{options.init_weights}: not the weights that the experiment which is to be "
+                    f"repeated began with: their SHA-256 is {init_weights.sha256[:12]}, it had "
+                    f"{str(options.init_sha256)[:12]}"
+                )
         fingerprint = data_fingerprint([*images.train, *images.valid], images.images_dir)
         if options.data_fingerprint not in (None, fingerprint):
             raise InputError(
@@ -136,6 +146,7 @@ class TrainingFiles:
             seed=options.seed,
             precision=options.acceleration.precision,
             data_fingerprint=fingerprint,
+            init_weights=init_weights,
         )
         details = {
             "device": str(options.acceleration.device),
