@@ -50,7 +50,7 @@ def copied(trained, tmp_path):
 
 
 def link_weights(source, target):
-    if str(source).endswith(".pt"):
+    if str(source).endswith(".safetensors"):
         return os.link(source, target)
     return shutil.copy2(source, target)
 

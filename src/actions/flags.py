@@ -84,6 +84,8 @@ class Flags:
     from_experiment: Path | None = flag(TRAIN, "repeat the training of an experiment.json",
                                         kind=Path)
     encoder_weights: Path | None = flag(TRAIN, "file of ImageNet weights", kind=Path)
+    init_weights: Path | None = flag(TRAIN, "begin with the weights of any checkpoint that fits",
+                                     kind=Path)
     weights_dir: Path | None = flag(USE_WEIGHTS, "load weights from this folder of runs",
                                     kind=Path, names=("--weights_dir",))
 
@@ -152,6 +154,7 @@ EXCLUSIVE = (
     *(("epoch", other) for other in ("from_epoch", "num_epochs")),
     ("folds", "fold"),
     ("input", "split"),
+    *(("init_weights", other) for other in ("from_epoch", "weights_dir", "encoder_weights")),
     *(("from_experiment", other) for other in (
         "models", "fold", "seed", "precision", "batch_size", "accumulate", "learning_rate",
         "num_epochs")),

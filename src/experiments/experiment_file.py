@@ -24,6 +24,19 @@ VERSIONED = ("torch", "torchvision", "numpy", "opencv-python-headless", "pydicom
 
 
 @dataclass(frozen=True, kw_only=True)
+class InitWeights:
+    """The checkpoint of another training that one began with.
+
+    Attributes:
+        path: where it lay.
+        sha256: of the file.
+    """
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoredTraining:
     """What has to be the same for a training to be the same.
 
@@ -34,6 +47,7 @@ class StoredTraining:
         seed: of order, augmentation, first weights and dropout.
         precision: of the arithmetic.
         data_fingerprint: of labels and images.
+        init_weights: None where the weights were drawn, or are the encoder's pretrained ones.
     """
 
     model: str
@@ -42,6 +56,7 @@ class StoredTraining:
     seed: Annotated[int, Rule(lambda n: n >= 0, "a whole number from 0")]
     precision: Precision
     data_fingerprint: str
+    init_weights: InitWeights | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -1,6 +1,7 @@
-"""Dataclasses whose fields are checked against their types: a file's schema, an experiment's.
+"""Records whose fields declare what they may be, checked here wherever their values come from.
 
-And values of files to text that can be shown.
+The hints of a dataclass's fields are the schema of a file, or of a table in the code: plain types,
+`Annotated` with a `Rule`, `Literal`, `X | None`, `tuple[X, ...]`, `dict[X, Y]`, other dataclasses.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from typing import (
 from src.system.errors import InputError
 
 Record = TypeVar("Record")
+UNIONS = (Union, types.UnionType)  # as X | None is kept, with and without Annotated in it
+NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False",
+         types.NoneType: "None", tuple: "a list", list: "a list", dict: "an object"}  # fmt: skip
 
-UNIONS = (Union, types.UnionType)
-TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False",
-              types.NoneType: "None"}  # fmt: skip
 MAX_SHOWN = 60  # characters of a wrong value in a message
 MAX_CAUSE = 300  # characters of another program's message, which may quote a file
 MAX_SHOWN_LEVELS = 4  # of lists within lists
@@ -48,17 +49,38 @@ class Rule(NamedTuple):
     words: str
 
 
+def within(low: float, high: float, what: str = "a number") -> Rule:
+    """Make the rule of a number that lies between two others or is one of them."""
+    return Rule(lambda number: low <= number <= high, f"{what} from {low} to {high}")
+
+
+def above(low: float, high: float) -> Rule:
+    """Make the rule of a number that is greater than one and at most another."""
+    return Rule(lambda number: low < number <= high, f"a number above {low}, at most {high}")
+
+
+def check_fields(record: object) -> None:
+    """Make sure that every field of a record is what its type hint says.
+
+    Raises:
+        InputError: a field is not; the message gives its name, its value and what is right.
+    """
+    for name, hint in get_type_hints(type(record), include_extras=True).items():
+        value = getattr(record, name)
+        if not fits(value, hint):
+            raise InputError(_say_wrong(name, value, hint))
+
+
 def build_record(kind: type[Record], values: object) -> Record:
     """Build a dataclass from the values of a JSON object.
 
     Args:
-        kind: a dataclass; its fields may be text, numbers, tuples, literals, optional ones, other
-            dataclasses, and any of these `Annotated` with a `Rule`.
+        kind: a dataclass.
         values: field -> value; what is missing takes the field's default.
 
     Raises:
-        ValueError: this is no object, a field is unknown or missing, or has a wrong value; the
-            message names the field.
+        ValueError: this is no object, a field is unknown or missing, or has a value that does not
+            fit; the message names the field.
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{show_value(values)} is not an object")
@@ -78,18 +100,8 @@ def build_record(kind: type[Record], values: object) -> Record:
     return kind(**given)
 
 
-def check_fields(record: object) -> None:
-    """Make sure that every field of a dataclass is what its type says.
-
-    Raises:
-        InputError: a field is not; the message gives its name, its value and what is right.
-    """
-    for name, hint in get_type_hints(type(record), include_extras=True).items():
-        _check(name, getattr(record, name), hint)
-
-
 def fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or what typing makes of it
-    """Say whether a value has the type that a field declares; a bool is no number."""
+    """Say whether a value is what a field declares; a bool is no number."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return True
@@ -101,6 +113,10 @@ def fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or what ty
         return any(fits(value, argument) for argument in arguments)
     if origin is tuple:
         return isinstance(value, tuple) and all(fits(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            fits(key, arguments[0]) and fits(item, arguments[1]) for key, item in value.items()
+        )
     if isinstance(value, bool) and hint in (int, float):
         return False
     if hint is float and isinstance(value, int):
@@ -149,29 +165,36 @@ def printable(text: str) -> str:
 
 def _convert(name: str, value: object, hint: Any) -> object:  # noqa: ANN401
     """Turn lists into tuples and objects into the records that a field declares."""
-    for option in get_args(hint) if get_origin(hint) in UNIONS else (hint,):
-        kind = get_args(option)[0] if get_origin(option) is Annotated else option
-        if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
-            return build_record(kind, value)  # type: ignore[arg-type]
-        if get_origin(kind) is tuple and isinstance(value, list):
-            value = tuple(_convert(name, item, get_args(kind)[0]) for item in value)
-    _check(name, value, hint)
+    for option in _plain_types(hint):
+        if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
+            return build_record(option, value)  # type: ignore[arg-type]
+        if get_origin(option) is tuple and isinstance(value, list):
+            value = tuple(_convert(name, item, get_args(option)[0]) for item in value)
+    if not fits(value, hint):
+        raise ValueError(_say_wrong(name, value, hint))
     return value
 
 
-def _check(name: str, value: object, hint: Any) -> None:  # noqa: ANN401
-    if not fits(value, hint):
-        raise InputError(f"{name} cannot be {show_value(value)}; it must be {_describe(hint)}")
+def _plain_types(hint: Any) -> list[Any]:  # noqa: ANN401
+    """Return the types that a hint allows, without their rules."""
+    if get_origin(hint) is Annotated:
+        return _plain_types(get_args(hint)[0])
+    if get_origin(hint) in UNIONS:
+        return [each for option in get_args(hint) for each in _plain_types(option)]
+    return [hint]
+
+
+def _say_wrong(name: str, value: object, hint: Any) -> str:  # noqa: ANN401
+    return f"{name} cannot be {show_value(value)}; it must be {_describe(hint)}"
 
 
 def _describe(hint: Any) -> str:  # noqa: ANN401
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return str(arguments[1].words)
-    if origin is Literal:
-        return " or ".join(map(repr, arguments))
-    if origin in UNIONS:
-        return " or ".join(map(_describe, arguments))
-    if origin is tuple:
-        return f"a list, each {_describe(arguments[0])}"
-    return TYPE_NAMES.get(hint, "an object")
+    """Say in words what a field may be."""
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind is Annotated:
+        return str(parts[1].words)
+    if kind is Literal:
+        return " or ".join(map(repr, parts))
+    if kind in UNIONS:
+        return " or ".join(map(_describe, parts))
+    return NAMES.get(kind or hint, "an object")

@@ -58,6 +58,7 @@ from src.system.errors import InputError
 from src.visualizations.report_settings import summarise_experiment, write_settings
 from tests import dicom_files
 from tests.fuzz.mutations import mutate, mutate_archive, mutate_end, mutate_png
+from tests.made_checkpoints import as_version_1, make_checkpoint, make_state
 from tests.made_predictions import random_predictions
 from tests.paths import SHARED
 
@@ -311,11 +312,23 @@ def state() -> dict[str, Tensor]:
 
 
 def checkpoint_seeds(folder: Path) -> Iterator[bytes]:
-    training = {"optimizer": {"state": {0: {"step": torch.tensor(3)}}}, "history": [{"epoch": 0}]}
-    for content in ({}, training):
-        settings = {"encoder": "resnet18", "levels": (2, 3), "dropout": 0.5, "crop": None}
-        Checkpoint("demo", settings, 3, state(), content).save(folder / "seed.pt")
+    for checkpoint in sound_checkpoints():
+        checkpoint.save(folder / "seed.safetensors")
+        yield (folder / "seed.safetensors").read_bytes()
+
+
+def old_checkpoint_seeds(folder: Path) -> Iterator[bytes]:
+    for checkpoint in sound_checkpoints():
+        torch.save(as_version_1(checkpoint), folder / "seed.pt")
         yield (folder / "seed.pt").read_bytes()
+
+
+def sound_checkpoints() -> list[Checkpoint]:
+    optimizer = {"0.step": torch.tensor(3.0), "0.exp_avg": torch.rand(4, 3)}
+    return [
+        make_checkpoint(state()),
+        make_checkpoint(state(), training=make_state(), optimizer=optimizer),
+    ]
 
 
 class TinyEncoder(Encoder):
@@ -388,8 +401,9 @@ READERS = {
     "leaderboard": Reader(score_against_truth, submission_seeds, "a.csv"),
     "predictions": Reader(use_predictions, prediction_seeds, "a.npz", mutate_archive),
     "scores": Reader(use_sweep, sweep_seeds, "a.npz", mutate_archive),
-    "checkpoint": Reader(
-        lambda p: load_checkpoint(p, "demo"), checkpoint_seeds, "a.pt", mutate_archive
+    "checkpoint": Reader(lambda p: load_checkpoint(p, "demo"), checkpoint_seeds, "a.safetensors"),
+    "checkpoint, old": Reader(
+        lambda p: load_checkpoint(p, "demo"), old_checkpoint_seeds, "a.pt", mutate_archive
     ),
     "weights, .pth": Reader(
         lambda p: load_encoder_weights(TinyEncoder(), "tiny", p),
