@@ -22,7 +22,7 @@ from src.datasets.box_sizes import CHALLENGE_SIZE, Sizes, scaled_boxes, sizes_of
 from src.datasets.data_folder import DataFolder
 from src.datasets.folds import load_folds, split_records
 from src.metric import FloatArray, map_iou
-from src.structures import N_FOLDS
+from src.structures import MAX_FOLDS
 from src.system.command_line import CommandParser, below, report_errors
 from src.system.errors import InputError
 
@@ -55,7 +55,7 @@ def constant_score(records: Sequence[Record], boxes_xywh: FloatArray, sizes: Siz
 def main() -> None:
     parser = CommandParser("Score constant boxes on a validation fold.")
     parser.add_argument("--data-dir", type=Path, default=config.DATA_DIR)
-    parser.add_argument("--fold", type=below(N_FOLDS), default=0, help="validation fold")
+    parser.add_argument("--fold", type=below(MAX_FOLDS), default=0, help="validation fold")
     arguments = parser.parse_args()
     with report_errors():
         folder = DataFolder(arguments.data_dir)

@@ -135,8 +135,10 @@ def export(
     weights = checkpoint_path(run, choice.epoch, None)
     network = load_network(experiment, load_checkpoint(weights, run.model), weights)
     size = (experiment.img_size, experiment.img_size)
-    anchors = make_anchors(size, experiment.pyramid_levels)
-    detector = PaddedDetector(network, anchors, size, nms_iou=nms_iou, max_boxes=max_boxes).eval()
+    anchors = make_anchors(size, experiment.pyramid_levels, experiment.anchor_shapes)
+    detector = PaddedDetector(
+        network, anchors, size, nms_iou=nms_iou, max_boxes=max_boxes, limits=experiment.limits
+    ).eval()
     if check_images is None:
         images, n_images = iter(synthetic_images(size)), N_FOR_ALL_SIZES
     else:
