@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,11 +23,9 @@ from src.datasets.transforms import (
     warp_boxes,
     warp_image,
 )
-from src.radiographs.image_files import list_folder
 from src.radiographs.pixels import FloatImage, Pixels, as_float
 from src.structures import Target, images_as_float
 from src.system.errors import InputError
-from src.system.records import cut_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,22 +206,6 @@ def _averages(reduction: Reduction, image: Pixels, size: int, source_crop: int |
         return reduction == "area"
     is_the_challenges = image.shape == (IMAGE_SIZE, IMAGE_SIZE)
     return not is_the_challenges or (source_crop or IMAGE_SIZE) % size != 0
-
-
-def check_images_exist(records: Sequence[Record], images_dir: Path) -> None:
-    """Look for every image before the work begins.
-
-    Raises:
-        InputError: some are missing; the first is named and the rest counted.
-    """
-    present = {path.name for path in list_folder(images_dir)}
-    missing = [r.patient_id for r in records if f"{r.patient_id}.dcm" not in present]
-    if missing:
-        more = f" and {len(missing) - 1} more images" if len(missing) > 1 else ""
-        raise InputError(
-            f"{images_dir / cut_text(missing[0])}.dcm: no such file;{more} of "
-            f"{len(records)} labelled ones missing"
-        )
 
 
 def _make_sample(
