@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -147,11 +148,18 @@ class TrainingFiles:
         self.log(history[-1])
 
     def log(self, row: Mapping[str, float]) -> None:
-        """Write an epoch's row to TensorBoard, in place of an earlier one of the same epoch."""
+        """Write an epoch's row to TensorBoard, in place of an earlier one of the same epoch.
+
+        It takes no folder whose name is no text; history.csv holds the same numbers.
+        """
         epoch, folder = int(row["epoch"]), self.run.tensorboard_dir
         with output_errors(folder):
             if self._board is None:
-                self._board = SummaryWriter(str(folder), purge_step=epoch)
+                try:
+                    self._board = SummaryWriter(str(folder), purge_step=epoch)
+                except UnicodeEncodeError:
+                    warnings.warn(f"{folder}: TensorBoard takes no such name", stacklevel=2)
+                    return
                 self._stack.callback(self._board.close)
             for name, value in row.items():
                 self._board.add_scalar(name, value, epoch)
