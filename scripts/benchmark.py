@@ -27,9 +27,10 @@ PARTS = {
     "start": "commands, checkpoints and the way to a training's first step",
     "metric": "the challenge's score over a grid of thresholds",
     "levels": "where a data set's boxes need the box head",
+    "encodings": "a run's score on the same radiographs in other files: 12 bits, windows, LUTs",
     "encoders": "size, arithmetic, speed and memory of every network",
 }
-NEED_DATA = ("data", "epoch", "start", "metric", "levels")  # they take --data-dir
+NEED_DATA = ("data", "epoch", "start", "metric", "levels", "encodings")  # they take --data-dir
 ALL = ("data", "train", "infer", "epoch", "growth", "start", "metric")
 
 

@@ -23,6 +23,7 @@ plot plot_metrics.py "$run" --out "$made/metrics"
 plot plot_sweep.py "$run" --out "$made/sweep"
 plot plot_detections.py "$run" --out "$made/detections"
 plot plot_global_head.py "$run" --out "$made/global_head"
+"$python" "$root/scripts/draw_encodings.py" --out "$made/grey_values.png"
 
 # Pictures with photographs in them are smaller as JPEG; all are reduced to the width of a page.
 PYTHONPATH=$root "$python" - "$made" "$run" "$root/pics" <<'PYTHON'
@@ -34,7 +35,7 @@ import cv2
 from src.system.files import replaced_file
 
 MAX_WIDTH = 1500
-PHOTOGRAPHS = {"examples", "augmentation", "rotation_example", "overview"}
+PHOTOGRAPHS = {"examples", "augmentation", "rotation_example", "overview", "grey_values"}
 made, run, pics = map(Path, sys.argv[1:])
 newest = max(run.glob("pics/*/overview.png"))
 for source in [newest, *sorted(made.glob("*.png"))]:

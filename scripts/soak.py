@@ -123,7 +123,7 @@ class Soak:
         from src.experiments.history import read_history
         from src.prediction.predictions import load_predictions
 
-        for path in sorted(run.dir.rglob("[!.]*.pt")) if run.dir.exists() else ():
+        for path in sorted(run.dir.rglob("[!.]*.safetensors")) if run.dir.exists() else ():
             load_checkpoint(path, MODEL, resume=path == run.last_checkpoint_path)
             self.n_checked_files += 1
         for epoch in run.epochs_with_predictions():

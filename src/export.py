@@ -27,7 +27,7 @@ from typing import Any
 
 import config
 from src.experiments.experiment import Experiment
-from src.experiments.experiment_file import sample_options
+from src.experiments.experiment_file import as_trained, sample_options
 from src.experiments.runs import Run, load_run
 from src.experiments.table import get_experiment
 from src.prediction.presets import NMS_IOU, Postprocess
@@ -48,19 +48,36 @@ from src.system.files import replaced_file
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 TOLERANCE = 1e-4  # float32 through a hundred layers is off by some 1e-6
 
-GREY_VALUES = "Grey in [0, 1], bright where bone is; 8-bit files: value / 255. "
-SHOWN = "The whole image, or its central square of source_crop pixels, "
-PREPROCESSING = {
-    "subsample": (
-        f"{GREY_VALUES}{SHOWN}is squeezed into img_size x img_size without smoothing: pixel (x, y) "
-        "is the bilinear value at (left + x * shown_width / img_size, top + y * shown_height / "
-        "img_size) of the file, where left and top are the corner of what is shown."
+GREY_VALUES = {
+    "viewer": (
+        "Grey in [0, 1], bright where bone is; plain 8-bit files: value / 255. Other files as a "
+        "DICOM viewer shows them: modality LUT or rescale, VOI LUT or window (the first), without "
+        "either from the .5 to the 99.5 percentile of the values; MONOCHROME1 and the presentation "
+        "LUT shape INVERSE invert once; padding is black."
     ),
-    "area": (
-        f"{GREY_VALUES}{SHOWN}is squeezed into img_size x img_size by the mean over the area of "
-        "each pixel: the file is resized by img_size / shown_width and img_size / shown_height "
-        "(OpenCV's INTER_AREA), then what is shown is cut out of its centre. left and top are the "
-        "corner of what is shown, in the file."
+    "range": (
+        "Grey in [0, 1], bright where bone is; plain 8-bit files: value / 255. Other files from "
+        "their darkest to their brightest pixel; MONOCHROME1 inverts."
+    ),
+}
+_PART = "The whole image, or its central square of source_crop pixels, is squeezed into "
+_SUBSAMPLE = (
+    "img_size x img_size without smoothing: pixel (x, y) is the bilinear value at (left + x * "
+    "shown_width / img_size, top + y * shown_height / img_size) of the file, where left and top "
+    "are the corner of what is shown"
+)
+_AREA = (
+    "img_size x img_size by the mean over the area of each pixel: the file is resized by img_size "
+    "/ shown_width and img_size / shown_height (OpenCV's INTER_AREA), then what is shown is cut "
+    "out of its centre; what is smaller than img_size is enlarged bilinearly. left and top are the "
+    "corner of what is shown, in the file"
+)
+SHOWN = {
+    "subsample": f"{_PART}{_SUBSAMPLE}.",
+    "area": f"{_PART}{_AREA}.",
+    "auto": (
+        f"{_PART}{_AREA}. Files of 1024 x 1024 pixels of which a whole number makes one of "
+        f"img_size are reduced in another way: {_SUBSAMPLE}."
     ),
 }
 
@@ -113,12 +130,14 @@ def export(
     from src.onnx_export.padded import PaddedDetector
     from src.retinanet.anchors import make_anchors
 
-    experiment = get_experiment(run.model)
+    experiment = as_trained(run, get_experiment(run.model))
     weights = checkpoint_path(run, choice.epoch, None)
     network = load_network(experiment, load_checkpoint(weights, run.model), weights)
     size = (experiment.img_size, experiment.img_size)
-    anchors = make_anchors(size, experiment.pyramid_levels)
-    detector = PaddedDetector(network, anchors, size, nms_iou=nms_iou, max_boxes=max_boxes).eval()
+    anchors = make_anchors(size, experiment.pyramid_levels, experiment.anchor_shapes)
+    detector = PaddedDetector(
+        network, anchors, size, nms_iou=nms_iou, max_boxes=max_boxes, limits=experiment.limits
+    ).eval()
     if check_images is None:
         images, n_images = iter(synthetic_images(size)), N_FOR_ALL_SIZES
     else:
@@ -158,8 +177,9 @@ def _describe_run(run: Run, experiment: Experiment, choice: Choice) -> dict[str,
         "encoder": experiment.encoder,
         "img_size": experiment.img_size,
         "source_crop": experiment.source_crop,
+        "grey": experiment.grey,
         "reduction": experiment.reduction,
-        "preprocessing": PREPROCESSING[experiment.reduction],
+        "preprocessing": f"{GREY_VALUES[experiment.grey]} {SHOWN[experiment.reduction]}",
         "threshold": choice.fill(Postprocess()).threshold,
     }
 

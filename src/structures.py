@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 CLASS_NAMES = ("No Lung Opacity / Not Normal", "Normal", "Lung Opacity")  # the original's order
 NOT_NORMAL, NORMAL, OPACITY = range(len(CLASS_NAMES))
 UNKNOWN_CATEGORY = -1  # of an image without label
-N_FOLDS = 4  # paper, section 5
+N_FOLDS = 4  # paper, section 5; folds.csv may say otherwise
+MAX_FOLDS = 20
 WHITE = 255  # of images of 8 bits
+BOX_LOSS_WEIGHT = 1.0  # of the boxes' regression in the sum of losses; the original release
 GLOBAL_LOSS_WEIGHT = 0.1  # of the whole-image classification; the original release
 PAPER_LEVELS = (2, 3, 4, 5, 6, 7)  # of the pyramid, P2 to P7; paper, section 3
 ENCODER_STRIDE = 32  # of C5: the sides of the network input are multiples of it
@@ -27,6 +29,10 @@ MIN_IMG_SIZE = MIN_GLOBAL_MAP * ENCODER_STRIDE  # pixels
 MAX_CANDIDATES = 1000  # for an image; an untrained net would keep every anchor
 
 Precision = Literal["fp32", "bf16", "fp16"]  # of convolutions and products
+# How stored values become grey; plain 8-bit is left alone by both:
+#   viewer: as a DICOM viewer shows the file: LUTs, window, padding, else percentiles
+#   range: from the darkest to the brightest pixel
+Grey = Literal["viewer", "range"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +137,7 @@ class Detections:
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """The parts of the loss, each a scalar: the mean over the batch's images.
+    """The parts of the loss, each a scalar: the mean over the batch's images; and their weights.
 
     The history, TensorBoard, the progress bar and the plots name the parts as they are named here.
     `retinanet.losses` computes them.
@@ -140,17 +146,25 @@ class Losses:
     classification: Tensor = field(metadata={"short_name": "cls"})
     regression: Tensor = field(metadata={"short_name": "reg"})
     global_classification: Tensor = field(metadata={"short_name": "glob"})
+    box_weight: float = field(default=BOX_LOSS_WEIGHT, kw_only=True)
+    global_weight: float = field(default=GLOBAL_LOSS_WEIGHT, kw_only=True)
 
     def total(self) -> Tensor:
-        """Return the sum that is minimised: classification + regression + 0.1 x global."""
+        """Return the sum that is minimised: classification + 1 x regression + 0.1 x global."""
         return (
-            self.classification + self.regression + GLOBAL_LOSS_WEIGHT * self.global_classification
+            self.classification
+            + self.box_weight * self.regression
+            + self.global_weight * self.global_classification
         )
 
     def parts(self) -> list[Tensor]:
         """Return the parts in the order in which `LOSS_NAMES` names them, after the sum."""
-        return [getattr(self, part.name) for part in fields(self)]
+        return [getattr(self, name) for name in PART_NAMES]
 
 
-LOSS_NAMES = ("loss", *(part.name for part in fields(Losses)))
-SHORT_LOSS_NAMES = ("loss", *(part.metadata["short_name"] for part in fields(Losses)))
+PART_NAMES, PART_SHORT_NAMES = zip(
+    *((part.name, part.metadata["short_name"]) for part in fields(Losses) if part.metadata),
+    strict=True,
+)
+LOSS_NAMES = ("loss", *PART_NAMES)
+SHORT_LOSS_NAMES = ("loss", *PART_SHORT_NAMES)

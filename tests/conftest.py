@@ -128,7 +128,8 @@ def talkative(trained, tmp_path_factory):
                      "global_head.linear.weight"):  # fmt: skip
             weights[name] = 0.1 * torch.randn(weights[name].shape, generator=random)
         weights["class_head.output.bias"] = weights["class_head.output.bias"] + 1.5
-        changed = replace(learned, experiment=model, epoch=epoch, model=weights)
+        facts = replace(learned.facts, experiment=model, epoch=epoch)
+        changed = replace(learned, facts=facts, model=weights)
         changed.save(Run(model, fold, "", output_dir).checkpoint_path(epoch))
     return output_dir
 

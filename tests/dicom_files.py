@@ -2,6 +2,7 @@
 
 import struct
 
+import imagecodecs
 import numpy as np
 import simplejpeg
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -75,6 +76,15 @@ def encode_jpeg(pixels):
 def write_challenge_dicom(path, pixels, **tags):
     """Write (H, W) uint8 in the encoding of the challenge's files."""
     return write_stream(path, pixels, JPEGBaseline8Bit, encode_jpeg(pixels), **tags)
+
+
+def encode_j2k(pixels, *, reversible=True, level=None, codecformat="j2k"):
+    """Encode (H, W) as JPEG 2000; a lossy one with `level` dB; "jp2" wraps it in boxes."""
+    return bytes(
+        imagecodecs.jpeg2k_encode(
+            pixels, reversible=reversible, level=level, codecformat=codecformat
+        )
+    )
 
 
 def encode_rle(pixels):

@@ -38,7 +38,7 @@ def output(trained, tmp_path):
                  trained.predictions_path(1), trained.history_path):  # fmt: skip
         target = run.dir / path.relative_to(trained.dir)
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.link(path, target) if path.suffix == ".pt" else shutil.copy2(path, target)
+        os.link(path, target) if path.suffix == ".safetensors" else shutil.copy2(path, target)
     return run.output_dir
 
 
@@ -92,7 +92,8 @@ def drop_column(name):
     [
         (["--model", "resnet50-512"], ["resnet50-512", "did you mean"]),
         (["--action", "dance"], ["dance", "check_metric"]),
-        (["--fold", "4"], ["--fold: 4", "0 and 3"]),
+        (["--fold", "20"], ["--fold: 20", "0 and 19"]),
+        (["--fold", "4"], ["fold 4 has no images; there are [0, 1, 2, 3]"]),
         (["--fold", "-1"], ["--fold"]),
         (["--fold", "first"], ["first"]),
         (["--epoch", "-1", "--action", "check_metric"], ["-1"]),
@@ -172,7 +173,7 @@ def test_the_folder_of_another_run_is_refused(refused, data, output, action):
 
 def test_training_from_an_unknown_epoch_is_refused(refused, data, output):
     arguments = (*QUICK, "--data-dir", data, "--output-dir", output, "--from-epoch", "9")
-    words = ["008.pt", "no such checkpoint"]
+    words = ["008.safetensors", "no such checkpoint"]
     refused(train_runner.main, *arguments, folders=(data, output), words=words)
 
 
@@ -197,7 +198,6 @@ def remove_image(data):
     ("spoil", "words"),
     [
         (lambda data: (data / LABELS).unlink(), [LABELS, "no such file"]),
-        (lambda data: (data / CLASSES).unlink(), [CLASSES, "no such file"]),
         (lambda data: (data / LABELS).write_bytes(b""), [LABELS]),
         (lambda data: (data / LABELS).write_bytes(bytes(range(256))), [LABELS]),
         (lambda data: edit_rows(data / LABELS, drop_column("width")), [LABELS, "no column width"]),
@@ -267,7 +267,7 @@ def test_a_broken_training_image_is_refused_in_a_worker_too(
     (line,) = outcome.errors()
     assert line.startswith(f"error: {data}")
     assert listing(data, output / "demo_fold_0") == before
-    assert not list((output / "demo_new_fold_0").rglob("*.pt"))
+    assert not list((output / "demo_new_fold_0").rglob("*.safetensors"))
 
 
 def test_a_folder_without_dicom_files_is_refused(refused, data, output):
@@ -291,7 +291,7 @@ def test_test_images_that_the_sample_submission_does_not_list_are_refused(
 
 def put_checkpoint(output, content):
     """Leave something under the name of epoch 1's weights."""
-    path = output / "demo_fold_0" / "checkpoints" / "001.pt"
+    path = output / "demo_fold_0" / "checkpoints" / "001.safetensors"
     path.unlink()
     path.write_bytes(content)
     return path
@@ -304,7 +304,7 @@ def test_a_checkpoint_of_another_experiment_is_refused(refused, data, output, ac
     os.link(Run("demo", 0, "", output).checkpoint_path(1), other.checkpoint_path(1))
     flags = ("--action", action, "--model", other.model, "--epoch", "1", "--num-workers", "0")
     arguments = (*flags, "--data-dir", data, "--output-dir", output)
-    words = ["001.pt", "belongs to experiment 'demo'"]
+    words = ["001.safetensors", "belongs to experiment 'demo'"]
     refused(train_runner.main, *arguments, folders=(data, output), words=words)
 
 
@@ -320,14 +320,14 @@ def test_code_in_a_checkpoint_does_not_run(refused, data, output, tmp_path):
     put_checkpoint(output, pickle.dumps(Exploit(tmp_path / "touched")))
     flags = ("--action", "test_model", "--epoch", "1")
     arguments = (*QUICK, *flags, "--data-dir", data, "--output-dir", output)
-    refused(train_runner.main, *arguments, folders=(data, output), words=["001.pt"])
+    refused(train_runner.main, *arguments, folders=(data, output), words=["001.safetensors"])
     assert not (tmp_path / "touched").exists()
 
 
 def test_resume_with_another_seed_is_refused(refused, data, output):
     flags = ("--resume", "--seed", "2", "--num-workers", "0")
     arguments = (*TRAINING, *flags, "--data-dir", data, "--output-dir", output)
-    words = ["last.pt", "seed", "now it is 2"]
+    words = ["last.safetensors", "seed", "now it is 2"]
     refused(train_runner.main, *arguments, folders=(data, output), words=words)
 
 

@@ -18,13 +18,14 @@ from src.datasets.sample_options import Reduction, SampleOptions
 from src.datasets.test_dataset import TestDataset
 from src.experiments.checkpoints import load_checkpoint
 from src.experiments.networks import build_model
-from src.experiments.table import get_experiment
+from src.experiments.table import EXPERIMENTS, get_experiment
 from src.onnx_export.padded import RESULTS, PaddedDetector
 from src.radiographs.image_files import find_image_files
 from src.retinanet.anchors import make_anchors
 from src.retinanet.candidates import find_candidates, suppress
-from src.structures import CLASS_NAMES, MAX_CANDIDATES, Detections, RawOutputs
+from src.structures import CLASS_NAMES, MAX_CANDIDATES, Detections, Grey, RawOutputs
 from src.system.errors import InputError
+from tests.made_checkpoints import make_checkpoint
 from tests.paths import ROOT, shared
 from tests.test_readme import EXPORT, README
 
@@ -246,19 +247,21 @@ def test_exported_file_tells_how_to_use_it(exported):
     (taken,) = session.get_inputs()
     assert (taken.name, taken.shape) == ("images", ["batch", 1, IMG_SIZE, IMG_SIZE])
     facts = session.get_modelmeta().custom_metadata_map
-    assert (facts["experiment"], facts["tag"], facts["reduction"]) == ("demo", "", "subsample")
+    assert (facts["experiment"], facts["tag"], facts["reduction"]) == ("demo", "", "auto")
     expected = {
         "fold": 0, "epoch": 1, "img_size": IMG_SIZE, "source_crop": None, "threshold": 0.3,
         "nms_iou": 0.05, "max_boxes": MAX_CANDIDATES, "class_names": list(CLASS_NAMES),
     }  # fmt: skip
     assert {name: json.loads(facts[name]) for name in expected} == expected
-    assert facts["preprocessing"] == export.PREPROCESSING["subsample"]
+    assert facts["grey"] == "viewer"
+    assert facts["preprocessing"] == f"{export.GREY_VALUES['viewer']} {export.SHOWN['auto']}"
     assert "255" in facts["preprocessing"] and "threshold" in facts["decoding"]
 
 
 def test_every_reduction_is_told_to_the_user_of_the_file():
-    assert set(export.PREPROCESSING) == set(get_args(Reduction))
-    assert "mean over the area" in export.PREPROCESSING["area"]
+    assert set(export.SHOWN) == set(get_args(Reduction))
+    assert set(export.GREY_VALUES) == set(get_args(Grey))
+    assert "mean over the area" in export.SHOWN["area"]
 
 
 def test_exported_network_agrees_on_real_images(exported, eager):
@@ -271,6 +274,36 @@ def test_exported_network_agrees_on_real_images(exported, eager):
     result = check(exported[0], detector, images)
     assert result.n_candidates > 2 * result.n_boxes > 2 * len(files)
     result.require(1e-4)
+
+
+def test_an_experiment_is_exported_with_its_own_anchors_and_limits(
+    trained, tmp_path, monkeypatch, call_main
+):
+    settings = get_experiment(
+        "demo", anchor_size=2.0, anchor_ratios=(1.0,), min_score=0.001, min_share_of_top=0.2
+    )
+    monkeypatch.setitem(EXPERIMENTS, "demo", settings)
+    run = replace(trained, output_dir=tmp_path)
+    torch.manual_seed(0)
+    network = build_model(settings).eval()
+    nn.init.normal_(network.class_head.output.weight, std=0.5)
+    make_checkpoint(network.state_dict(), settings=settings).save(run.checkpoint_path(0))
+    shutil.copy(trained.experiment_path, run.experiment_path)
+    outcome = call_main(export.main, run.dir, "--out", tmp_path / "model.onnx")
+    assert outcome.code == 0, outcome.err
+    size = (IMG_SIZE, IMG_SIZE)
+    images = torch.stack(onnx_check.synthetic_images(size))
+    with torch.no_grad():
+        outputs = network(images)
+    candidates = find_candidates(outputs, network.anchors(images), size, settings.limits)
+    assert any((image.scores < 0.5 * image.scores[0]).any() for image in candidates)
+    expected = [suppress([image], 0.05)[0] for image in candidates]
+    found = run_graph(tmp_path / "model.onnx", images)
+    for i, image in enumerate(expected):
+        assert (found["scores"][i] > 0).sum() == len(image.scores) > 1
+        np.testing.assert_allclose(
+            found["boxes_xyxy"][i, : len(image.scores)], image.boxes_xyxy, atol=0.02
+        )
 
 
 def test_a_failed_check_leaves_no_file(call_export, eager, tmp_path):
@@ -287,7 +320,7 @@ def test_a_failed_check_leaves_no_file(call_export, eager, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["{dir}", "--epoch", "7"], ["007.pt", "it has epochs [1]"]),
+        (["{dir}", "--epoch", "7"], ["007.safetensors", "it has epochs [1]"]),
         (["{dir}/checkpoints"], ["experiment.json", "no such file"]),
         (["nowhere"], ["nowhere", "no such folder"]),
         (["{dir}", "--nms-iou", "1.5"], ["--nms-iou: 1.5"]),

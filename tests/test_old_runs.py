@@ -43,10 +43,13 @@ def test_what_describes_an_old_run_is_read(old_output):
 def test_checkpoints_of_an_old_run_are_read(old_output):
     run = load_run(old_output / "demo_fold_0")
     (epoch,) = run.epochs_with_checkpoint()
-    weights = load_checkpoint(run.checkpoint_path(epoch), "demo")
-    assert weights.epoch == 1
-    state = load_checkpoint(run.last_checkpoint_path, "demo", resume=True)
-    assert state.training["progress"]["epoch"] == 2
+    path, last = run.find_checkpoint(epoch), run.find_last_checkpoint()
+    assert path == run.dir / "checkpoints" / "001.pt"
+    assert last == run.dir / "checkpoints" / "last.pt"
+    assert load_checkpoint(path, "demo").facts.epoch == 1
+    state = load_checkpoint(last, "demo", resume=True).facts.training
+    assert state is not None
+    assert state.progress["epoch"] == 2
 
 
 def test_predictions_of_an_old_ensemble_name_its_networks(old_output):

@@ -84,14 +84,37 @@ def test_the_command_pools_exactly_when_all_folds_are_there(tmp_path, call_main)
     assert pooled.score == expected.score
 
 
+def test_a_place_that_cannot_be_written_is_refused_first(tmp_path, call_main, monkeypatch):
+    monkeypatch.setattr("src.scores.sweep_run", None)  # it would be called first
+    run_dirs = save_folds(tmp_path)
+    (run_dirs[1] / "sweep.npz").mkdir()
+    outcome = call_main(main, *run_dirs)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert f"{run_dirs[1]}/sweep.npz: cannot be written: a folder is in its place" in outcome.err
+
+
+def test_the_command_pools_as_many_folds_as_there_are(tmp_path, call_main):
+    run_dirs = save_folds(tmp_path, range(5), epochs=(0,))
+    quick = ["--nms", "0.05", "--shrinks", "1", "--gates", "score"]
+    outcome = call_main(main, *run_dirs, *quick)
+    assert "demo: 5 folds; --n-folds 5 scores them together" in outcome.out
+    assert not (tmp_path / "demo_all_folds").exists()
+
+    outcome = call_main(main, *run_dirs, *quick, "--n-folds", "5")
+    assert "demo_all_folds: best score" in outcome.out
+
+
 @pytest.mark.parametrize(
-    "images",
-    [([[0, 0, 50, 50]], [([60, 60, 90, 90], 0.9)]), ([], [])],
+    ("images", "words"),
+    [
+        (([[0, 0, 50, 50]], [([60, 60, 90, 90], 0.9)]), "no setting hits a true box"),
+        (([], []), "no image has true boxes"),
+    ],
     ids=["nothing hits", "nothing counts"],
 )
-def test_the_command_says_that_no_setting_is_the_best(tmp_path, call_main, images):
+def test_the_command_says_that_no_setting_is_the_best(tmp_path, call_main, images, words):
     save_epoch(tmp_path / "run", make_predictions(images))
     outcome = call_main(main, tmp_path / "run")
     assert (outcome.code, outcome.err) == (0, "")
-    assert "no setting hits a true box" in outcome.out
+    assert words in outcome.out
     assert load_sweep(tmp_path / "run" / "sweep.npz").best() is None

@@ -8,7 +8,7 @@ from src import submission
 from src.prediction.outputs import prediction_strings
 from src.prediction.postprocess import choose_boxes
 from src.prediction.presets import Postprocess
-from src.prediction.provenance import Combination
+from src.prediction.provenance import Combination, NetworkId
 from tests.datasets.test_annotations import GOOD_CLASSES, GOOD_LABELS, write_tables
 from tests.made_predictions import random_predictions
 from tests.submission_files import write_rows, write_sample
@@ -92,7 +92,8 @@ SECOND_PLACE = Postprocess(preset="second-place", threshold_from="preset")
 
 
 def combined(size_rule, k):
-    return Combination(members=(), hflip=False, size_rule=size_rule, k=k)
+    members = (NetworkId(model="demo"), NetworkId(model="other"))
+    return Combination(members=members, hflip=False, size_rule=size_rule, k=k)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,8 @@ def test_write_keeps_how_the_sizes_were_combined(tmp_path, call_main, ensemble, 
     made_by = replace(predictions.provenance, ensemble=ensemble)
     replace(predictions, provenance=made_by).save(tmp_path / "p.npz")
     arguments = ["write", tmp_path / "p.npz", "--out", tmp_path / "s.csv"]
-    outcome = call_main(submission.main, *arguments, "--postprocess", "second-place")
+    preset = ("--postprocess", "second-place") if ensemble is None else ()
+    outcome = call_main(submission.main, *arguments, *preset)
     assert outcome.code == 0, outcome.err
     assert json.loads((tmp_path / "s.json").read_text())["postprocess"] == asdict(postprocess)
     rows = [line.split(",") for line in (tmp_path / "s.csv").read_text().splitlines()[1:]]
@@ -136,7 +138,7 @@ def test_write_asks_for_a_threshold_and_a_csv_file(tmp_path, call_main, flags, w
         (["--gate", "sum"], "invalid choice: 'sum'"),
         (["--shrink", "0"], "0 is not above 0"),
         (["--nms", "5"], "5 is not between 0 and 1"),
-        (["--sample", "none.csv"], "none.csv: cannot be read"),
+        (["--sample", "none.csv"], "none.csv: no such file"),
     ],
 )
 def test_write_refuses_a_wrong_setting_in_one_line(tmp_path, call_main, flags, words):

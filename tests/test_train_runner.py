@@ -50,7 +50,7 @@ def copied(trained, tmp_path):
 
 
 def link_weights(source, target):
-    if str(source).endswith(".pt"):
+    if str(source).endswith(".safetensors"):
         return os.link(source, target)
     return shutil.copy2(source, target)
 
@@ -329,7 +329,8 @@ def test_test_model_draws_truth_and_predictions(trained, folders, call_main, rea
     assert {path.stem for path in pictures} <= set(ids)
     for path in pictures:
         picture = read_picture(path)
-        assert picture.shape == (192 * 3 + 26, 192 * 3, 3)
+        assert picture.shape[1] == 1024  # as many as the file has; below stands a line of text
+        assert 1024 < picture.shape[0] < 1100
 
 
 def test_plots_of_a_run_are_drawn_by_their_commands(

@@ -18,7 +18,6 @@ import torch
 
 from src.datasets.data_check import Finding, write_findings
 from src.datasets.folds import write_folds
-from src.experiments.checkpoints import Checkpoint
 from src.experiments.history import write_history
 from src.prediction.outputs import write_boxes, write_submission
 from src.prediction.postprocess import choose_boxes
@@ -28,6 +27,7 @@ from src.system.errors import InputError
 from src.system.files import make_dir, new_folder, write_json, write_text
 from src.visualizations.figures import save_figure
 from src.visualizations.overlays import save_picture
+from tests.made_checkpoints import make_checkpoint
 from tests.made_predictions import make_sweep, random_predictions
 
 N_ROWS = 3000  # makes every file larger than `LEFT_OVER`
@@ -48,7 +48,7 @@ def write_figure(folder, content):
 
 def write_checkpoint(folder, content):
     weights = {"weight": torch.full((100, 100), float(content))}
-    Checkpoint("demo", {}, content, weights, {}).save(folder / "000.pt")
+    make_checkpoint(weights).save(folder / "000.safetensors")
 
 
 def write_predictions(folder, content):
@@ -57,7 +57,8 @@ def write_predictions(folder, content):
 
 def write_table_of_boxes(folder, content):
     predictions, chosen = boxes_of_other_networks(content)
-    write_boxes(folder / "boxes.csv", predictions, chosen, folder / "000.npz")
+    files = predictions.ids.tolist()
+    write_boxes(folder / "boxes.csv", predictions, chosen, folder / "000.npz", files=files)
 
 
 def write_table_of_strings(folder, content):

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from src.experiments.experiment import Experiment
 from src.experiments.networks import build_model
-from src.retinanet.anchors import N_ANCHORS_PER_POSITION, count_anchors, make_anchors
+from src.retinanet.anchors import count_anchors, make_anchors
 from src.retinanet.losses import match_anchors
 from src.structures import Batch
 
@@ -26,9 +26,10 @@ def count_flops(experiment: Experiment) -> int:
 
 def box_head_flops(experiment: Experiment, n_anchors: int) -> float:
     """Count the operations of the box head over one level."""
-    positions = n_anchors / N_ANCHORS_PER_POSITION
+    n_per_position = experiment.anchor_shapes.n_per_position
+    positions = n_anchors / n_per_position
     hidden = experiment.head_depth * experiment.pyramid_width**2
-    output = experiment.pyramid_width * N_ANCHORS_PER_POSITION * 4
+    output = experiment.pyramid_width * n_per_position * 4
     return 2 * 9 * positions * (hidden + output)
 
 
@@ -40,9 +41,11 @@ def batch_flops(experiment: Experiment, batch: Batch, *, skips: bool, trains: bo
     """
     total = float(len(batch.ids) * count_flops(experiment))
     if skips:
-        anchors = make_anchors(batch.image_size, experiment.pyramid_levels)
-        positive = match_anchors(anchors, [t.boxes_xyxy for t in batch.targets]).positive
-        counts = [count_anchors(batch.image_size, level) for level in experiment.pyramid_levels]
+        size, levels, shapes = batch.image_size, experiment.pyramid_levels, experiment.anchor_shapes
+        boxes = [target.boxes_xyxy for target in batch.targets]
+        anchors = make_anchors(size, levels, shapes)
+        positive = match_anchors(anchors, boxes, experiment.loss).positive
+        counts = [count_anchors(size, level, shapes) for level in levels]
         for part, n_anchors in zip(positive.split(counts, dim=1), counts, strict=True):
             n_needing = int(part.any(dim=1).sum()) if trains else 0
             total -= (len(batch.ids) - n_needing) * box_head_flops(experiment, n_anchors)

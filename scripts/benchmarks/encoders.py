@@ -86,7 +86,7 @@ def measure(name: str, arguments: argparse.Namespace) -> Row:
 
     def step() -> None:
         model.train()
-        losses = detection_losses(model(image), model.anchors(image), targets)
+        losses = detection_losses(model(image), model.anchors(image), targets, settings=info.loss)
         optimizer.zero_grad()
         losses.total().backward()
         optimizer.step()

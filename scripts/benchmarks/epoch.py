@@ -132,7 +132,13 @@ def time_epoch(training: Training, epoch: int) -> Iterator[Row]:
 
     watched = WatchedLoader(training.valid_loader)
     (_, found), seconds = timed(
-        lambda: validate(training.model, watched, acceleration=acceleration, provenance=provenance)
+        lambda: validate(
+            training.model,
+            watched,
+            acceleration=acceleration,
+            provenance=provenance,
+            loss=training.experiment.loss,
+        )
     )
     yield _row("validation", len(found), seconds, watched.waited)
 

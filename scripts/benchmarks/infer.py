@@ -14,7 +14,7 @@ import torch
 from scripts.benchmarks import networks, peers
 from scripts.benchmarks.networks import Way
 from src.experiments.experiment import Experiment
-from src.retinanet.candidates import MIN_SCORE, find_candidates
+from src.retinanet.candidates import find_candidates
 from src.structures import Batch, Detections
 
 add_arguments = networks.add_arguments
@@ -30,7 +30,7 @@ def make_inference(way: Way, experiment: Experiment, batch: Batch) -> Callable[[
     if way.is_peer:
         return peers.make_inference(way.acceleration, experiment, batch)
     model = networks.make_network(way, experiment, for_training=False)
-    min_score = MIN_SCORE if way.skips else None
+    min_score = model.limits.min_score if way.skips else None
 
     def infer() -> list[Detections]:
         networks.set_memory(way)
@@ -38,6 +38,7 @@ def make_inference(way: Way, experiment: Experiment, batch: Batch) -> Callable[[
         with torch.inference_mode():
             with way.acceleration.arithmetic():
                 outputs = model(images, min_score=min_score)
-            return find_candidates(outputs, model.anchors(images), batch.image_size)
+            anchors = model.anchors(images)
+            return find_candidates(outputs, anchors, batch.image_size, model.limits)
 
     return infer

@@ -29,15 +29,15 @@ def run(arguments: argparse.Namespace) -> None:
     """Count levels with positives, and the arithmetic of the box head that they save."""
     info = EXPERIMENTS[arguments.model]
     size = (info.img_size, info.img_size)
-    anchors = make_anchors(size, info.pyramid_levels)
-    counts = [count_anchors(size, level) for level in info.pyramid_levels]
+    anchors = make_anchors(size, info.pyramid_levels, info.anchor_shapes)
+    counts = [count_anchors(size, level, info.anchor_shapes) for level in info.pyramid_levels]
     records = read_records(DataFolder(arguments.data_dir))
     n_needing = torch.zeros(len(counts), dtype=torch.long)
     n_positive = torch.zeros(len(counts), dtype=torch.long)
     for record in tqdm([record for record in records if len(record.boxes_xywh)], "images"):
         boxes = torch.from_numpy(record.boxes_xywh * (info.img_size / arguments.side)).float()
         boxes[:, 2:] += boxes[:, :2]
-        positive = match_anchors(anchors, [boxes]).positive[0]
+        positive = match_anchors(anchors, [boxes], info.loss).positive[0]
         found = torch.stack([part.sum() for part in positive.split(counts)])
         n_positive += found
         n_needing += found > 0

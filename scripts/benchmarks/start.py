@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import config
@@ -57,13 +57,19 @@ def run(arguments: argparse.Namespace) -> None:
 def time_checkpoint(name: str, n_runs: int) -> list[Row]:
     """Time a checkpoint into a network, the plain way and ours."""
     # Late, because `time_first_step` imports this module and times imports.
-    from src.experiments.checkpoints import Checkpoint, load_checkpoint, load_weights
+    from src.experiments.checkpoints import (
+        Checkpoint,
+        CheckpointFacts,
+        load_checkpoint,
+        load_weights,
+    )
     from src.experiments.networks import build_model, load_network
 
     info = EXPERIMENTS[name]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "000.pt"
-        Checkpoint(name, asdict(info), 0, build_model(info).state_dict(), {}).save(path)
+        path = Path(folder) / "000.safetensors"
+        facts = CheckpointFacts(experiment=name, settings=info, epoch=0)
+        Checkpoint(facts=facts, model=build_model(info).state_dict()).save(path)
 
         def plain() -> None:
             load_weights(build_model(info), load_checkpoint(path, name), path)

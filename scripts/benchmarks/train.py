@@ -41,7 +41,12 @@ def make_step(way: Way, experiment: Experiment, batch: Batch) -> Callable[[], ob
     optimization = Optimization(
         model, experiment, steps_per_epoch=1, scales_loss=way.acceleration.precision == "fp16"
     )
-    learner = Learner(model=model, optimization=optimization, acceleration=way.acceleration)
+    learner = Learner(
+        model=model,
+        optimization=optimization,
+        acceleration=way.acceleration,
+        loss=experiment.loss,
+    )
 
     def step() -> None:
         networks.set_memory(way)

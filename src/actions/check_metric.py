@@ -5,6 +5,7 @@ from __future__ import annotations
 from src.actions.flags import Flags
 from src.actions.resolve import choose_epochs, choose_run, settle_postprocess
 from src.scoring.grid import Grid, sweep_run
+from src.system.files import check_file_place, check_place
 from src.visualizations.figures import save_figure
 from src.visualizations.plot_sweep import plot_sweep
 
@@ -15,6 +16,8 @@ def check_metric(flags: Flags) -> None:
     epochs = choose_epochs(flags, run.epochs_with_predictions(), run)
     postprocess = settle_postprocess(flags)
     grid = Grid(gates=(postprocess.gate,), shrinks=(postprocess.shrink,), nms=(postprocess.nms,))
+    check_file_place(run.scores_path)
+    check_place(run.pics_dir)
     sweep = sweep_run(run.dir, epochs, grid)
     sweep.save(run.scores_path)
     table = sweep.table().pivot(index="epoch", columns="threshold", values="score")

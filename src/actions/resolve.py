@@ -8,6 +8,7 @@ from pathlib import Path
 
 from src.actions.flags import Flags, postprocess_flags
 from src.experiments.experiment import Experiment
+from src.experiments.experiment_file import as_trained
 from src.experiments.runs import Run, check_owner
 from src.experiments.table import get_experiment
 from src.prediction.presets import Postprocess, choose_postprocess
@@ -88,6 +89,7 @@ def settle_networks(flags: Flags) -> list[NetworkSet]:
     if flags.asks_for_ensemble:
         members = tuple(_members_of_ensemble(run, experiment, flags))
         return [NetworkSet(members=members, hflip=flags.tta == "hflip")]
+    experiment = as_trained(run.at(flags.weights_dir), experiment)
     return [
         NetworkSet(members=(Member(run=run, experiment=experiment, epoch=epoch),))
         for epoch in epochs_to_use(run, flags)
@@ -109,10 +111,9 @@ def _members_of_ensemble(run: Run, experiment: Experiment, flags: Flags) -> Iter
         check_owner(each)
         epochs = epochs_to_use(each, flags) if weight != 0 else []
         own_weight = 1.0 if weight is None else weight / max(1, len(epochs))
+        trained = as_trained(each.at(flags.weights_dir), experiments[each.model])
         for epoch in epochs:
-            yield Member(
-                run=each, experiment=experiments[each.model], epoch=epoch, weight=own_weight
-            )
+            yield Member(run=each, experiment=trained, epoch=epoch, weight=own_weight)
 
 
 def settle_postprocess(flags: Flags, networks: NetworkSet | None = None) -> Postprocess:
@@ -128,9 +129,9 @@ def settle_postprocess(flags: Flags, networks: NetworkSet | None = None) -> Post
     combines = networks is not None and networks.combines
     for flag, value in (("--combine", flags.combine), ("--k", flags.k)):
         if value is not None and not combines:
-            raise InputError(f"{flag} needs several networks, or --tta; the flags name one")
+            raise InputError(f"{flag} needs an ensemble: several networks, or --tta")
     postprocess = choose_postprocess(flags.postprocess, postprocess_flags(flags), combines=combines)
-    if networks is None or combines:
+    if networks is None or combines or not postprocess.threshold_is_open:
         return postprocess
     (member,) = networks.members
     path = scores_path(member.run, flags.weights_dir)

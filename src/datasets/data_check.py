@@ -28,6 +28,7 @@ KINDS = FATAL | {
     "duplicate": "the same pixels twice among the images of one fold, or of none",
     "unlabelled": "a training image has no labels",
     "box outside": "a box leaves its image",
+    "grey values": "an image leaves a detector little to see; only --full looks",
     "odd size": "an image has another size than most",
     "other patient": "the PatientID in the header is not the file's name",
     "no test image": "a patient of the sample submission has no image",
@@ -177,7 +178,7 @@ def _compare_boxes(images: Sequence[ExaminedImage], records: Sequence[Record]) -
 
 
 def _compare_headers(images: Sequence[ExaminedImage]) -> Iterator[Finding]:
-    """Find images of an unusual size, and those whose header names another patient."""
+    """Find images with odd grey values, of another size than most, or with another's PatientID."""
     sizes = Counter(image.facts.size for image in images if image.facts is not None)
     usual = sizes.most_common(1)[0][0] if sizes else ""
     for image in images:
@@ -185,6 +186,8 @@ def _compare_headers(images: Sequence[ExaminedImage]) -> Iterator[Finding]:
             continue
         if image.facts.size != usual:
             yield _finding("odd size", image, f"{image.facts.size}; most are {usual}")
+        for odd in image.odd:
+            yield _finding("grey values", image, odd)
         if image.facts.patient_id not in ("", image.path.stem):
             yield _finding("other patient", image, f"PatientID {image.facts.patient_id!r:.80}")
 

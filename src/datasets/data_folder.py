@@ -9,6 +9,7 @@ from typing import Protocol
 from src.datasets.tables import AnnotationsError
 from src.radiographs.dicom import read_pixels
 from src.radiographs.pixels import Pixels
+from src.structures import Grey
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,11 @@ class DataFolder:
 class ImageSource(Protocol):
     """Gives an image by its patientId."""
 
-    def read(self, patient_id: str) -> Pixels:
+    def read(self, patient_id: str, *, grey: Grey = "viewer") -> Pixels:
         """Return (H, W), an array of the caller's own.
+
+        Args:
+            grey: how stored values become grey, where they are not plain 8-bit.
 
         Raises:
             DicomError: the file gives no radiograph.
@@ -92,6 +96,6 @@ class DicomFolder:
     def path(self, patient_id: str) -> Path:
         return self.images_dir / f"{patient_id}.dcm"
 
-    def read(self, patient_id: str) -> Pixels:
+    def read(self, patient_id: str, *, grey: Grey = "viewer") -> Pixels:
         """Return (H, W), an array of the caller's own."""
-        return read_pixels(self.path(patient_id))
+        return read_pixels(self.path(patient_id), grey=grey)

@@ -6,21 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from src.datasets.annotations import Record
+from src.datasets.annotations import IMAGE_SIZE, Record
 from src.datasets.augmentations import augment_pixels, draw_crop
 from src.datasets.data_folder import ImageSource
 from src.datasets.sample_options import AUGMENTATION_LEVELS, Reduction, SampleOptions
 from src.datasets.transforms import (
-    Crop,
     FloatArray,
     central_crop,
     drop_boxes_outside,
+    reduce_by_area,
     take_every_nth,
     warp_boxes,
     warp_image,
@@ -80,23 +79,27 @@ class TrainingDataset(LabelledDataset):
         record, options = self.records[index], self.options
         level = AUGMENTATION_LEVELS[options.augmentation_level]
         rng = np.random.default_rng((options.seed, epoch, index))
-        pixels = self.source.read(record.patient_id)
+        pixels = self.source.read(record.patient_id, grey=options.grey)
         if not level.eight_bit:
             pixels = as_float(pixels)
+        file_size = (pixels.shape[0], pixels.shape[1])
         crop = draw_crop(
-            (pixels.shape[0], pixels.shape[1]),
+            file_size,
             options.img_size,
             level,
             rng,
             hflip=options.hflip,
             source_crop=options.source_crop,
         )
-        image = augment_pixels(warp_image(pixels, crop), level, rng)
+        shown = crop
+        if _averages(options.reduction, pixels, options.img_size, options.source_crop):
+            pixels, shown = reduce_by_area(pixels, crop)
+        image = augment_pixels(warp_image(pixels, shown), level, rng)
         boxes = warp_boxes(record.boxes_xywh, crop, options.box_points)
         boxes = drop_boxes_outside(boxes, options.img_size)
         if options.clip_boxes:
             boxes = boxes.clip(0, options.img_size)
-        return _make_sample(record, image, boxes, pixels.shape)
+        return _make_sample(record, image, boxes, file_size)
 
 
 class ValidationDataset(LabelledDataset):
@@ -104,7 +107,7 @@ class ValidationDataset(LabelledDataset):
 
     def __getitem__(self, index: int) -> Sample:
         record, options = self.records[index], self.options
-        pixels = self.source.read(record.patient_id)
+        pixels = self.source.read(record.patient_id, grey=options.grey)
         image = shrink_image(
             pixels, options.img_size, options.reduction, source_crop=options.source_crop
         )
@@ -190,21 +193,22 @@ def shrink_image(
         image: (H, W).
 
     Returns:
-        A new (size, size); by "subsample" image[::2, ::2] for 1024 -> 512, of the type of `image`;
-        float32 where pixels have to be mixed.
+        A new (size, size); of every n-th pixel, as image[::2, ::2] for 1024 -> 512, of the type of
+        `image`; float32 where pixels have to be mixed.
     """
     crop = central_crop((image.shape[0], image.shape[1]), size, source_crop)
-    if reduction == "subsample":
-        part = take_every_nth(image, crop)
-        return warp_image(as_float(image), crop) if part is None else part.copy()
-    # Every pixel counts: reduce the image as a whole, then cut out at the new scale.
-    height, width = (
-        max(1, round(side * scale))
-        for side, scale in zip(image.shape, crop.scale_xy[::-1], strict=True)
-    )
-    smaller = cv2.resize(as_float(image), (width, height), interpolation=cv2.INTER_AREA)
-    cut = Crop(size, (width / 2, height / 2), (1.0, 1.0))
-    return warp_image(np.asarray(smaller, dtype=np.float32), cut)
+    if _averages(reduction, image, size, source_crop):
+        image, crop = reduce_by_area(as_float(image), crop)
+    part = take_every_nth(image, crop)
+    return warp_image(as_float(image), crop) if part is None else part.copy()
+
+
+def _averages(reduction: Reduction, image: Pixels, size: int, source_crop: int | None) -> bool:
+    """Say whether an image shrinks by the mean of areas."""
+    if reduction != "auto":
+        return reduction == "area"
+    is_the_challenges = image.shape == (IMAGE_SIZE, IMAGE_SIZE)
+    return not is_the_challenges or (source_crop or IMAGE_SIZE) % size != 0
 
 
 def check_images_exist(records: Sequence[Record], images_dir: Path) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import torch
@@ -26,6 +27,7 @@ from src.datasets.detection_dataset import (
 from src.datasets.folds import load_folds, split_records
 from src.datasets.pixel_cache import open_or_build_cache
 from src.datasets.sample_options import SampleOptions
+from src.radiographs.remarks import Remark, heard_remarks, summary
 from src.structures import Batch, images_as_float
 from src.system.errors import InputError
 from src.system.processes import (
@@ -159,7 +161,7 @@ def _loader(
     if n_workers:
         end_workers_at_exit()
     return _Loader(
-        _ErrorsAsSamples(dataset),
+        _Attempts(dataset),
         batch_size=batch_size,
         sampler=sampler,
         num_workers=n_workers,
@@ -170,11 +172,19 @@ def _loader(
     )
 
 
-class _ErrorsAsSamples(Dataset[Any]):
-    """A data set that gives the error of a wrong file in place of its sample.
+class _Made(NamedTuple):
+    """What a worker process sends: a sample or batch, and the odd files that it met.
 
-    PyTorch would raise it with the worker's traceback as its message.
+    The error of a wrong file comes in place of the sample. PyTorch would raise it with the worker's
+    traceback as its message.
     """
+
+    content: Any
+    remarks: tuple[Remark, ...]
+
+
+class _Attempts(Dataset[_Made]):
+    """A data set that gives errors and remarks along with its samples."""
 
     def __init__(self, dataset: Dataset[Sample]) -> None:
         self.dataset = dataset
@@ -182,14 +192,21 @@ class _ErrorsAsSamples(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Sample | InputError:
-        try:
-            return self.dataset[key]
-        except InputError as error:
-            return error
+    def __getitem__(self, key: int | tuple[int, int]) -> _Made:
+        with heard_remarks() as heard:
+            try:
+                content: Sample | InputError = self.dataset[key]
+            except InputError as error:
+                content = error
+        return _Made(content, tuple(heard))
 
 
-def _collate(samples: Sequence[Sample | InputError]) -> Batch | InputError:
+def _collate(attempts: Sequence[_Made]) -> _Made:
+    remarks = tuple(remark for attempt in attempts for remark in attempt.remarks)
+    return _Made(_make_batch([attempt.content for attempt in attempts]), remarks)
+
+
+def _make_batch(samples: Sequence[Sample | InputError]) -> Batch | InputError:
     for sample in samples:
         if isinstance(sample, InputError):
             return sample
@@ -206,13 +223,20 @@ def _collate(samples: Sequence[Sample | InputError]) -> Batch | InputError:
 
 
 class _Loader(DataLoader[Any]):
-    """A loader that raises the error that came in place of a batch."""
+    """A loader that raises the error that came in place of a batch, and warns of odd files."""
+
+    warned_of: frozenset[Remark] = frozenset()
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for batch in self._batches():
+        remarks: set[Remark] = set()
+        for batch, odd in self._batches():
             if isinstance(batch, InputError):
                 raise batch
+            remarks.update(odd)
             yield batch
+        if not remarks <= self.warned_of:  # once, not in every epoch
+            self.warned_of |= remarks
+            warnings.warn(summary(remarks), stacklevel=2)
 
     def _batches(self) -> Iterator[Any]:
         """Yield what the workers send.
@@ -231,8 +255,9 @@ class _Loader(DataLoader[Any]):
             if self.num_workers:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             yield from batches
-        except RuntimeError as error:
-            if not str(error).startswith(WORKERS_ARE_LOST):
+        except (RuntimeError, ConnectionError) as error:  # the latter in the middle of a batch
+            is_lost = isinstance(error, ConnectionError)
+            if not is_lost and not str(error).startswith(WORKERS_ARE_LOST):
                 raise
             raise InputError(
                 f"a process that prepares batches is lost: {WHY_WORKERS_DIE} ({error}); fewer "

@@ -8,8 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from src.structures import Grey
+
 BoxPoints = Literal["thirds", "corners"]
-Reduction = Literal["subsample", "area"]
+# How images shrink to the network's input:
+#   subsample: every n-th pixel, or bilinear where n is no whole number; the original's way
+#   area: each pixel is the mean of the area that it covers
+#   auto: the challenge's images as the original does where n is whole, all others by area
+Reduction = Literal["subsample", "area", "auto"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +29,8 @@ class SampleOptions:
         box_points: which points of a box are carried through the crop.
         hflip: mirror every second training sample.
         clip_boxes: cut the boxes of training samples off at the border of the crop.
-        reduction: how images that are not augmented shrink: every n-th pixel, the original's way,
-            or the mean over the area.
+        grey: how stored values become grey, where they are not plain 8-bit.
+        reduction: how images shrink.
         seed: of all augmentations.
     """
 
@@ -34,7 +40,8 @@ class SampleOptions:
     box_points: BoxPoints = "thirds"
     hflip: bool = False
     clip_boxes: bool = False
-    reduction: Reduction = "subsample"
+    grey: Grey = "viewer"
+    reduction: Reduction = "auto"
     seed: int = 0
 
 

@@ -101,6 +101,38 @@ def warp_image(image: Pixels, crop: Crop) -> Pixels:
     return warped
 
 
+def reduce_by_area(image: Pixels, crop: Crop) -> tuple[Pixels, Crop]:
+    """Shrink an image to the scale of a crop, so that cutting it out leaves out no pixel.
+
+    Each new pixel is the mean of the area that it covers. Axes that the crop enlarges stay.
+
+    Args:
+        image: (H, W).
+
+    Returns:
+        The smaller image, of the same type, and the crop that shows the same part of it: pixels lie
+        where `warp_boxes` carries boxes by the old crop.
+    """
+    if min(crop.scale_xy) >= 1:
+        return image, crop
+    height, width = image.shape
+    n_columns, n_rows = (
+        max(1, round(side * min(scale, 1)))
+        for side, scale in zip((width, height), crop.scale_xy, strict=True)
+    )
+    smaller: Pixels = cv2.resize(image, (n_columns, n_rows), interpolation=cv2.INTER_AREA)
+    (x, y), (scale_x, scale_y) = crop.center_xy, crop.scale_xy
+    left_x, left_y = n_columns / width, n_rows / height  # pixels that are left of each one
+    x, y = x * left_x, y * left_y
+    scale_xy = scale_x / left_x, scale_y / left_y
+    # `warp_image` takes the value at a pixel's upper left corner for the pixel. Where the crop is
+    # bent its middle is elsewhere: go there.
+    bent = replace(crop, center_xy=(x, y), scale_xy=scale_xy, hflip=False).matrix()
+    to_middle = (bent[:2, :2].sum(axis=1) - 1) / 2
+    center_xy = x + float(to_middle[0]), y + float(to_middle[1])
+    return smaller, replace(crop, center_xy=center_xy, scale_xy=scale_xy)
+
+
 def take_every_nth(image: Pixels, crop: Crop) -> Pixels | None:
     """Cut out a crop that is made of whole pixels of the image: a view, without arithmetic.
 

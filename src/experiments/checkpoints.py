@@ -1,57 +1,90 @@
-"""Save and load weights; nothing in a checkpoint can run code.
+"""Checkpoints: weights, and what they are of, in one safetensors file that can run no code.
 
-A checkpoint is a dict of tensors and plain values: `model` (state dict), `experiment` (its name),
-`settings` (the experiment's), `epoch`; the last one of a run also holds `training`, what an exact
-resume needs.
+The network's weights are tensors under the names of its state dict. `CheckpointFacts`, as JSON in
+the file's metadata, holds all else. The last checkpoint of a run also holds what an exact resume
+needs: the optimizer's tensors, and a `TrainingState` among the facts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
+from src.experiments.experiment import Experiment, with_defaults
+from src.experiments.old_checkpoints import OLD_VERSION, read_old_checkpoint
+from src.experiments.runs import OLD_CHECKPOINT_SUFFIX
+from src.structures import Precision
 from src.system.errors import InputError
-from src.system.files import OutputError, replaced_file
-from src.system.tensor_files import ZIP_MAGIC, load_tensor_file
+from src.system.records import build_record, show_value
+from src.system.tensor_files import load_tensors, save_tensors
 
-FORMAT = "pneumonia-checkpoint"
-FORMAT_VERSION = 1
-FIELDS = {
-    "format": str,
-    "version": int,
-    "experiment": str,
-    "settings": dict,
-    "epoch": int,
-    "model": dict,
-    "training": dict,
-}
+FORMAT: Literal["pneumonia-checkpoint"] = "pneumonia-checkpoint"
+FORMAT_VERSION: Literal[2] = 2
+FACTS_KEY = "checkpoint"  # of the file's metadata
+OPTIMIZER_PREFIX = "optimizer."  # of tensors that are no weights
 
 
 class CheckpointError(InputError):
     """A checkpoint that is missing, broken, or of another experiment."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """What an exact resume needs, beside tensors.
+
+    Attributes:
+        param_groups, scheduler, scaler: as `training.optimizer.Optimization` gives them.
+        history: a row for each epoch that is done; a number may be infinite or no number.
+        progress: as `training.progress.Progress` gives it.
+        seed, precision: what must be the same, beside the experiment.
+    """
+
+    param_groups: tuple[dict[str, Any], ...]
+    scheduler: dict[str, Any]
+    scaler: dict[str, Any]
+    history: tuple[dict[str, float], ...]
+    progress: dict[str, Any]
+    seed: int
+    precision: Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFacts:
+    """What a checkpoint says of its weights, as the file's metadata hold it.
+
+    Attributes:
+        experiment: the name of the experiment.
+        settings: all that the name stands for.
+        epoch: the last epoch that was trained, from 0; -1 within the first one.
+        training: None in a checkpoint of weights alone.
+    """
+
+    experiment: str
+    settings: Experiment
+    epoch: int
+    training: TrainingState | None = None
+    format: Literal["pneumonia-checkpoint"] = FORMAT
+    version: Literal[2] = FORMAT_VERSION
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Checkpoint:
     """What a checkpoint holds.
 
     Attributes:
-        experiment: a name in `table.EXPERIMENTS`.
-        settings: the experiment's, plain values; `experiment.with_defaults` completes older ones.
-        epoch: the last epoch that was trained, from 0.
+        facts: what the weights are of.
         model: the network's state dict.
-        training: state of optimizer, scheduler and history; empty in weights-only checkpoints.
+        optimizer: the optimizer's tensors by `<parameter>.<name>`; none beside weights alone.
     """
 
-    experiment: str
-    settings: dict[str, Any]
-    epoch: int
+    facts: CheckpointFacts
     model: dict[str, Tensor]
-    training: dict[str, Any]
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write to `path`, whole or not at all.
@@ -59,55 +92,49 @@ class Checkpoint:
         Raises:
             OutputError: it cannot be written.
         """
-        content = {name: getattr(self, name, None) for name in FIELDS}
-        content |= {"format": FORMAT, "version": FORMAT_VERSION}
-        with replaced_file(path) as temporary:
-            try:
-                torch.save(content, temporary)
-            except RuntimeError as error:  # PyTorch's writer, where the disk is full
-                raise OutputError(f"{path}: cannot be written: is the disk full?") from error
+        optimizer = {f"{OPTIMIZER_PREFIX}{name}": value for name, value in self.optimizer.items()}
+        # Python writes every number with the digits that give it back. Infinity and NaN, which
+        # strict JSON lacks, occur in the state of a training alone: this project reads it.
+        facts = json.dumps(asdict(self.facts))
+        save_tensors(path, self.model | optimizer, {"format": "pt", FACTS_KEY: facts})
 
 
-def load_checkpoint(path: Path, experiment: str, *, resume: bool = False) -> Checkpoint:
+def load_checkpoint(
+    path: Path, experiment: str | None = None, *, resume: bool = False
+) -> Checkpoint:
     """Read a checkpoint and check that it belongs to an experiment.
 
     Args:
-        resume: read the training state as well, and require it.
+        path: by its ending, a checkpoint of today or one of version 1.
+        experiment: its name; None takes any.
+        resume: require the state of a training, and compare checksums; else the numbers are read
+            only when they are used.
 
     Raises:
         CheckpointError: missing, broken, not ours, or of another experiment.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
+    read = read_old_checkpoint if path.suffix == OLD_CHECKPOINT_SUFFIX else _read
     try:
-        with path.open("rb") as file:
-            is_zip = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
-        if not is_zip:  # PyTorch would go on to try a bare pickle, and warn
-            raise CheckpointError(f"{path}: not a readable checkpoint: no file of torch.save")
-        # Weights are read from the file when they are used; a state that will be changed is copied.
-        content = load_tensor_file(path, mapped=not resume)
-    except CheckpointError:
-        raise
+        values, model, optimizer = read(path, checked=resume)
     except OSError as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint: {error.strerror}") from error
-    except Exception as error:  # a damaged file makes the reader raise almost anything
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint: {error.strerror or error}"
+        ) from error
+    except Exception as error:  # a damaged file makes the readers raise almost anything
         # PyTorch's own words advise to load without weights_only, which runs what is in the file.
         raise CheckpointError(
             f"{path}: not a readable checkpoint: damaged, or more than tensors and plain values"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a checkpoint of this project")
-    wrong = [name for name, kind in FIELDS.items() if not isinstance(content.get(name), kind)]
-    if wrong or content["version"] != FORMAT_VERSION:
-        raise CheckpointError(f"{path}: not a checkpoint of format version {FORMAT_VERSION}")
-    if content["experiment"] != experiment:
+    facts = _check_facts(path, values)
+    if experiment not in (None, facts.experiment):
         raise CheckpointError(
-            f"{path}: belongs to experiment {content['experiment']!r}, not {experiment!r}"
+            f"{path}: belongs to experiment {show_value(facts.experiment)}, not {experiment!r}"
         )
-    if resume and not content["training"]:
+    if resume and facts.training is None:
         raise CheckpointError(f"{path}: holds weights only; a training cannot go on from it")
-    del content["format"], content["version"]
-    return Checkpoint(**content)
+    return Checkpoint(facts=facts, model=model, optimizer=optimizer)
 
 
 def load_weights(
@@ -120,10 +147,54 @@ def load_weights(
         assign: take the checkpoint's tensors themselves instead of copying their values.
 
     Raises:
-        CheckpointError: keys or shapes differ: it was trained with other settings.
+        CheckpointError: keys, shapes or types differ: the weights are of another network.
     """
+    difference = _first_difference(model.state_dict(), checkpoint.model)
+    if difference is not None:
+        raise CheckpointError(f"{path}: does not fit the network: {difference}")
+    model.load_state_dict(checkpoint.model, assign=assign)
+
+
+def _read(path: Path, *, checked: bool) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
+    """Read a checkpoint of today; see `read_old_checkpoint`."""
+    tensors, metadata = load_tensors(path, checked=checked)
+    model: dict[str, Tensor] = {}
+    optimizer: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(OPTIMIZER_PREFIX):
+            optimizer[name.removeprefix(OPTIMIZER_PREFIX)] = tensor
+        else:
+            model[name] = tensor
+    return json.loads(metadata.get(FACTS_KEY, "null")), model, optimizer
+
+
+def _check_facts(path: Path, values: object) -> CheckpointFacts:
+    """Check what a checkpoint says of itself, in one place for all versions."""
+    if not isinstance(values, Mapping) or values.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint of this project")
+    if values.get("version") not in (FORMAT_VERSION, OLD_VERSION):
+        raise CheckpointError(f"{path}: not a checkpoint of format version {FORMAT_VERSION}")
+    settings = values.get("settings")
+    if isinstance(settings, Mapping):
+        settings = with_defaults(settings)
+    known = {**values, "version": FORMAT_VERSION, "settings": settings}
     try:
-        model.load_state_dict(checkpoint.model, assign=assign)
-    except RuntimeError as error:
-        cause = str(error).splitlines()[1 if "\n" in str(error) else 0].strip()
-        raise CheckpointError(f"{path}: does not fit the network: {cause}") from error
+        return build_record(CheckpointFacts, known)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path}: not a checkpoint of format version {FORMAT_VERSION}: {error}"
+        ) from error
+
+
+def _first_difference(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> str | None:
+    """Say where the names, shapes or types of two state dicts differ first."""
+    for name, tensor in own.items():
+        if name not in saved:
+            return f"{name} is missing"
+        for what in ("shape", "dtype"):
+            ours, its = getattr(tensor, what), getattr(saved[name], what)
+            if ours != its:
+                shown = [tuple(value) if what == "shape" else value for value in (its, ours)]
+                return f"{name} has {what} {shown[0]}, not {shown[1]}"
+    left_over = next((name for name in saved if name not in own), None)
+    return None if left_over is None else f"{show_value(left_over)} is left over"

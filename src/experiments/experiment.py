@@ -10,17 +10,32 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, Literal
 
 from src.datasets.sample_options import AUGMENTATION_LEVELS, BoxPoints, Reduction
-from src.experiments.field_checks import Rule, check_fields
 from src.retinanet.encoders import check_encoder_name
-from src.structures import ENCODER_STRIDE, MIN_IMG_SIZE, PAPER_LEVELS
+from src.retinanet.settings import (
+    PAPER_ANCHORS,
+    PAPER_LIMITS,
+    PAPER_LOSS,
+    AnchorShapes,
+    CandidateLimits,
+    LossSettings,
+)
+from src.structures import ENCODER_STRIDE, MIN_IMG_SIZE, PAPER_LEVELS, Grey
+from src.system.errors import InputError
+from src.system.records import Rule, above, check_fields, within
 
-# What shapes the network's input and anchors: the same in training and prediction, and for all
-# networks of an ensemble.
-MUST_AGREE = ("img_size", "source_crop", "reduction", "pyramid_levels")
+# What shapes the network's input, and the way from its outputs to candidates: the same in training
+# and prediction, and for all networks of an ensemble.
+MUST_AGREE = ("img_size", "source_crop", "grey", "reduction", "pyramid_levels", "anchor_size",
+              "anchor_ratios", "anchor_scales", "min_score", "min_share_of_top")  # fmt: skip
+# What runs did before a setting came, where that is not its default today.
+FORMERLY = {"grey": "range", "reduction": "subsample"}
 MAX_IMG_SIZE = 4096  # pixels; radiographs have no more
+MAX_COUNT = 100_000  # of pixels, images, epochs: beyond it lies a slip of the hand
+MAX_WIDTH, MAX_DEPTH = 4096, 64  # channels and layers of the heads
+MAX_SHAPES = 16  # ratios or scales of anchors
 PYRAMIDS = [tuple(range(first, last + 1)) for first in (2, 3, 4, 5) for last in (5, 6, 7)]
 
-Count = Annotated[int, Rule(lambda n: n >= 1, "a whole number from 1")]
+Count = Annotated[int, within(1, MAX_COUNT, "a whole number")]
 ImgSize = Annotated[
     int,
     Rule(
@@ -28,6 +43,25 @@ ImgSize = Annotated[
         f"a multiple of {ENCODER_STRIDE} from {MIN_IMG_SIZE} to {MAX_IMG_SIZE}",
     ),
 ]
+Width = Annotated[int, within(1, MAX_WIDTH, "a whole number")]
+Depth = Annotated[int, within(0, MAX_DEPTH, "a whole number")]
+Share = Annotated[float, within(0, 1)]
+Overlap = Annotated[float, above(0, 1)]
+Gamma = Annotated[float, within(0, 10)]
+Weight = Annotated[float, within(0, 1000)]
+AnchorSize = Annotated[float, above(0, 100)]
+Shapes = Annotated[
+    tuple[float, ...],
+    Rule(
+        lambda values: (
+            1 <= len(set(values)) == len(values) <= MAX_SHAPES
+            and all(0 < value <= 100 for value in values)
+        ),
+        f"1 to {MAX_SHAPES} different numbers above 0, at most 100",
+    ),
+]
+Rate = Annotated[float, Rule(lambda r: 0 < r < 10, "a number above 0, below 10")]
+Norm = Annotated[float, above(0, 1_000_000)]
 Dropout = Annotated[float, Rule(lambda p: 0 <= p < 1, "a number from 0 to 1, 1 excluded")]
 Level = Annotated[
     int,
@@ -54,8 +88,11 @@ class Experiment:
         box_points: points of a box that are carried through a rotation.
         hflip: mirror every second training image.
         clip_boxes: cut boxes off at the border of the augmented image.
-        reduction: how images that are not augmented shrink: "subsample" takes every n-th pixel,
-            the paper's way, "area" the mean over the area.
+        grey: how stored values become grey, where they are not plain 8-bit: "viewer" as a DICOM
+            viewer shows them, "range" from the darkest to the brightest pixel.
+        reduction: how images shrink: "subsample" takes every n-th pixel, the paper's way, "area"
+            the mean over the area, "auto" the paper's way for the challenge's images where n is
+            whole, the mean for all others.
         pretrained: start the encoder from ImageNet weights.
         batch_norm: "frozen" statistics are the paper's way; without pretrained weights they
             would be 0 and 1 and normalise nothing. "train" lets them follow the batches. "auto"
@@ -65,6 +102,10 @@ class Experiment:
         pyramid_levels: consecutive levels from 2..5 to 5..7.
         pyramid_width: channels of pyramid and heads.
         head_depth: 3x3 convolutions in box and class head before the output.
+        anchor_size, anchor_ratios, anchor_scales: see `AnchorShapes`.
+        focal_alpha, focal_gamma, smooth_l1_beta, box_loss_weight, global_loss_weight, positive_iou,
+            negative_iou: see `LossSettings`.
+        min_score, min_share_of_top: see `CandidateLimits`.
         optimizer: "adam", or "sgd" with momentum .95 and the second place's rates for each part.
         learning_rate: of Adam; of SGD the rate of pyramid, class head and global head.
         scheduler: "plateau" follows the validation regression loss (patience 4, factor .2),
@@ -83,18 +124,31 @@ class Experiment:
     box_points: BoxPoints = "thirds"
     hflip: bool = False
     clip_boxes: bool = False
-    reduction: Reduction = "subsample"
+    grey: Grey = "viewer"
+    reduction: Reduction = "auto"
     pretrained: bool = True
     batch_norm: Literal["auto", "frozen", "train"] = "auto"
     dropout_class: Dropout = 0.5
     dropout_global: Dropout = 0.5
     pyramid_levels: Pyramid = PAPER_LEVELS
-    pyramid_width: Count = 256
-    head_depth: Annotated[int, Rule(lambda n: n >= 0, "a whole number from 0")] = 4
+    pyramid_width: Width = 256
+    head_depth: Depth = 4
+    anchor_size: AnchorSize = PAPER_ANCHORS.size
+    anchor_ratios: Shapes = PAPER_ANCHORS.ratios
+    anchor_scales: Shapes = PAPER_ANCHORS.scales
+    focal_alpha: Share = PAPER_LOSS.alpha
+    focal_gamma: Gamma = PAPER_LOSS.gamma
+    smooth_l1_beta: Share = PAPER_LOSS.beta
+    box_loss_weight: Weight = PAPER_LOSS.box_weight
+    global_loss_weight: Weight = PAPER_LOSS.global_weight
+    positive_iou: Overlap = PAPER_LOSS.positive_iou
+    negative_iou: Overlap = PAPER_LOSS.negative_iou
+    min_score: Share = PAPER_LIMITS.min_score
+    min_share_of_top: Share = PAPER_LIMITS.min_share_of_top
     optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: Annotated[float, Rule(lambda r: 0 < r < 10, "a number above 0, below 10")] = 1e-5
+    learning_rate: Rate = 1e-5
     scheduler: Literal["plateau", "milestones", "one_cycle"] = "plateau"
-    clip_norm: Annotated[float, Rule(lambda n: n > 0, "a finite number above 0")] = 0.05
+    clip_norm: Norm = 0.05
     n_epochs: Count = 15
 
     def __post_init__(self) -> None:
@@ -105,6 +159,11 @@ class Experiment:
         """
         check_fields(self)
         check_encoder_name(self.encoder)
+        if self.negative_iou > self.positive_iou:
+            raise InputError(
+                f"negative_iou cannot be {self.negative_iou}; it must be at most positive_iou, "
+                f"which is {self.positive_iou}"
+            )
 
     @property
     def trains_batch_norm(self) -> bool:
@@ -113,11 +172,36 @@ class Experiment:
             return not self.pretrained
         return self.batch_norm == "train"
 
+    @property
+    def anchor_shapes(self) -> AnchorShapes:
+        """Return the shapes of the anchors at each position."""
+        return AnchorShapes(
+            size=self.anchor_size, ratios=self.anchor_ratios, scales=self.anchor_scales
+        )
+
+    @property
+    def loss(self) -> LossSettings:
+        """Return what the losses depend on."""
+        return LossSettings(
+            alpha=self.focal_alpha,
+            gamma=self.focal_gamma,
+            beta=self.smooth_l1_beta,
+            box_weight=self.box_loss_weight,
+            global_weight=self.global_loss_weight,
+            positive_iou=self.positive_iou,
+            negative_iou=self.negative_iou,
+        )
+
+    @property
+    def limits(self) -> CandidateLimits:
+        """Return which of the network's outputs become candidates."""
+        return CandidateLimits(min_score=self.min_score, min_share_of_top=self.min_share_of_top)
+
 
 def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Complete the settings that a run of an older version has stored.
 
-    A setting that came later has its default there: what runs did before it came.
+    A setting that came later has its default there, or what runs did before it came.
     """
     defaults = {f.name: f.default for f in fields(Experiment) if f.default is not MISSING}
-    return {**defaults, **settings}
+    return {**defaults, **FORMERLY, **settings}

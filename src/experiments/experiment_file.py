@@ -6,21 +6,34 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 from src.datasets.sample_options import SampleOptions
-from src.experiments.experiment import Experiment
-from src.experiments.field_checks import Rule, check_fields
+from src.experiments.experiment import Experiment, with_defaults
 from src.experiments.runs import Run, read_description
-from src.structures import N_FOLDS, Precision
+from src.structures import MAX_FOLDS, Precision
 from src.system.errors import InputError
 from src.system.files import write_json
+from src.system.records import Rule, build_record, check_fields
 
 VERSIONED = ("torch", "torchvision", "numpy", "opencv-python-headless", "pydicom", "simplejpeg",
-             "timm", "pretrainedmodels")  # fmt: skip
+             "imagecodecs", "timm", "pretrainedmodels")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitWeights:
+    """The checkpoint of another training that one began with.
+
+    Attributes:
+        path: where it lay.
+        sha256: of the file.
+    """
+
+    path: str
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +47,16 @@ class StoredTraining:
         seed: of order, augmentation, first weights and dropout.
         precision: of the arithmetic.
         data_fingerprint: of labels and images.
+        init_weights: None where the weights were drawn, or are the encoder's pretrained ones.
     """
 
     model: str
-    fold: Annotated[int, Rule(range(N_FOLDS).__contains__, f"a fold from 0 to {N_FOLDS - 1}")]
+    fold: Annotated[int, Rule(range(MAX_FOLDS).__contains__, f"a fold from 0 to {MAX_FOLDS - 1}")]
     settings: Experiment
     seed: Annotated[int, Rule(lambda n: n >= 0, "a whole number from 0")]
     precision: Precision
     data_fingerprint: str
+    init_weights: InitWeights | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -67,7 +82,7 @@ def write_description(path: Path, content: Mapping[str, Any]) -> None:
 def read_stored_training(path: Path) -> StoredTraining:
     """Read what an experiment.json says about a training.
 
-    A setting that the file lacks has its default: it came after the version that wrote the file.
+    A setting that the file lacks came after the version that wrote it: `with_defaults`.
 
     Raises:
         InputError: the file is missing, is no JSON, or lacks a field or has a wrong one.
@@ -75,17 +90,29 @@ def read_stored_training(path: Path) -> StoredTraining:
     if not path.exists():
         raise InputError(f"{path}: no such file; --action train writes one for every run")
     content = read_description(path)
+    names = [field.name for field in fields(StoredTraining)]
+    values = {name: content[name] for name in names if name in content}
+    if isinstance(values.get("settings"), dict):
+        values["settings"] = with_defaults(values["settings"])
     try:
-        values = {field.name: content[field.name] for field in fields(StoredTraining)}
-        settings: dict[str, Any] = {  # JSON turns tuples into lists
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values["settings"].items()
-        }
-        return StoredTraining(**values | {"settings": Experiment(**settings)})
-    except (KeyError, TypeError, AttributeError) as error:
+        return build_record(StoredTraining, values)
+    except ValueError as error:
         raise InputError(f"{path}: not an experiment.json of this version: {error}") from error
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+
+
+def as_trained(run: Run, experiment: Experiment) -> Experiment:
+    """Return the experiment with the way of reading images that its run was trained with.
+
+    The experiment's own way may be another one by now. It counts where the run's experiment.json
+    is not there, as with checkpoints from elsewhere.
+
+    Raises:
+        InputError: the file is there, and is no experiment.json.
+    """
+    if not run.experiment_path.is_file():
+        return experiment
+    trained = read_stored_training(run.experiment_path).settings
+    return replace(experiment, grey=trained.grey, reduction=trained.reduction)
 
 
 def sample_options(experiment: Experiment, seed: int = 0) -> SampleOptions:
@@ -97,6 +124,7 @@ def sample_options(experiment: Experiment, seed: int = 0) -> SampleOptions:
         box_points=experiment.box_points,
         hflip=experiment.hflip,
         clip_boxes=experiment.clip_boxes,
+        grey=experiment.grey,
         reduction=experiment.reduction,
         seed=seed,
     )

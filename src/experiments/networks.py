@@ -8,7 +8,7 @@ import torch
 from torch.nn import init
 
 from src.experiments.checkpoints import Checkpoint, CheckpointError, load_weights
-from src.experiments.experiment import MUST_AGREE, Experiment, with_defaults
+from src.experiments.experiment import MUST_AGREE, Experiment
 from src.experiments.runs import Run
 from src.retinanet.encoders import build_encoder
 from src.retinanet.encoders.weights import load_encoder_weights
@@ -57,6 +57,8 @@ def build_model(experiment: Experiment, *, encoder_weights: Path | None = None) 
         dropout_class=experiment.dropout_class,
         dropout_global=experiment.dropout_global,
         train_batch_norm=experiment.trains_batch_norm,
+        anchor_shapes=experiment.anchor_shapes,
+        limits=experiment.limits,
     )
 
 
@@ -68,9 +70,8 @@ def load_network(experiment: Experiment, checkpoint: Checkpoint, path: Path) -> 
     Raises:
         CheckpointError: the weights are of another network, or were trained on other inputs.
     """
-    settings = with_defaults(checkpoint.settings)
-    for name in MUST_AGREE:
-        trained, ours = settings[name], getattr(experiment, name)
+    for name in ("encoder", *MUST_AGREE):
+        trained, ours = getattr(checkpoint.facts.settings, name), getattr(experiment, name)
         if trained != ours:
             raise CheckpointError(f"{path}: was trained with {name} {trained}, not {ours}")
     model = build_empty_model(experiment)
@@ -85,9 +86,9 @@ def checkpoint_path(run: Run, epoch: int, weights_dir: Path | None) -> Path:
         InputError: they are not there.
     """
     source = run.at(weights_dir)
-    path = source.checkpoint_path(epoch)
-    if not path.is_file():
+    path = source.find_checkpoint(epoch)
+    if path is None:
         saved = source.epochs_with_checkpoint()
         has = f"it has epochs {saved}" if saved else "--action train makes them"
-        raise InputError(f"{path}: no such checkpoint; {has}")
+        raise InputError(f"{source.checkpoint_path(epoch)}: no such checkpoint; {has}")
     return path

@@ -10,10 +10,14 @@ from typing import Any
 
 from src.system.errors import InputError
 from src.system.files import read_json
+from src.system.records import MAX_CAUSE, cut_text
 
 DEBUG_TAG = "debug"
 ENSEMBLE_TAG = "ensemble"  # reserved: no training may have it
 MAX_DESCRIPTION_BYTES = 2**22  # of an experiment.json; a training's has a thousandth
+CHECKPOINT_SUFFIX = ".safetensors"
+OLD_CHECKPOINT_SUFFIX = ".pt"  # of runs of version 1, which are read and resumed
+LAST = "last"  # names the checkpoint that a training resumes from
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,13 @@ class Run:
         return self.dir / "history.csv"
 
     @property
+    def checkpoints_dir(self) -> Path:
+        return self.dir / "checkpoints"
+
+    @property
     def last_checkpoint_path(self) -> Path:
-        return self.dir / "checkpoints" / "last.pt"
+        """Return where the state of the training is written."""
+        return self.checkpoints_dir / f"{LAST}{CHECKPOINT_SUFFIX}"
 
     @property
     def tensorboard_dir(self) -> Path:
@@ -75,7 +84,16 @@ class Run:
         return self.dir / "pics"
 
     def checkpoint_path(self, epoch: int) -> Path:
-        return self.dir / "checkpoints" / f"{epoch:03}.pt"
+        """Return where an epoch's weights are written."""
+        return self.checkpoints_dir / f"{epoch:03}{CHECKPOINT_SUFFIX}"
+
+    def find_last_checkpoint(self) -> Path | None:
+        """Return the state of the training in today's form or an old one; None where none is."""
+        return _existing(self.last_checkpoint_path)
+
+    def find_checkpoint(self, epoch: int) -> Path | None:
+        """Return an epoch's weights in today's form or an old one; None where none are."""
+        return _existing(self.checkpoint_path(epoch))
 
     def predictions_path(self, epoch: int) -> Path:
         return self.dir / "predictions" / f"{epoch:03}.npz"
@@ -88,7 +106,8 @@ class Run:
 
     def epochs_with_checkpoint(self) -> list[int]:
         """Return the epochs whose weights are saved, ascending."""
-        return numbered_files(self.dir / "checkpoints", ".pt")
+        endings = (CHECKPOINT_SUFFIX, OLD_CHECKPOINT_SUFFIX)
+        return sorted({n for end in endings for n in numbered_files(self.checkpoints_dir, end)})
 
     def epochs_with_predictions(self) -> list[int]:
         """Return the epochs whose validation predictions are saved, ascending."""
@@ -123,6 +142,7 @@ def check_owner(run: Run, folder: Path | None = None) -> None:
     except (InputError, KeyError):
         return  # no owner is known
     if (model, tag) != (run.model, run.tag):
+        model, tag = (cut_text(str(name), MAX_CAUSE) for name in (model, tag))
         raise InputError(
             f"{folder}: belongs to --model {model}{f' --run {tag}' if tag else ''}; take another "
             f"--run for {run.model}"
@@ -145,10 +165,12 @@ def load_run(run_dir: Path) -> Run:
     try:
         run = Run(str(experiment["model"]), int(experiment["fold"]), str(experiment["tag"]),
                   run_dir.parent)  # fmt: skip
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{path}: does not tell model, fold and tag of a run") from error
     if run.dir != run_dir:
-        raise InputError(f"{run_dir}: holds the run {run.name}; rename it to that")
+        raise InputError(
+            f"{run_dir}: holds the run {cut_text(run.name, MAX_CAUSE)}; rename it to that"
+        )
     return run
 
 
@@ -164,6 +186,12 @@ def read_description(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: not the settings of a run: not an object")
     return content
+
+
+def _existing(path: Path) -> Path | None:
+    """Return `path`, or the file of version 1 in its place; today's form counts first."""
+    forms = (path, path.with_suffix(OLD_CHECKPOINT_SUFFIX))
+    return next((form for form in forms if form.exists()), None)
 
 
 def numbered_files(folder: Path, suffix: str) -> list[int]:

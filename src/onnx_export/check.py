@@ -140,7 +140,7 @@ def _compare(outputs: PaddedOutputs, detector: PaddedDetector, images: Tensor) -
     with torch.inference_mode():
         scores, deltas, class_log_probs = detector.network(images)
     graph_raw = RawOutputs(outputs.anchor_scores, outputs.anchor_deltas, class_log_probs)
-    found = find_candidates(graph_raw, detector.anchors, detector.image_size)
+    found = find_candidates(graph_raw, detector.anchors, detector.image_size, detector.limits)
     graph_found = _unpad(outputs.candidate_boxes_xyxy, outputs.candidate_scores)
     kept = [_choose(image, detector) for image in graph_found]
     graph_kept = _unpad(outputs.boxes_xyxy, outputs.scores)

@@ -16,7 +16,6 @@ import torch
 from onnxscript import opset18 as op
 
 from src.onnx_export.padded import RESULTS, STEPS, PaddedDetector, PaddedOutputs
-from src.retinanet.candidates import MIN_SCORE
 from src.structures import MAX_CANDIDATES
 from src.system.errors import InputError
 
@@ -85,7 +84,7 @@ def _survives_nms(boxes_xyxy: Any, scores: Any, nms_iou: float) -> Any:  # noqa:
         op.Unsqueeze(scores, _numbers(1)),  # (B, C) -> (B, 1, C): one class
         _numbers(MAX_CANDIDATES),
         op.Constant(value_floats=[nms_iou]),
-        op.Constant(value_floats=[MIN_SCORE]),  # leaves the padding out
+        op.Constant(value_floats=[0.0]),  # leaves out the padding, whose score this is
     )  # (N, 3) image, class, box
     image_and_box = op.Gather(chosen, _numbers(0, 2), axis=1)
     kept = op.Expand(op.Cast(_numbers(1), to=onnx.TensorProto.BOOL),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from src.retinanet.boxes import clip_boxes, decode_boxes
-from src.retinanet.candidates import MIN_SCORE, MIN_SHARE_OF_TOP
+from src.retinanet.settings import PAPER_LIMITS, CandidateLimits
 from src.structures import CLASS_NAMES, MAX_CANDIDATES
 
 DECODING = (
@@ -61,6 +61,7 @@ class PaddedDetector(nn.Module):
         *,
         nms_iou: float | None,
         max_boxes: int = MAX_CANDIDATES,
+        limits: CandidateLimits = PAPER_LIMITS,
     ) -> None:
         """Put network and decoding together.
 
@@ -70,12 +71,14 @@ class PaddedDetector(nn.Module):
             image_size: height and width of the network input.
             nms_iou: a box that overlaps a better one by more is dropped; None keeps all.
             max_boxes: K, the boxes of an image; the weakest beyond are cut off.
+            limits: which outputs become candidates.
         """
         super().__init__()
         self.network = network
         self.image_size = image_size
         self.nms_iou = nms_iou
         self.max_boxes = max_boxes
+        self.limits = limits
         self.register_buffer("anchors", anchors, persistent=False)
 
     def forward(self, images: Tensor) -> PaddedOutputs:
@@ -104,8 +107,8 @@ class PaddedDetector(nn.Module):
             "nms_iou": self.nms_iou,
             "max_boxes": self.max_boxes,
             "max_candidates": MAX_CANDIDATES,
-            "min_score": MIN_SCORE,
-            "min_share_of_top": MIN_SHARE_OF_TOP,
+            "min_score": self.limits.min_score,
+            "min_share_of_top": self.limits.min_share_of_top,
             "class_names": CLASS_NAMES,
         }
 
@@ -113,9 +116,10 @@ class PaddedDetector(nn.Module):
         """Do what `candidates.find_candidates` does: boxes (B, C, 4) and scores (B, C)."""
         boxes = clip_boxes(decode_boxes(deltas, self.anchors), self.image_size)
         has_area = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
-        values = torch.where(has_area & (scores > MIN_SCORE), scores, 0)
+        values = torch.where(has_area & (scores > self.limits.min_score), scores, 0)
         boxes, values = _best(boxes, values, MAX_CANDIDATES)
-        return boxes, torch.where(values >= MIN_SHARE_OF_TOP * values[:, :1], values, 0)
+        least = self.limits.min_share_of_top * values[:, :1]
+        return boxes, torch.where(values >= least, values, 0)
 
 
 def _best(boxes_xyxy: Tensor, scores: Tensor, n: int) -> tuple[Tensor, Tensor]:

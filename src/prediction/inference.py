@@ -21,7 +21,7 @@ from src.prediction.provenance import NetworkSet, Provenance
 from src.radiographs.dicom import DicomError
 from src.radiographs.image_files import PictureError
 from src.retinanet.acceleration import Acceleration
-from src.retinanet.candidates import MIN_SCORE, find_candidates
+from src.retinanet.candidates import find_candidates
 from src.retinanet.ensemble import Ensemble
 from src.retinanet.model import RetinaNet
 from src.structures import Batch
@@ -172,7 +172,9 @@ def predict(
         for host_batch in bar:
             images = host_batch.to(acceleration.device).images
             with acceleration.arithmetic():
-                outputs = model(images, min_score=MIN_SCORE)
-            found = find_candidates(outputs, model.anchors(images), host_batch.image_size)
+                outputs = model(images, min_score=model.limits.min_score)
+            found = find_candidates(
+                outputs, model.anchors(images), host_batch.image_size, model.limits
+            )
             collected.add(host_batch, found)
     return gather_predictions(collected.finish(), processes)

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from src.datasets.patient_ids import patient_of_file
 from src.metric import Boxes, FloatArray
-from src.prediction.provenance import MAX_SIDE, Provenance
+from src.prediction.provenance import Provenance
+from src.radiographs.pixels import MAX_PIXELS
 from src.structures import CLASS_NAMES, UNKNOWN_CATEGORY
 from src.system.array_files import ArraySchema, check_arrays, read_arrays
 from src.system.errors import InputError
@@ -36,7 +37,7 @@ MAX_PLACE = 2.0**24  # pixels that a box may lie away
 
 ARRAYS = {
     "ids": ArraySchema(dtype="str", shape=("I",), is_unique=True),
-    "image_sizes": ArraySchema(dtype="int64", shape=("I", 2), low=1, high=MAX_SIDE),
+    "image_sizes": ArraySchema(dtype="int64", shape=("I", 2), low=1, high=MAX_PIXELS),
     "class_probs": ArraySchema(dtype="float32", shape=("I", len(CLASS_NAMES)), low=0,
                                high=MAX_PROB),
     "offsets": ArraySchema(dtype="int64", shape=("I+1",), low=0),

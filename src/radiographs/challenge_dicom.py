@@ -34,8 +34,9 @@ EXPECTED = {
     0x0028_0103: b"US\0\0",  # unsigned
 }
 READ = {*EXPECTED, ROWS, COLUMNS}
-# What would change the pixels, or their number: frames, rescaling, tables of grey values.
-UNEXPECTED = {0x0028_0008, 0x0028_1052, 0x0028_1053, 0x0028_3000, 0x2050_0020}
+# What would change the pixels, or their number: frames, padding, windows, rescaling, tables.
+UNEXPECTED = {0x0028_0008, 0x0028_0120, 0x0028_1050, 0x0028_1051, 0x0028_1052, 0x0028_1053,
+              0x0028_3000, 0x0028_3010, 0x2050_0020}  # fmt: skip
 
 PLAIN_KINDS = frozenset(  # value representations with a length of two bytes
     b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()

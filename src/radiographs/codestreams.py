@@ -7,7 +7,6 @@ Decoders take memory and time for the size in the stream's own header, not for t
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -31,8 +30,13 @@ JPEG_WITHOUT_LENGTH = {0x00, 0x01, *range(0xD0, 0xD8)}
 MAX_JPEG_SEGMENTS = 10_000  # before the first scan
 MAX_JPEG_SCANS = 100  # each goes over the whole picture; progressive ones have about ten
 
+# EXIF within JPEG: a TIFF header in the first application segment.
+EXIF_SEGMENT, EXIF_MAGIC = 0xE1, b"Exif\0\0"
+EXIF_ORIENTATION, EXIF_SHORT = 0x0112, 3
+UPRIGHT = 1
+
 # JPEG 2000 (ITU-T T.800): a codestream starts with its sizes; files may wrap it in boxes.
-J2K_START = b"\xff\x4f\xff\x51"
+J2K_START, J2K_END = b"\xff\x4f\xff\x51", b"\xff\xd9"
 J2K_SIZES = struct.Struct(">HH8LH")  # from behind the marker to the number of planes
 J2K_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 MAX_J2K_TILES = 4096  # a decoder takes kilobytes for each, before it reads any
@@ -41,7 +45,7 @@ MAX_J2K_BOXES = 100
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 PNG_HEADER_BYTES = 13
 PNG_PLANES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; a palette gives colours
-MAX_PNG_CHUNKS = 100_000  # some writers split the pixels into thousands
+PNG_END = b"IEND\xaeB`\x82"
 
 RLE_HEADER = struct.Struct("<16L")  # PS3.5, G.5: how many segments, and where each begins
 RLE_MAX_SEGMENTS = 15
@@ -97,7 +101,7 @@ def check_stream(stream: bytes, syntax: UID, declared: StreamSize) -> None:
         elif syntax in JPEG2000TransferSyntaxes:
             kind, found = "JPEG 2000", _j2k_size(stream)
         elif syntax == RLELossless:
-            _check_rle_segments(stream)
+            rle_segments(stream)
             return
         else:
             raise ValueError(f"{syntax.name} is not read")
@@ -115,6 +119,33 @@ def picture_size(content: bytes) -> StreamSize:
         return _png_size(content) if content.startswith(PNG_MAGIC) else _jpeg_size(content)
 
 
+def jpeg_orientation(stream: bytes) -> int:
+    """Return the orientation that EXIF data give a JPEG picture, 1 to 8; 1 where they give none."""
+    for marker, place in _jpeg_segments(stream):
+        start = place + 2 + len(EXIF_MAGIC)
+        if marker == EXIF_SEGMENT and stream[place + 2 : start] == EXIF_MAGIC:
+            (length,) = struct.unpack_from(">H", stream, place)
+            return _tiff_orientation(stream[start : place + length])
+    return UPRIGHT
+
+
+def _tiff_orientation(tiff: bytes) -> int:
+    """Look for the orientation among the first directory's entries."""
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return UPRIGHT
+    try:
+        (start,) = struct.unpack_from(f"{order}L", tiff, 4)
+        (n_entries,) = struct.unpack_from(f"{order}H", tiff, start)
+        for i in range(n_entries):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHLH", tiff, start + 2 + 12 * i)
+            if tag == EXIF_ORIENTATION and kind == EXIF_SHORT and 1 <= value <= 8:
+                return int(value)
+    except struct.error:  # EXIF data that end within a directory give none
+        pass
+    return UPRIGHT
+
+
 @contextmanager
 def _header_errors() -> Iterator[None]:
     try:
@@ -124,10 +155,9 @@ def _header_errors() -> Iterator[None]:
 
 
 def _jpeg_size(stream: bytes) -> StreamSize:
-    frames = [segment for segment in _jpeg_segments(stream) if segment[0] in JPEG_FRAMES]
-    if len(frames) != 1:
-        raise ValueError(f"a JPEG stream with {len(frames)} frame headers")
-    ((_, place),) = frames
+    place = next((at for marker, at in _jpeg_segments(stream) if marker in JPEG_FRAMES), None)
+    if place is None:
+        raise ValueError("a JPEG stream without a frame header")
     _, rows, columns, planes = struct.unpack_from(">BHHB", stream, place + 2)
     if stream.count(JPEG_SCAN, place) > MAX_JPEG_SCANS:
         raise ValueError(f"a JPEG stream of more than {MAX_JPEG_SCANS} scans")
@@ -167,10 +197,8 @@ def _j2k_size(stream: bytes) -> StreamSize:
     n_tiles = _count(right - tiles_left, tile_width) * _count(bottom - tiles_top, tile_height)
     if n_tiles > MAX_J2K_TILES:
         raise ValueError(f"a JPEG 2000 stream of {n_tiles} tiles; at most {MAX_J2K_TILES} are read")
-    start += J2K_SIZES.size
-    for plane in range(planes):  # three bytes for each: bits, and every how manieth pixel it has
-        if stream[start + 3 * plane + 1 : start + 3 * plane + 3] != b"\1\1":
-            raise ValueError("a JPEG 2000 stream whose planes differ in size")
+    if n_tiles > 1 and stream.rfind(J2K_END, start) < 0:  # within a tile the decoder misses it
+        raise ValueError("truncated: the JPEG 2000 stream has no end")
     return StreamSize(bottom - top, right - left, planes)
 
 
@@ -198,32 +226,28 @@ def _find_codestream(stream: bytes) -> int:
 
 
 def _png_size(content: bytes) -> StreamSize:
-    """Read the header, and hold all that follows against its checksums, up to the end."""
-    size = None
-    place = len(PNG_MAGIC)
-    for _ in range(MAX_PNG_CHUNKS):
-        length, kind = struct.unpack_from(">L4s", content, place)
-        (checksum,) = struct.unpack_from(">L", content, place + 8 + length)
-        if zlib.crc32(content[place + 4 : place + 8 + length]) != checksum:
-            raise ValueError("damaged: a checksum of the PNG file is wrong")
-        if (kind == b"IHDR") != (size is None):
-            raise ValueError("a PNG file whose header is not at its start")
-        if kind == b"IHDR" and length != PNG_HEADER_BYTES:
-            raise ValueError(f"a PNG file with a header of {length} bytes")
-        if kind == b"IHDR":
-            columns, rows, _, colours = struct.unpack_from(">LLBB", content, place + 8)
-            size = StreamSize(rows, columns, PNG_PLANES.get(colours, 0))
-        if size is not None and kind == b"IEND":
-            return size
-        place += 12 + length
-    raise ValueError(f"a PNG file of more than {MAX_PNG_CHUNKS} chunks")
+    """Read the header; the decoder itself refuses wrong checksums and missing pixels."""
+    length, kind, columns, rows, _, colours = struct.unpack_from(
+        ">L4sLLBB", content, len(PNG_MAGIC)
+    )
+    if kind != b"IHDR" or length != PNG_HEADER_BYTES:
+        raise ValueError("a PNG file whose header is not at its start")
+    if content.rfind(PNG_END) < 0:
+        raise ValueError("truncated: the PNG file has no end")
+    return StreamSize(rows, columns, PNG_PLANES.get(colours, 0))
 
 
-def _check_rle_segments(stream: bytes) -> None:
-    """Hold the table of segments against the bytes; the decoder counts what they become."""
-    n_segments, *starts = RLE_HEADER.unpack_from(stream)
+def rle_segments(stream: bytes) -> list[bytes]:
+    """Cut the frame of RLE into its segments (PS3.5, annex G).
+
+    Raises:
+        ValueError: the table of segments disagrees with the bytes.
+    """
+    with _header_errors():
+        n_segments, *starts = RLE_HEADER.unpack_from(stream)
     starts = [*starts[:n_segments], len(stream)]
     if not 0 < n_segments <= RLE_MAX_SEGMENTS or starts[0] != RLE_HEADER.size:
         raise ValueError(f"an RLE stream of {n_segments} segments")
     if any(start >= end for start, end in pairwise(starts)):
         raise ValueError("an RLE stream whose segments do not lie in it one after the other")
+    return [stream[start:end] for start, end in pairwise(starts)]

@@ -1,41 +1,44 @@
 """One DICOM file to the pixels that the network sees.
 
 The challenge's files (8 bits, MONOCHROME2, no rescaling) come out exactly as the original release
-scaled them: the stored value / 255. Every other kind is brought to the same range on purpose:
-
-- Anything that is not plain 8-bit is stretched so that its darkest pixel is 0 and its brightest 1:
-  stored ranges of 10 to 16 bit detectors are hardly ever used in full. Of the modality's
-  RescaleSlope and RescaleIntercept the sign of the slope is left then. Window tags, which are
-  advice for a display, are not applied.
-- MONOCHROME1 is inverted, so that bone is bright and air dark everywhere.
-- A colour file whose planes agree is a grey picture and taken as one; real colour is refused.
-- Several frames are refused, for they are not one radiograph.
+scaled them: the stored value / 255. Every other kind is brought to the same range on purpose, by
+default as a viewer shows it (`src.radiographs.grey_values`). A colour file whose planes agree is a
+grey picture and taken as one; real colour is refused, and so are several frames, which are not one
+radiograph.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-import simplejpeg
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
-from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from src.radiographs.challenge_dicom import read_challenge_pixels, read_challenge_size
-from src.radiographs.codestreams import StreamSize, check_stream, take_frame
 from src.radiographs.dicom_elements import MAX_BYTES, read_elements
+from src.radiographs.grey_values import grey_pixels
 from src.radiographs.pixels import MAX_PIXELS, FloatImage, Pixels, as_float
+from src.radiographs.remarks import remark, remark_on_pixels
+from src.radiographs.stored_values import check_pixel_data, read_bits, read_coding
+from src.structures import Grey
 from src.system.errors import InputError
 from src.system.files import read_bytes
 
-MAX_PLANE_DIFFERENCE = 4  # grey levels; lossy colour coding moves equal planes apart by so much
 GREY = ("MONOCHROME1", "MONOCHROME2")
+# What the data elements show where no header names it: implicit or not, little endian or not.
+_SYNTAX_OF: dict[tuple[bool | None, bool | None], UID] = {
+    (True, True): ImplicitVRLittleEndian,
+    (False, True): ExplicitVRLittleEndian,
+    (False, False): ExplicitVRBigEndian,
+}
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
@@ -56,11 +59,12 @@ class ImageFacts(NamedTuple):
         return f"{self.rows} x {self.columns}"
 
 
-def read_image(path: Path) -> FloatImage:
+def read_image(path: Path, *, grey: Grey = "viewer") -> FloatImage:
     """Read a radiograph.
 
     Args:
         path: a DICOM file, also one without the preamble of part 10.
+        grey: how stored values become grey, where they are not plain 8-bit.
 
     Returns:
         (H, W) in [0, 1], bright where much was absorbed (bone).
@@ -68,29 +72,38 @@ def read_image(path: Path) -> FloatImage:
     Raises:
         DicomError: the file is missing, no DICOM, broken, or not one grey image.
     """
-    return as_float(read_pixels(path))
+    return as_float(read_pixels(path, grey=grey))
 
 
-def read_pixels(path: Path) -> Pixels:
+def read_pixels(path: Path, *, grey: Grey = "viewer") -> Pixels:
     """Read a radiograph as `read_image` does, but leave what is plain 8-bit as it is stored.
 
     Returns:
         (H, W) uint8 whose value / 255 is the image, or the image as float32.
     """
-    challenge_pixels = read_challenge_pixels(path)
-    return _read_any_kind(path) if challenge_pixels is None else challenge_pixels
+    pixels: Pixels | None = read_challenge_pixels(path)
+    if pixels is None:
+        pixels = _read_any_kind(path, grey)
+    remark_on_pixels(path, pixels)
+    return pixels
 
 
-def _read_any_kind(path: Path) -> Pixels:
+def _read_any_kind(path: Path, grey: Grey) -> Pixels:
     dataset = _read_dataset(path)
     _check_header(path, dataset)
-    slope, intercept = _rescale(path, dataset)
-    stored = _decode(path, dataset)
-    if stored.ndim == 3:
-        stored = _grey_from_colour(path, stored)
-    pixels = _scale(stored, slope, intercept)
-    inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
-    return 1 - as_float(pixels) if inverted else pixels
+    with warnings.catch_warnings(record=True):  # pydicom's do not name the file
+        try:
+            coding = read_coding(dataset)
+            bits = read_bits(dataset)
+        except Exception as error:  # decoders raise their own kinds, pydicom many
+            raise DicomError(f"{path}: the pixels cannot be decoded: {cause_of(error)}") from error
+        try:
+            pixels, remarks = grey_pixels(bits, coding, dataset, grey)
+        except Exception as error:
+            raise DicomError(f"{path}: broken header: {cause_of(error)}") from error
+    for kind in remarks:
+        remark(path, kind)
+    return pixels
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -116,7 +129,10 @@ def read_facts(path: Path) -> ImageFacts:
     """
     dataset = _read_dataset(path)
     _check_header(path, dataset)
-    _check_pixels(path, dataset)
+    try:
+        check_pixel_data(dataset)
+    except Exception as error:
+        raise DicomError(f"{path}: the pixels cannot be decoded: {cause_of(error)}") from error
     try:
         return ImageFacts(
             rows=int(dataset.Rows),
@@ -144,9 +160,11 @@ def _read_dataset(path: Path, *, stop_before_pixels: bool = False) -> Dataset:
             "truncated, or no image: it has no Rows and Columns" if is_dicom else "not a DICOM file"
         )
         raise DicomError(f"{path}: {what}")
-    if "TransferSyntaxUID" not in dataset.file_meta:
+    if "TransferSyntaxUID" not in dataset.file_meta:  # files older than part 10
         dataset.file_meta = dataset.file_meta or FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # files older than part 10
+        dataset.file_meta.TransferSyntaxUID = _SYNTAX_OF.get(
+            dataset.original_encoding, ImplicitVRLittleEndian
+        )
     return dataset
 
 
@@ -170,90 +188,6 @@ def _check_header(path: Path, dataset: Dataset, *, has_pixels: bool = True) -> N
         raise DicomError(f"{path}: {bits} bits allocated; 8, 16 or 32 are read")
     if lacks_pixels:
         raise DicomError(f"{path}: has no pixel data")
-
-
-def _decode(path: Path, dataset: Dataset) -> NDArray[Any]:
-    """Return the stored values, (H, W) or (H, W, 3)."""
-    frame = _check_pixels(path, dataset)
-    try:
-        if frame is not None and _is_challenge_kind(dataset):
-            return np.asarray(simplejpeg.decode_jpeg(frame, colorspace="GRAY")[..., 0])
-        if frame is not None:
-            dataset.PixelData = encapsulate([frame])
-        else:  # old files may have their bits at the upper end, which pydicom would cut off
-            end = min((dataset.get("HighBit") or 0) + 1, dataset.BitsAllocated)
-            if end > dataset.get("BitsStored", end):
-                dataset.BitsStored = end
-        stored = dataset.pixel_array
-    except Exception as error:  # decoders raise their own kinds, pydicom many
-        raise DicomError(f"{path}: the pixels cannot be decoded: {cause_of(error)}") from error
-    if stored.shape[:2] != (dataset.Rows, dataset.Columns):
-        raise DicomError(f"{path}: has the pixels of several frames; one image to a file is read")
-    return stored
-
-
-def _check_pixels(path: Path, dataset: Dataset) -> bytes | None:
-    """Hold the pixels' own size against that of the header, before memory is taken for it.
-
-    Returns:
-        The compressed frame; None where the pixels are not compressed.
-    """
-    try:
-        samples = int(dataset.get("SamplesPerPixel", 1))
-        syntax = dataset.file_meta.TransferSyntaxUID
-        if syntax.is_compressed:
-            frame = take_frame(dataset.PixelData)
-            check_stream(frame, syntax, StreamSize(dataset.Rows, dataset.Columns, samples))
-            return frame
-        expected = dataset.Rows * dataset.Columns * samples * dataset.BitsAllocated // 8
-        found = len(dataset.PixelData)
-    except Exception as error:
-        raise DicomError(f"{path}: the pixels cannot be decoded: {cause_of(error)}") from error
-    if found < expected:
-        raise DicomError(f"{path}: truncated: {expected} bytes of pixels declared, {found} there")
-    return None
-
-
-def _is_challenge_kind(dataset: Dataset) -> bool:
-    """Tell a grey baseline JPEG: simplejpeg gives the values that Pillow and libjpeg-turbo do."""
-    return bool(
-        dataset.file_meta.TransferSyntaxUID == JPEGBaseline8Bit
-        and dataset.get("SamplesPerPixel", 1) == 1
-        and dataset.get("PixelRepresentation", 0) == 0
-    )
-
-
-def _grey_from_colour(path: Path, stored: NDArray[Any]) -> NDArray[Any]:
-    difference = np.subtract(stored.max(axis=2), stored.min(axis=2), dtype=np.int64)
-    if difference.max() > MAX_PLANE_DIFFERENCE:
-        raise DicomError(f"{path}: a colour image; grey radiographs are read")
-    return np.asarray(stored[..., 1])
-
-
-def _rescale(path: Path, dataset: Dataset) -> tuple[float, float]:
-    try:
-        slope = float(dataset.get("RescaleSlope", None) or 1)
-        intercept = float(dataset.get("RescaleIntercept", None) or 0)
-    except Exception as error:
-        raise DicomError(f"{path}: broken header: rescale: {cause_of(error)}") from error
-    if not (math.isfinite(slope) and math.isfinite(intercept)):
-        raise DicomError(f"{path}: broken header: rescale slope {slope}, intercept {intercept}")
-    return slope, intercept
-
-
-def _scale(stored: NDArray[Any], slope: float, intercept: float) -> Pixels:
-    """Bring stored values to [0, 1], but for plain 8 bits."""
-    if stored.dtype == np.uint8 and (slope, intercept) == (1, 0):
-        return stored
-    darkest, brightest = int(stored.min()), int(stored.max())
-    if not brightest > darkest:
-        return np.zeros(stored.shape, dtype=np.float32)
-    values = stored.astype(np.float64)  # and all in place, for it may be large
-    values -= darkest
-    values /= brightest - darkest
-    if slope < 0:  # all else of rescaling, stretching takes back
-        np.subtract(1, values, out=values)
-    return values.astype(np.float32)
 
 
 def cause_of(error: Exception) -> str:

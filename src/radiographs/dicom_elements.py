@@ -23,6 +23,7 @@ MAX_VALUE_BYTES = 2**20  # before the pixels; icons within sequences are the lar
 MAX_IMAGE_VALUE_BYTES = 1024  # of the elements below, but for the pixels
 
 PIXEL_DATA = Tag("PixelData")
+TABLES = (Tag("ModalityLUTSequence"), Tag("VOILUTSequence"))  # they may be longer
 ELEMENTS: list[BaseTag | int] = [
     Tag(name)
     for name in (
@@ -39,8 +40,16 @@ ELEMENTS: list[BaseTag | int] = [
         "BitsStored",
         "HighBit",
         "PixelRepresentation",
+        "PixelPaddingValue",
+        "PixelPaddingRangeLimit",
+        "WindowCenter",
+        "WindowWidth",
         "RescaleIntercept",
         "RescaleSlope",
+        "VOILUTFunction",
+        "ModalityLUTSequence",
+        "VOILUTSequence",
+        "PresentationLUTShape",
         "PixelData",
     )
 ]
@@ -77,7 +86,7 @@ class _Source(io.BytesIO):
             return False
         if self.is_at_pixels or tag == PIXEL_DATA:
             return True
-        if tag in ELEMENTS and length > MAX_IMAGE_VALUE_BYTES:
+        if tag in ELEMENTS and tag not in TABLES and length > MAX_IMAGE_VALUE_BYTES:
             raise ValueError(f"element {tag} has {length} bytes")
         return False
 

@@ -15,15 +15,17 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from src.radiographs.dicom import DicomError, ImageFacts, read_facts, read_image
+from src.radiographs.remarks import KINDS, heard_remarks
 from src.system.processes import MAX_WORKERS, map_files
 
 
 class ExaminedImage(NamedTuple):
-    """A file; the facts of its image, or why there are none."""
+    """A file; the facts of its image, or why there are none; what is odd about its grey values."""
 
     path: Path
     facts: ImageFacts | None
     cause: str
+    odd: tuple[str, ...] = ()
 
 
 def examine_images(
@@ -32,7 +34,7 @@ def examine_images(
     """Read every image, and show how far it is.
 
     Args:
-        full: decode the pixels too.
+        full: decode the pixels too, and look at their grey values.
         n_workers: processes that read; 0 or 1: this one; None: one for each core, 8 at most.
     """
     if n_workers is None:
@@ -42,10 +44,11 @@ def examine_images(
 
 
 def _examine(path: Path, *, full: bool) -> ExaminedImage:
-    try:
-        facts = read_facts(path)
-        if full:
-            read_image(path)
-    except DicomError as error:
-        return ExaminedImage(path, None, str(error).removeprefix(f"{path}: "))
-    return ExaminedImage(path, facts, "")
+    with heard_remarks() as heard:
+        try:
+            facts = read_facts(path)
+            if full:
+                read_image(path)
+        except DicomError as error:
+            return ExaminedImage(path, None, str(error).removeprefix(f"{path}: "))
+    return ExaminedImage(path, facts, "", tuple(KINDS[kind] for _, kind in heard))

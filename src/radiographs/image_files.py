@@ -6,27 +6,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
-import numpy as np
-import simplejpeg
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from src.radiographs.codestreams import PNG_MAGIC, picture_size
-from src.radiographs.dicom import MAX_PLANE_DIFFERENCE, cause_of, read_pixels
+from src.radiographs.codestreams import PNG_MAGIC
+from src.radiographs.dicom import read_pixels
 from src.radiographs.dicom_elements import MAX_BYTES
-from src.radiographs.pixels import MAX_PIXELS, Pixels
+from src.radiographs.pictures import JPEG_MAGIC, PictureError, read_picture
+from src.radiographs.pixels import Pixels
+from src.structures import Grey
 from src.system.errors import InputError
 from src.system.files import read_bytes
 from src.system.processes import map_files
-
-JPEG_MAGIC = b"\xff\xd8\xff"
-
-Picture = NDArray[np.uint8] | NDArray[np.uint16]
-
-
-class PictureError(InputError):
-    """A PNG or JPEG file that gives no radiograph, or a file that cannot be read."""
 
 
 class ImageFile(NamedTuple):
@@ -101,11 +91,11 @@ def as_text(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def read_any_image(path: Path) -> Pixels:
+def read_any_image(path: Path, *, grey: Grey = "viewer") -> Pixels:
     """Read a radiograph from a DICOM, PNG or JPEG file.
 
-    PNG and JPEG are taken as they are, value / 255 or / 65535, bright where bone is; equal colour
-    planes count as grey.
+    Args:
+        grey: how stored values become grey, where they are not plain 8-bit.
 
     Returns:
         (H, W), as it is stored where that is plain 8-bit.
@@ -115,8 +105,8 @@ def read_any_image(path: Path) -> Pixels:
     """
     magic = read_bytes(path, MAX_BYTES, PictureError, n_bytes=len(PNG_MAGIC))
     if magic.startswith((PNG_MAGIC, JPEG_MAGIC)):
-        return _read_picture(path)
-    return read_pixels(path)
+        return read_picture(path, grey=grey)
+    return read_pixels(path, grey=grey)
 
 
 def split_unreadable(
@@ -139,38 +129,3 @@ def _cause_of_failure(path: Path) -> str | None:
     except InputError as error:
         return str(error)
     return None
-
-
-def _read_picture(path: Path) -> Pixels:
-    content = read_bytes(path, MAX_BYTES, PictureError)
-    try:
-        size = picture_size(content)
-        if not 0 < size.rows * size.columns <= MAX_PIXELS:
-            raise ValueError(f"{size} pixels is not the size of a radiograph")
-        picture = _decode_png(content) if content.startswith(PNG_MAGIC) else _decode_jpeg(content)
-    except Exception as error:  # decoders raise their own kinds
-        raise PictureError(f"{path}: the picture cannot be decoded: {cause_of(error)}") from error
-    full = np.iinfo(picture.dtype).max
-    if picture.ndim == 3:
-        planes = picture[..., :3]  # a fourth one is transparency
-        if (planes.max(axis=2) - planes.min(axis=2)).max() > MAX_PLANE_DIFFERENCE * full / 255:
-            raise PictureError(f"{path}: a colour picture; grey radiographs are read")
-        picture = picture[..., 1]
-    if picture.dtype == np.uint8:
-        return np.ascontiguousarray(picture, dtype=np.uint8)
-    return np.asarray(picture / np.float32(full), dtype=np.float32)
-
-
-def _decode_png(content: bytes) -> Picture:
-    """Return (H, W), (H, W, 3) or (H, W, 4)."""
-    picture = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    if picture is None or picture.dtype not in (np.uint8, np.uint16):
-        raise ValueError("no PNG of 8 or 16 bits")
-    return np.asarray(picture)
-
-
-def _decode_jpeg(content: bytes) -> Picture:
-    """Return (H, W) or (H, W, 3); damage that others make up for is an error."""
-    colours = simplejpeg.decode_jpeg_header(content)[2]
-    picture = simplejpeg.decode_jpeg(content, "GRAY" if colours == "Gray" else "RGB")
-    return np.asarray(picture[..., 0] if colours == "Gray" else picture)

@@ -7,16 +7,15 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from src.retinanet.boxes import clip_boxes, decode_boxes
+from src.retinanet.settings import PAPER_LIMITS, CandidateLimits
 from src.structures import MAX_CANDIDATES, Detections, RawOutputs
-
-MIN_SCORE = 0.025  # candidates score more; the original release
-MIN_SHARE_OF_TOP = 0.5  # of the image's best score; weaker boxes are dropped; the original release
 
 
 def find_candidates(
     outputs: RawOutputs,
     anchors: Tensor,
     image_size: tuple[int, int],
+    limits: CandidateLimits = PAPER_LIMITS,
 ) -> list[Detections]:
     """Decode the anchors that can still become detections, before non-maximum suppression.
 
@@ -27,18 +26,19 @@ def find_candidates(
         outputs: of the network.
         anchors: (A, 4) xyxy, pixels of the network input.
         image_size: height and width of the network input.
+        limits: by default candidates score above .025, and at least half of the image's best score.
 
     Returns:
         For each image at most 1,000 candidates, best first, boxes inside the image.
     """
     scores, deltas, class_log_probs = outputs
-    image, anchor = (scores > MIN_SCORE).nonzero(as_tuple=True)  # (N,), by image
+    image, anchor = (scores > limits.min_score).nonzero(as_tuple=True)  # (N,), by image
     values = scores[image, anchor]
     boxes = clip_boxes(decode_boxes(deltas[image, anchor], anchors[anchor]), image_size)
 
     values = values.where((boxes[:, 2:] > boxes[:, :2]).all(dim=1), 0)  # no area, no candidate
     top = values.new_zeros(len(scores)).scatter_reduce(0, image, values, "amax")
-    strong = (values > 0) & (values >= MIN_SHARE_OF_TOP * top[image])
+    strong = (values > 0) & (values >= limits.min_share_of_top * top[image])
 
     order = strong.nonzero()[:, 0]
     order = order[values[order].argsort(descending=True, stable=True)]

@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from src.retinanet.anchors import N_ANCHORS_PER_POSITION, grid_size
-from src.retinanet.candidates import MIN_SCORE
+from src.retinanet.anchors import grid_size
 from src.retinanet.model import RetinaNet, Scored
+from src.retinanet.settings import CandidateLimits
 from src.structures import RawOutputs
 
 SizeRule = Literal["percentile", "mean"]
@@ -43,7 +43,7 @@ class Ensemble(nn.Module):
         """Put networks together.
 
         Args:
-            members: networks with the same pyramid levels.
+            members: networks with the same pyramid levels, anchors and limits.
             weights: of the members in the means; None weighs all alike. The percentiles count
                 every member once.
             size_rule: how dw and dh are combined.
@@ -52,11 +52,11 @@ class Ensemble(nn.Module):
             hflip: show every member the mirrored image as well.
 
         Raises:
-            ValueError: no members, members of different levels, or weights that do not fit.
+            ValueError: no members, members that do not agree, or weights that do not fit.
         """
         super().__init__()
-        if not members or len({member.levels for member in members}) > 1:
-            raise ValueError("an ensemble needs members, all with the same pyramid levels")
+        if not members or len({(one.levels, one.anchor_shapes, one.limits) for one in members}) > 1:
+            raise ValueError("an ensemble needs members, all with the same levels and anchors")
         weights = [1.0] * len(members) if weights is None else list(weights)
         if len(weights) != len(members) or min(weights) < 0 or sum(weights) <= 0:
             raise ValueError(f"{len(members)} members need as many positive weights, not {weights}")
@@ -65,6 +65,11 @@ class Ensemble(nn.Module):
         self.size_rule = size_rule
         self.k = k
         self.hflip = hflip
+
+    @property
+    def limits(self) -> CandidateLimits:
+        """Return which of the combined outputs become candidates."""
+        return self.networks()[0].limits
 
     def anchors(self, images: Tensor) -> Tensor:
         """Return the anchors (A, 4) for images (B, 1, H, W)."""
@@ -96,7 +101,7 @@ class Ensemble(nn.Module):
         ]
         deltas = _mean(located, weights)
         if self.size_rule == "percentile" and len(passes) > 1:
-            image, anchor = (scores > MIN_SCORE).nonzero(as_tuple=True)
+            image, anchor = (scores > self.limits.min_score).nonzero(as_tuple=True)
             if len(image):
                 sizes = torch.stack([one[image, anchor, 2:] for one in located])  # (M, N, 2)
                 deltas[image, anchor, 2:] = low_percentile(sizes, self.k)
@@ -171,19 +176,20 @@ def mirror_anchors(values: Tensor, image_size: tuple[int, int], levels: Sequence
         image_size: height and width of the network input.
         levels: of the pyramid.
     """
-    return values[:, _mirrored_order(image_size, levels, values.device)]
+    return values[:, _mirrored_order(image_size, levels, values.shape[1], values.device)]
 
 
 def _mirrored_order(
-    image_size: tuple[int, int], levels: Sequence[int], device: torch.device
+    image_size: tuple[int, int], levels: Sequence[int], n_anchors: int, device: torch.device
 ) -> Tensor:
     """Return for each anchor the index of its mirror image: (A,)."""
+    grids = [grid_size(image_size, 2**level) for level in levels]
+    n_per_position = n_anchors // sum(rows * columns for rows, columns in grids)
     parts, start = [], 0
-    for level in levels:
-        rows, columns = grid_size(image_size, 2**level)
-        n_anchors = rows * columns * N_ANCHORS_PER_POSITION
+    for rows, columns in grids:
+        n_anchors = rows * columns * n_per_position
         grid = torch.arange(start, start + n_anchors, device=device)
-        grid = grid.view(rows, columns, N_ANCHORS_PER_POSITION)
+        grid = grid.view(rows, columns, n_per_position)
         parts.append(grid.flip(1).reshape(-1))
         start += n_anchors
     return torch.cat(parts)

@@ -8,19 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.retinanet.anchors import N_ANCHORS_PER_POSITION
+from src.retinanet.settings import PAPER_ANCHORS
 from src.structures import CLASS_NAMES
 
+N_ANCHORS = PAPER_ANCHORS.n_per_position  # at each position, unless an experiment has others
 PRIOR = 0.01  # an untrained net scores every anchor with this; the original release
 
 
 class BoxHead(nn.Module):
     """Regress dx, dy, dw, dh at every anchor; shared by all levels."""
 
-    def __init__(self, width: int, depth: int) -> None:
+    def __init__(self, width: int, depth: int, n_anchors: int = N_ANCHORS) -> None:
         super().__init__()
         self.layers = _conv_stack(width, depth)
-        self.output = nn.Conv2d(width, N_ANCHORS_PER_POSITION * 4, kernel_size=3, padding=1)
+        self.output = nn.Conv2d(width, n_anchors * 4, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map one level's (B, width, H, W) to deltas (B, H*W*9, 4)."""
@@ -31,11 +32,11 @@ class BoxHead(nn.Module):
 class ClassHead(nn.Module):
     """Score every anchor for an opacity; shared by all levels."""
 
-    def __init__(self, width: int, depth: int, dropout: float) -> None:
+    def __init__(self, width: int, depth: int, dropout: float, n_anchors: int = N_ANCHORS) -> None:
         super().__init__()
         self.layers = _conv_stack(width, depth)
         self.dropout = nn.Dropout(dropout)
-        self.output = nn.Conv2d(width, N_ANCHORS_PER_POSITION, kernel_size=3, padding=1)
+        self.output = nn.Conv2d(width, n_anchors, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map one level's (B, width, H, W) to logits (B, H*W*9)."""

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from src.retinanet.anchors import N_ANCHORS_PER_POSITION, count_anchors, make_anchors
+from src.retinanet.anchors import count_anchors, make_anchors
 from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.fpn import FeaturePyramid
 from src.retinanet.heads import BoxHead, ClassHead, GlobalHead, initialise_pyramid_and_heads
+from src.retinanet.settings import PAPER_ANCHORS, PAPER_LIMITS, AnchorShapes, CandidateLimits
 from src.structures import ENCODER_STRIDE, MIN_IMG_SIZE, PAPER_LEVELS, RawOutputs
 
 
@@ -29,7 +30,12 @@ class Scored(NamedTuple):
 
 
 class RetinaNet(nn.Module):
-    """Detect opacities in grey images and classify the whole image."""
+    """Detect opacities in grey images and classify the whole image.
+
+    Attributes:
+        levels, anchor_shapes: where its anchors lie.
+        limits: which of its outputs become candidates.
+    """
 
     def __init__(
         self,
@@ -41,6 +47,8 @@ class RetinaNet(nn.Module):
         dropout_class: float = 0.5,
         dropout_global: float = 0.5,
         train_batch_norm: bool = False,
+        anchor_shapes: AnchorShapes = PAPER_ANCHORS,
+        limits: CandidateLimits = PAPER_LIMITS,
     ) -> None:
         """Put the parts together.
 
@@ -53,13 +61,18 @@ class RetinaNet(nn.Module):
             dropout_global: before the global head's linear layer.
             train_batch_norm: False freezes the statistics, also in training; scale and shift are
                 trained either way.
+            anchor_shapes: at each position of each level.
+            limits: which outputs become candidates.
         """
         super().__init__()
         self.levels = levels
+        self.anchor_shapes = anchor_shapes
+        self.limits = limits
         self.train_batch_norm = train_batch_norm
         self.pyramid = FeaturePyramid(encoder.out_channels, levels=levels, width=width)
-        self.box_head = BoxHead(width, head_depth)
-        self.class_head = ClassHead(width, head_depth, dropout_class)
+        n_anchors = anchor_shapes.n_per_position
+        self.box_head = BoxHead(width, head_depth, n_anchors)
+        self.class_head = ClassHead(width, head_depth, dropout_class, n_anchors)
         self.global_head = GlobalHead(encoder.out_channels[-1], width, dropout_global)
         initialise_pyramid_and_heads(self)
         self.encoder: nn.Module = encoder
@@ -141,7 +154,7 @@ class RetinaNet(nn.Module):
         """Run the box head over one level (B, width, H, W) of some images: (B, H*W*9, 4)."""
         if len(images) == len(level):
             return self.box_head(level).float()
-        n_anchors = level.shape[-2] * level.shape[-1] * N_ANCHORS_PER_POSITION
+        n_anchors = level.shape[-2] * level.shape[-1] * self.anchor_shapes.n_per_position
         deltas = level.new_zeros((len(level), n_anchors, 4), dtype=torch.float32)
         if not len(images):
             return deltas
@@ -150,7 +163,8 @@ class RetinaNet(nn.Module):
     def by_level(self, flags: Tensor, images: Tensor) -> Tensor:
         """Say which levels hold an anchor with a flag: (B, A) bool -> (B, levels) bool."""
         height, width = images.shape[-2:]
-        counts = [count_anchors((height, width), level) for level in self.levels]
+        size, shapes = (height, width), self.anchor_shapes
+        counts = [count_anchors(size, level, shapes) for level in self.levels]
         return torch.stack([part.any(dim=1) for part in flags.split(counts, dim=1)], dim=1)
 
     def anchors(self, images: Tensor) -> Tensor:
@@ -158,7 +172,8 @@ class RetinaNet(nn.Module):
         height, width = images.shape[-2:]
         key = (height, width, images.device)
         if key not in self._anchors:
-            self._anchors[key] = make_anchors((height, width), self.levels).to(images.device)
+            anchors = make_anchors((height, width), self.levels, self.anchor_shapes)
+            self._anchors[key] = anchors.to(images.device)
         return self._anchors[key]
 
 

@@ -195,14 +195,19 @@ def _at_least(value: int, least: int) -> int:
 
 def below(count: int) -> Callable[[str], int]:
     """Make the type of a flag that takes a whole number from 0 to `count` - 1."""
+    return between(0, count - 1)
 
-    def number_below(text: str) -> int:
+
+def between(least: int, most: int) -> Callable[[str], int]:
+    """Make the type of a flag that takes a whole number from `least` to `most`."""
+
+    def number_between(text: str) -> int:
         value = _whole(text)
-        if not 0 <= value < count:
-            raise argparse.ArgumentTypeError(f"{value} is not between 0 and {count - 1}")
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{value} is not between {least} and {most}")
         return value
 
-    return number_below
+    return number_between
 
 
 def rate(text: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -201,6 +202,12 @@ def read_bytes(
             return file.read(status.st_size if n_bytes is None else n_bytes)
     except OSError as failure:
         raise error(f"{path}: cannot be read: {_cause(failure)}") from failure
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path, limit: int, error: type[InputError]) -> Any:  # noqa: ANN401 - as json

@@ -1,6 +1,7 @@
-"""Plain JSON values to dataclasses: the types of the fields are a file's schema, checked here.
+"""Records whose fields declare what they may be, checked here wherever their values come from.
 
-And values of files to text that can be shown.
+The hints of a dataclass's fields are the schema of a file, or of a table in the code: plain types,
+`Annotated` with a `Rule`, `Literal`, `X | None`, `tuple[X, ...]`, `dict[X, Y]`, other dataclasses.
 """
 
 from __future__ import annotations
@@ -10,10 +11,25 @@ import reprlib
 import sys
 import types
 import unicodedata
-from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from src.system.errors import InputError
 
 Record = TypeVar("Record")
+UNIONS = (Union, types.UnionType)  # as X | None is kept, with and without Annotated in it
+NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False",
+         types.NoneType: "None", tuple: "a list", list: "a list", dict: "an object"}  # fmt: skip
 
 MAX_SHOWN = 60  # characters of a wrong value in a message
 MAX_CAUSE = 300  # characters of another program's message, which may quote a file
@@ -21,17 +37,50 @@ MAX_SHOWN_LEVELS = 4  # of lists within lists
 UNSHOWN = ("Cc", "Cs", "Zl", "Zp")  # of Unicode: controls, surrogates, separators of lines
 
 
+class Rule(NamedTuple):
+    """What a value may be, beside its type: `Annotated[int, Rule(...)]`.
+
+    Attributes:
+        holds: says whether it holds for a value of the right type.
+        words: what is right, for the message.
+    """
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def within(low: float, high: float, what: str = "a number") -> Rule:
+    """Make the rule of a number that lies between two others or is one of them."""
+    return Rule(lambda number: low <= number <= high, f"{what} from {low} to {high}")
+
+
+def above(low: float, high: float) -> Rule:
+    """Make the rule of a number that is greater than one and at most another."""
+    return Rule(lambda number: low < number <= high, f"a number above {low}, at most {high}")
+
+
+def check_fields(record: object) -> None:
+    """Make sure that every field of a record is what its type hint says.
+
+    Raises:
+        InputError: a field is not; the message gives its name, its value and what is right.
+    """
+    for name, hint in get_type_hints(type(record), include_extras=True).items():
+        value = getattr(record, name)
+        if not fits(value, hint):
+            raise InputError(_say_wrong(name, value, hint))
+
+
 def build_record(kind: type[Record], values: object) -> Record:
     """Build a dataclass from the values of a JSON object.
 
     Args:
-        kind: a dataclass; its fields may be text, numbers, tuples, literals, optional ones, and
-            other dataclasses.
+        kind: a dataclass.
         values: field -> value; what is missing takes the field's default.
 
     Raises:
-        ValueError: this is no object, a field is unknown or missing, or has a value of another
-            type; the message names the field.
+        ValueError: this is no object, a field is unknown or missing, or has a value that does not
+            fit; the message names the field.
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{show_value(values)} is not an object")
@@ -39,7 +88,7 @@ def build_record(kind: type[Record], values: object) -> Record:
     unknown = [str(name) for name in values if name not in fields]
     if unknown:
         raise ValueError(f"unknown field {show_value(unknown[0])}")
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     given = {name: _convert(name, value, hints[name]) for name, value in values.items()}
     for name, field in fields.items():
         has_default = (
@@ -52,16 +101,22 @@ def build_record(kind: type[Record], values: object) -> Record:
 
 
 def fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or what typing makes of it
-    """Say whether a value has the type that a field declares; a bool is no number."""
+    """Say whether a value is what a field declares; a bool is no number."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return True
+    if origin is Annotated:
+        return fits(value, arguments[0]) and bool(arguments[1].holds(value))
     if origin is Literal:
         return any(type(value) is type(choice) and value == choice for choice in arguments)
-    if origin in (Union, types.UnionType):
+    if origin in UNIONS:
         return any(fits(value, argument) for argument in arguments)
     if origin is tuple:
         return isinstance(value, tuple) and all(fits(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            fits(key, arguments[0]) and fits(item, arguments[1]) for key, item in value.items()
+        )
     if isinstance(value, bool) and hint in (int, float):
         return False
     if hint is float and isinstance(value, int):
@@ -110,12 +165,36 @@ def printable(text: str) -> str:
 
 def _convert(name: str, value: object, hint: Any) -> object:  # noqa: ANN401
     """Turn lists into tuples and objects into the records that a field declares."""
-    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    for option in options:
+    for option in _plain_types(hint):
         if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
             return build_record(option, value)  # type: ignore[arg-type]
         if get_origin(option) is tuple and isinstance(value, list):
             value = tuple(_convert(name, item, get_args(option)[0]) for item in value)
     if not fits(value, hint):
-        raise ValueError(f"{name} cannot be {show_value(value)}")
+        raise ValueError(_say_wrong(name, value, hint))
     return value
+
+
+def _plain_types(hint: Any) -> list[Any]:  # noqa: ANN401
+    """Return the types that a hint allows, without their rules."""
+    if get_origin(hint) is Annotated:
+        return _plain_types(get_args(hint)[0])
+    if get_origin(hint) in UNIONS:
+        return [each for option in get_args(hint) for each in _plain_types(option)]
+    return [hint]
+
+
+def _say_wrong(name: str, value: object, hint: Any) -> str:  # noqa: ANN401
+    return f"{name} cannot be {show_value(value)}; it must be {_describe(hint)}"
+
+
+def _describe(hint: Any) -> str:  # noqa: ANN401
+    """Say in words what a field may be."""
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind is Annotated:
+        return str(parts[1].words)
+    if kind is Literal:
+        return " or ".join(map(repr, parts))
+    if kind in UNIONS:
+        return " or ".join(map(_describe, parts))
+    return NAMES.get(kind or hint, "an object")

@@ -11,9 +11,10 @@ from src.prediction.collector import PredictionCollector, gather_predictions, pr
 from src.prediction.predictions import Predictions
 from src.prediction.provenance import Provenance
 from src.retinanet.acceleration import Acceleration
-from src.retinanet.candidates import MIN_SCORE, find_candidates
+from src.retinanet.candidates import find_candidates
 from src.retinanet.losses import detection_losses, match_anchors
 from src.retinanet.model import RetinaNet
+from src.retinanet.settings import PAPER_LOSS, LossSettings
 from src.structures import Batch
 from src.system.distributed import ALONE, Processes
 from src.training.progress import Progress, RunningLosses, loss_sums
@@ -68,6 +69,7 @@ def validate(
     *,
     acceleration: Acceleration,
     provenance: Provenance,
+    loss: LossSettings = PAPER_LOSS,
     processes: Processes = ALONE,
     wants_to_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[dict[str, float], Predictions]:
@@ -76,6 +78,7 @@ def validate(
     Args:
         batches: of this process: every `processes.count`-th image.
         provenance: goes into the predictions.
+        loss: how the losses are computed.
         processes: rank and number of the processes that share the images.
         wants_to_stop: asked after every batch.
 
@@ -93,13 +96,15 @@ def validate(
         for host_batch in bar:
             batch = host_batch.to(acceleration.device)
             anchors = model.anchors(batch.images)
-            matches = match_anchors(anchors, [target.boxes_xyxy for target in batch.targets])
+            boxes = [target.boxes_xyxy for target in batch.targets]
+            matches = match_anchors(anchors, boxes, loss)
             needed = model.by_level(matches.positive, batch.images)
             with acceleration.arithmetic():
-                outputs = model(batch.images, needed=needed, min_score=MIN_SCORE)
-            losses = detection_losses(outputs, anchors, batch.targets, matches)
+                outputs = model(batch.images, needed=needed, min_score=model.limits.min_score)
+            losses = detection_losses(outputs, anchors, batch.targets, matches, loss)
             running.add(loss_sums(losses, len(batch.ids)).tolist(), len(batch.ids))
-            collected.add(host_batch, find_candidates(outputs, anchors, batch.image_size))
+            found = find_candidates(outputs, anchors, batch.image_size, model.limits)
+            collected.add(host_batch, found)
             bar.set_postfix_str(str(running), refresh=False)
             if wants_to_stop():
                 raise Stopped

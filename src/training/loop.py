@@ -9,7 +9,7 @@ from contextlib import closing
 import torch
 
 from src.datasets.loaders import LabelledImages, training_loader, validation_loader
-from src.experiments.checkpoints import Checkpoint, CheckpointError, load_checkpoint, load_weights
+from src.experiments.checkpoints import CheckpointError, load_checkpoint, load_weights
 from src.experiments.experiment import Experiment
 from src.experiments.experiment_file import sample_options
 from src.experiments.networks import build_model
@@ -23,7 +23,7 @@ from src.training.epoch import Stopped, train_epoch, validate
 from src.training.optimizer import Optimization
 from src.training.options import TrainingOptions
 from src.training.progress import Progress
-from src.training.run_files import TrainingFiles
+from src.training.run_files import FoundState, TrainingFiles
 from src.training.step import Learner, StepKey, seed_step
 
 
@@ -97,7 +97,7 @@ class Training:
             else:
                 self.files.note_length(self.progress.epoch)
         self.saved_at = time.monotonic()
-        if last is None and self.files.run.last_checkpoint_path.exists():
+        if last is None and self.files.run.find_last_checkpoint() is not None:
             self._save_state()  # instead of the state of the training that --from-epoch leaves
 
     def describe(self) -> str:
@@ -146,6 +146,7 @@ class Training:
                 scales_loss=options.acceleration.precision == "fp16",
             ),
             acceleration=options.acceleration,
+            loss=experiment.loss,
             processes=options.processes,
             seed=options.seed,
             accumulate=experiment.accumulate,
@@ -157,19 +158,23 @@ class Training:
         path, from_epoch = self.options.weights_path, self.options.from_epoch
         if path is not None:
             load_weights(self.model, load_checkpoint(path, self.files.run.model), path)
+        if self.options.init_weights is not None:
+            path = self.options.init_weights
+            load_weights(self.model, load_checkpoint(path), path)
         if from_epoch:
             self.learner.optimization.skip_epochs(from_epoch)
             self.history = self.files.earlier_history()
 
-    def _restore(self, last: Checkpoint) -> None:
-        path = self.files.run.last_checkpoint_path
-        load_weights(self.model, last, path)
+    def _restore(self, last: FoundState) -> None:
+        load_weights(self.model, last.checkpoint, last.path)
         try:
-            self.learner.optimization.load_state_dict(last.training)
-            self.history = list(last.training["history"])
-            self.progress = Progress.from_state(last.training["progress"])
+            self.learner.optimization.load_state(last.training, last.checkpoint.optimizer)
+            self.history = list(last.training.history)
+            self.progress = Progress.from_state(last.training.progress)
         except (KeyError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{path}: its training state does not fit: {error}") from error
+            raise CheckpointError(
+                f"{last.path}: its training state does not fit: {error}"
+            ) from error
 
     def _run_epoch(self, request: StopRequest) -> None:
         """Train, validate and save one epoch, or what is left of it."""
@@ -191,6 +196,7 @@ class Training:
             self.valid_loader,
             acceleration=self.options.acceleration,
             provenance=trained_provenance(self.files.run, self.experiment, progress.epoch),
+            loss=self.experiment.loss,
             processes=self.options.processes,
             wants_to_stop=request,
         )
@@ -209,11 +215,7 @@ class Training:
         """Write all that an exact resume needs, in the middle of an epoch too."""
         self.saved_at = time.monotonic()
         if self.options.processes.is_first:
-            state = self.learner.optimization.state_dict() | {
-                "history": self.history,
-                "progress": self.progress.state_dict(),
-            }
-            self.files.write_state(self.progress.epoch - 1, self.model, state)
+            self.files.write_state(self.learner, self.progress, self.history)
 
     def _interrupted(self, request: StopRequest) -> Interrupted:
         number = request.received or signal.SIGTERM  # another process received it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR, ReduceLROnPlateau
 
+from src.experiments.checkpoints import TrainingState
 from src.experiments.experiment import Experiment
 from src.retinanet.model import RetinaNet
 
@@ -19,6 +21,7 @@ SGD_MOMENTUM = 0.95  # this and the next three: the second place's training scri
 SGD_RATE_FACTORS = {"encoder": 0.2, "box_head": 2.0}  # of the learning rate; others 1
 SGD_MILESTONES = (8, 16, 20)
 SGD_FACTOR = 0.1
+FIXED = ("milestones",)  # of a scheduler's state: the experiment gives it, and JSON cannot
 
 
 def make_optimizer(model: RetinaNet, experiment: Experiment) -> Optimizer:
@@ -97,23 +100,58 @@ class Optimization:
         self.scaler.update()
         self.scheduler.after_step()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
+        """Return those fields of `TrainingState` that are its own, plain values."""
         return {
-            "optimizer": self.optimizer.state_dict(),
+            "param_groups": tuple(self.optimizer.state_dict()["param_groups"]),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the optimizer's tensors by `<parameter>.<name>`."""
+        return {
+            f"{index}.{name}": value
+            for index, its in self.optimizer.state_dict()["state"].items()
+            for name, value in its.items()
+            if value is not None  # as SGD keeps for a parameter that has not moved yet
+        }
+
+    def load_state(self, state: TrainingState, tensors: Mapping[str, Tensor]) -> None:
         """Go on from a saved state; a wrong one raises KeyError, ValueError or TypeError."""
-        saved = state["optimizer"]
-        groups = [  # the one thing in it that is of the device, not of the training
-            its | {"fused": own["fused"]}
-            for its, own in zip(saved["param_groups"], self.optimizer.param_groups, strict=True)
+        own_groups = self.optimizer.param_groups
+        groups = [
+            _group_like(own, its) for own, its in zip(own_groups, state.param_groups, strict=True)
         ]
-        self.optimizer.load_state_dict(saved | {"param_groups": groups})
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
+        parameters = dict(enumerate(one for group in own_groups for one in group["params"]))
+        parts: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            index, _, name = key.partition(".")
+            parts.setdefault(int(index), {})[name] = _tensor_like(parameters[int(index)], tensor)
+        self.optimizer.load_state_dict({"state": parts, "param_groups": groups})
+        self.scheduler.load_state_dict(state.scheduler)
+        self.scaler.load_state_dict(state.scaler)
+
+
+def _group_like(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring a saved group of parameters, which passed through JSON, to the form of our own."""
+    group = {
+        name: tuple(value) if isinstance(own.get(name), tuple) else value
+        for name, value in saved.items()
+    }
+    return group | {"fused": own["fused"]}  # of the device, not of the training
+
+
+def _tensor_like(parameter: Tensor, saved: Tensor) -> Tensor:
+    """Copy a parameter's state from a file, into the parameter's own order of memory.
+
+    In another order the same arithmetic may round differently.
+    """
+    if not saved.ndim:
+        return saved.clone()  # the number of steps
+    if saved.shape != parameter.shape:
+        raise ValueError(f"of shape {tuple(saved.shape)}, not {tuple(parameter.shape)}")
+    return torch.empty_like(parameter).copy_(saved)
 
 
 class Scheduler:
@@ -153,10 +191,13 @@ class Scheduler:
                 self.by_epoch.step()
 
     def state_dict(self) -> dict[str, Any]:
-        return self._active().state_dict()
+        """Return plain values."""
+        state = self._active().state_dict()
+        return {name: value for name, value in state.items() if name not in FIXED}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._active().load_state_dict(state)
+        """Go on from a saved state; raises KeyError where a value is missing."""
+        self._active().load_state_dict({name: state[name] for name in self.state_dict()})
 
     def _active(self) -> LRScheduler:
         active = self.by_step or self.by_epoch or self.by_loss

@@ -21,6 +21,8 @@ class TrainingOptions:
         resume: continue where the run stopped, if it did.
         from_epoch: the first epoch; a later one than 0 needs `weights_path`.
         weights_path: start from this checkpoint's weights.
+        init_weights: begin a fresh training with the weights of this checkpoint, of whatever run.
+        init_sha256: that this file must have; None takes any.
         encoder_weights: start the encoder from this file; None starts it at random, and suits a
             training whose weights come from a checkpoint.
         checkpoint_minutes: the longest time between two states that a run can be resumed from.
@@ -35,6 +37,8 @@ class TrainingOptions:
     resume: bool = False
     from_epoch: int = 0
     weights_path: Path | None = None
+    init_weights: Path | None = None
+    init_sha256: str | None = None
     encoder_weights: Path | None = None
     checkpoint_minutes: float = 10.0
     skips_non_finite: bool = False

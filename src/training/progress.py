@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from src.structures import LOSS_NAMES, SHORT_LOSS_NAMES, Losses
+from src.system.records import fits
 
 
 def loss_sums(losses: Losses, n_images: int) -> Tensor:
@@ -70,4 +71,7 @@ class Progress:
             TypeError, ValueError, KeyError: it is no such state.
         """
         *sums, n_images = state["running"]
+        plain = [value for name, value in state.items() if name != "running"]
+        if not all(fits(value, float) for value in (*plain, *sums, n_images)):
+            raise ValueError("its progress is not made of numbers")
         return cls(**(state | {"running": RunningLosses(sums, n_images)}))

@@ -5,27 +5,44 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
-from typing import Any
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from torch.utils.tensorboard import SummaryWriter
 
 from src.datasets.fingerprint import data_fingerprint
 from src.datasets.loaders import LabelledImages
-from src.experiments.checkpoints import Checkpoint, CheckpointError, load_checkpoint
-from src.experiments.experiment import Experiment, with_defaults
-from src.experiments.experiment_file import StoredTraining, write_stored_training
+from src.experiments.checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    CheckpointFacts,
+    TrainingState,
+    load_checkpoint,
+)
+from src.experiments.experiment import Experiment
+from src.experiments.experiment_file import InitWeights, StoredTraining, write_stored_training
 from src.experiments.history import read_history, write_history
 from src.experiments.runs import Run, read_description
 from src.prediction.predictions import Predictions
 from src.retinanet.model import RetinaNet
 from src.structures import LOSS_NAMES
 from src.system.errors import InputError
-from src.system.files import output_errors, write_json
+from src.system.files import output_errors, sha256_of, write_json
 from src.system.folder_lock import locked_dir
 from src.training.options import TrainingOptions
+from src.training.progress import Progress
+from src.training.step import Learner
 
 BUSY = "is training there; wait for it, or choose another --run TAG"
+
+
+class FoundState(NamedTuple):
+    """The state that a training continues from."""
+
+    path: Path
+    checkpoint: Checkpoint
+    training: TrainingState
 
 
 class TrainingFiles:
@@ -34,7 +51,10 @@ class TrainingFiles:
     def __init__(self, run: Run, experiment: Experiment, options: TrainingOptions) -> None:
         self.run, self.experiment, self.options = run, experiment, options
         # What must be the same when the training is resumed, beside the experiment's settings.
-        self.own = {"seed": options.seed, "precision": options.acceleration.precision}
+        self.own: dict[str, Any] = {
+            "seed": options.seed,
+            "precision": options.acceleration.precision,
+        }
         self._stack = ExitStack()
         self._board: SummaryWriter | None = None
 
@@ -49,33 +69,38 @@ class TrainingFiles:
     def close(self) -> None:
         self._stack.close()
 
-    def find_last(self) -> Checkpoint | None:
+    def find_last(self) -> FoundState | None:
         """Load the state that the training continues from; None where it begins.
 
         Raises:
             InputError: the run holds epochs that would be lost, or began with other settings.
         """
         resume, from_epoch = self.options.resume, self.options.from_epoch
-        path, saved = self.run.last_checkpoint_path, self.run.epochs_with_checkpoint()
-        if resume and path.exists():
+        path, saved = self.run.find_last_checkpoint(), self.run.epochs_with_checkpoint()
+        if resume and path is not None:
             last = load_checkpoint(path, self.run.model, resume=True)
-            self._check_settings(last)
-            if last.epoch + 1 < from_epoch:
+            state = last.facts.training
+            assert state is not None  # it was asked for
+            self._check_settings(path, last.facts.settings, state)
+            if last.facts.epoch + 1 < from_epoch:
                 raise InputError(
-                    f"{path}: stands in epoch {last.epoch + 1}; --resume goes on from there "
+                    f"{path}: stands in epoch {last.facts.epoch + 1}; --resume goes on from there "
                     f"without --from-epoch {from_epoch}, which begins anew without --resume"
                 )
-            return last
+            return FoundState(path, last, state)
         # The last file of an epoch is the state: killed before its first, a training begins again.
         if resume and any(epoch > from_epoch for epoch in saved):
-            raise InputError(f"{path}: is missing, and without it nothing can go on from here")
+            raise InputError(
+                f"{self.run.last_checkpoint_path}: is missing, and without it nothing can go on "
+                f"from here"
+            )
         taken = [epoch for epoch in saved if epoch >= from_epoch]
         if taken and not resume:
             raise InputError(
                 f"{self.run.dir}: holds epoch {taken[0]} already; --resume goes on with it, "
                 f"--run TAG starts another run"
             )
-        if path.exists() and not from_epoch:
+        if path is not None and not from_epoch:
             raise InputError(
                 f"{self.run.dir}: holds a training that stopped in its first epoch; --resume goes "
                 f"on with it, --run TAG starts another run"
@@ -96,9 +121,19 @@ class TrainingFiles:
         """Write experiment.json.
 
         Raises:
-            InputError: the images are not those that the options ask for.
+            InputError: the images or the first weights are not those that the options ask for.
         """
-        options = self.options
+        options, init_weights = self.options, None
+        if options.init_weights is not None:
+            init_weights = InitWeights(
+                path=str(options.init_weights.resolve()), sha256=sha256_of(options.init_weights)
+            )
+            if options.init_sha256 not in (None, init_weights.sha256):
+                raise InputError(
+                    f"{options.init_weights}: not the weights that the experiment which is to be "
+                    f"repeated began with: their SHA-256 is {init_weights.sha256[:12]}, it had "
+                    f"{str(options.init_sha256)[:12]}"
+                )
         fingerprint = data_fingerprint([*images.train, *images.valid], images.images_dir)
         if options.data_fingerprint not in (None, fingerprint):
             raise InputError(
@@ -113,6 +148,7 @@ class TrainingFiles:
             seed=options.seed,
             precision=options.acceleration.precision,
             data_fingerprint=fingerprint,
+            init_weights=init_weights,
         )
         details = {
             "device": str(options.acceleration.device),
@@ -143,7 +179,8 @@ class TrainingFiles:
         """Write predictions, weights and history after the last epoch of `history`."""
         epoch = int(history[-1]["epoch"])
         predictions.save(self.run.predictions_path(epoch))
-        self._checkpoint(epoch, model, {}).save(self.run.checkpoint_path(epoch))
+        facts = self._facts(epoch)
+        Checkpoint(facts=facts, model=model.state_dict()).save(self.run.checkpoint_path(epoch))
         write_history(self.run.history_path, history)
         self.log(history[-1])
 
@@ -165,27 +202,43 @@ class TrainingFiles:
                 self._board.add_scalar(name, value, epoch)
             self._board.flush()
 
-    def write_state(self, epoch: int, model: RetinaNet, state: dict[str, Any]) -> None:
+    def write_state(
+        self, learner: Learner, progress: Progress, history: Sequence[dict[str, float]]
+    ) -> None:
         """Write all that an exact resume needs.
 
         Args:
-            epoch: the last one that is done.
-            state: of everything except the weights.
+            history: a row for each epoch that is done.
         """
-        self._checkpoint(epoch, model, state | self.own).save(self.run.last_checkpoint_path)
+        optimization = learner.optimization
+        state = TrainingState(
+            **optimization.state(),
+            **self.own,
+            history=tuple(history),
+            progress=progress.state_dict(),
+        )
+        Checkpoint(
+            facts=self._facts(progress.epoch - 1, state),
+            model=learner.model.state_dict(),
+            optimizer=optimization.tensors(),
+        ).save(self.run.last_checkpoint_path)
 
-    def _checkpoint(self, epoch: int, model: RetinaNet, state: dict[str, Any]) -> Checkpoint:
-        return Checkpoint(self.run.model, asdict(self.experiment), epoch, model.state_dict(), state)
+    def _facts(self, epoch: int, training: TrainingState | None = None) -> CheckpointFacts:
+        return CheckpointFacts(
+            experiment=self.run.model, settings=self.experiment, epoch=epoch, training=training
+        )
 
-    def _check_settings(self, last: Checkpoint) -> None:
+    def _check_settings(self, path: Path, began: Experiment, state: TrainingState) -> None:
         """Make sure that a training is resumed with the settings that it began with."""
-        settings = asdict(self.experiment) | self.own
-        began = with_defaults(last.settings) | {n: last.training.get(n) for n in self.own}
+        names = [each.name for each in fields(Experiment)]
         if self.experiment.scheduler != "one_cycle":
-            settings["n_epochs"] = began.get("n_epochs")  # only one-cycle depends on the length
-        for name in [*settings, *began]:
-            if began.get(name) != settings.get(name):
+            names.remove("n_epochs")  # only one-cycle depends on the length
+        now = {name: getattr(self.experiment, name) for name in names} | self.own
+        then = {name: getattr(began, name) for name in names}
+        then |= {name: getattr(state, name) for name in self.own}
+        for name, value in now.items():
+            if then[name] != value:
                 raise CheckpointError(
-                    f"{self.run.last_checkpoint_path}: began with {name} {began.get(name)}, now it "
-                    f"is {settings.get(name)}; --resume needs the same"
+                    f"{path}: began with {name} {then[name]}, now it is {value}; --resume needs "
+                    f"the same"
                 )

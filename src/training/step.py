@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from src.retinanet.acceleration import Acceleration
 from src.retinanet.losses import detection_losses, match_anchors
 from src.retinanet.model import RetinaNet
+from src.retinanet.settings import PAPER_LOSS, LossSettings
 from src.structures import LOSS_NAMES, Batch, Losses, RawOutputs
 from src.system.distributed import ALONE, Processes
 from src.system.errors import InputError
@@ -51,6 +52,7 @@ class Learner:
         model: the network.
         optimization: optimizer, learning rate and gradients.
         acceleration: where and how the network runs.
+        loss: how the losses are computed.
         processes: rank and number of the processes that share each batch.
         seed: of dropout.
         accumulate: batches to a step.
@@ -61,6 +63,7 @@ class Learner:
     model: RetinaNet
     optimization: Optimization
     acceleration: Acceleration
+    loss: LossSettings = PAPER_LOSS
     processes: Processes = ALONE
     seed: int = 0
     accumulate: int = 1
@@ -139,13 +142,13 @@ def _accumulate_gradients(learner: Learner, group: Sequence[Batch], progress: Pr
 
 def _training_losses(learner: Learner, batch: Batch) -> Losses:
     """Run the network, its box head only on the levels whose boxes enter the loss."""
-    model = learner.model
+    model, loss = learner.model, learner.loss
     anchors = model.anchors(batch.images)
-    matches = match_anchors(anchors, [target.boxes_xyxy for target in batch.targets])
+    matches = match_anchors(anchors, [target.boxes_xyxy for target in batch.targets], loss)
     with learner.acceleration.arithmetic():
         needed = model.by_level(matches.positive, batch.images)
         outputs: RawOutputs = learner.network(batch.images, needed=needed)
-    return detection_losses(outputs, anchors, batch.targets, matches)
+    return detection_losses(outputs, anchors, batch.targets, matches, loss)
 
 
 def _skip_or_raise(

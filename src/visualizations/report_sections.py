@@ -17,6 +17,7 @@ from src.scoring.matching import HIT_IOU, Findings
 from src.scoring.sweep import AXES, NEAR_BEST, Sweep
 from src.structures import CLASS_NAMES, LOSS_NAMES
 from src.system.errors import InputError
+from src.system.records import show_value
 from src.visualizations.gallery import (
     Entry,
     best_hits,
@@ -150,7 +151,9 @@ def _write_entry(findings: Findings, entry: Entry, images_dir: Path) -> str:
     predictions, i = findings.predictions, entry.image
     name = str(predictions.ids[i])
     if Path(name).name != name:
-        raise InputError(f"the predictions' patientId {name!r} cannot be the name of a file")
+        raise InputError(
+            f"the predictions' patientId {show_value(name)} cannot be the name of a file"
+        )
     path = images_dir / f"{name}.dcm"
     image = read_image(path)
     size = tuple(predictions.image_sizes[i].tolist())

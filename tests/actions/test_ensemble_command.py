@@ -15,6 +15,7 @@ from src.datasets.loaders import load_labelled_images
 from src.experiments.runs import Run, load_run, read_description
 from src.experiments.table import EXPERIMENTS
 from src.prediction.predictions import load_predictions
+from src.prediction.provenance import Combination, NetworkId
 from src.scoring.grid import SCORE_THRESHOLDS
 from src.scoring.sweep import ScoredRun, load_sweep
 from tests.made_predictions import make_sweep
@@ -159,7 +160,9 @@ def test_the_ensembles_of_all_folds_are_scored_as_one(predict_fold, call_main):
     assert outcome.code == 0, outcome.err
     sweep = load_sweep(output_dir / "demo_ensemble_all_folds" / "sweep.npz")
     assert sweep.epochs == (1,)
-    assert sweep.run == ScoredRun(model="demo", fold=None, tag="ensemble")
+    members = (NetworkId(model="demo", tag="", epoch=1),)
+    shared = Combination(members=members, hflip=True, size_rule="percentile", k=0.9)
+    assert sweep.run == ScoredRun(model="demo", fold=None, tag="ensemble", ensemble=shared)
 
 
 def test_an_ensemble_says_where_the_images_lie_to_any_folder(predict_fold, phantoms, monkeypatch):
@@ -255,8 +258,8 @@ def test_results_do_not_depend_on_the_batch_size(predict):
     outs = [predict("--model", "demo", "--epoch", "0", "--batch-size", n, out=f"by {n}") / "000"
             for n in ("1", "3")]  # fmt: skip
     tables = [list(csv.reader((out / "boxes.csv").open(newline=""))) for out in outs]
-    assert [row[0] for row in tables[0]] == [row[0] for row in tables[1]]
-    ours, its = (np.array([row[1:] for row in table[1:]], dtype=float) for table in tables)
+    assert [row[:2] for row in tables[0]] == [row[:2] for row in tables[1]]
+    ours, its = (np.array([row[2:] for row in table[1:]], dtype=float) for table in tables)
     assert len(ours) > 10
     np.testing.assert_allclose(ours[:, :4], its[:, :4], atol=0.101)
     np.testing.assert_allclose(ours[:, 4:], its[:, 4:], atol=1.01e-4)

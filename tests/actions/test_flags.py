@@ -138,6 +138,14 @@ def test_a_flag_is_taken_by_its_actions_alone(refuse, name, action):
         (["--run", "a/b"], "argument --run: 'a/b': use letters, digits"),
         (["--model", "a", "b"], "--action train takes one --model, not 2"),
         (["--weights_dir", "x"], "--weights_dir needs --from-epoch"),
+        *(
+            (["--init-weights", "x", *other], "--init-weights cannot be combined with --")
+            for other in (
+                ["--from-epoch", "1"],
+                ["--weights_dir", "y", "--from-epoch", "1"],
+                ["--encoder-weights", "y"],
+            )
+        ),
         ([*PREDICT, "--out", "x"], "--out needs --input, or --split test and an ensemble"),
         ([*PREDICT, "--out", "x", "--tta", "hflip"], "--out needs --input, or --split test and"),
         ([*PREDICT, "--overlays"], "--overlays needs --input, or --split test and an ensemble"),
@@ -163,6 +171,9 @@ def test_flags_that_do_not_fit_together_are_refused(refuse, words, message):
         ["--run", "myensemble"],
         ["--action", "check_metric", "--run", "ensemble"],
         ["--weights_dir", "x", "--from-epoch", "1"],
+        ["--init-weights", "x"],
+        ["--init-weights", "x", "--resume"],
+        ["--init-weights", "x", "--from-experiment", "y"],
         [*PREDICT, "--out", "x", "--input", "y"],
         [*PREDICT, "--overlays", "--split", "test", "--tta", "hflip"],
         [*PREDICT, "--folds", "0", "1", "--combine", "mean"],

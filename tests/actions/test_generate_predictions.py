@@ -42,9 +42,10 @@ def test_a_picture_gives_what_its_dicom_file_gives(predict, phantoms, tmp_path):
     cv2.imwrite(str(mixed / "deep er" / "y.png"), np.rint(read_image(dicom) * 255))
     _, out_dir = predict("--input", mixed, "--epoch", "1", *LOW, "--overlays")
     rows = rows_of(out_dir / "001" / "boxes.csv")
-    by_file = {name: [[*r.values()][1:] for r in rows if r["file"] == name] for name in
+    by_file = {name: [[*r.values()][2:] for r in rows if r["file"] == name] for name in
                ("x.dcm", "deep er/y.png")}  # fmt: skip
     assert by_file["x.dcm"] and by_file["x.dcm"] == by_file["deep er/y.png"]
+    assert {r["file"]: r["patientId"] for r in rows} == {"x.dcm": "x", "deep er/y.png": ""}
     overlays = out_dir / "001" / "overlays"
     drawn = {path.relative_to(overlays).as_posix() for path in overlays.rglob("*.png")}
     assert drawn == {"x.dcm.png", "deep er/y.png.png"}
@@ -94,7 +95,8 @@ def test_files_named_after_patients_become_a_submission(predict, phantoms, tmp_p
                rows_of(out_dir / "001" / "submission.csv")}  # fmt: skip
     boxes: dict[str, list[str]] = {name: [] for name in strings}
     for row in rows_of(out_dir / "001" / "boxes.csv"):
-        boxes[row["file"]] += [row[c] for c in ("score", "x", "y", "width", "height")]
+        assert row["file"] == f"{row['patientId']}.dcm"
+        boxes[row["patientId"]] += [row[c] for c in ("score", "x", "y", "width", "height")]
     assert strings == {name: " ".join(numbers) for name, numbers in boxes.items()}
     assert any(strings.values())
 
@@ -126,7 +128,7 @@ def test_files_of_other_names_become_no_submission(predict, tmp_path):
         (("--split", "test", "--folds", "0", "3", "--epoch", "1"), "no such checkpoint"),
         (("--split", "test", "--folds", "7"), "0 and 3"),
         (("--input", "nowhere", "--epoch", "1"), "no such file or folder"),
-        (("--input", "nowhere", "--epoch", "1", "5"), "005.pt: no such checkpoint"),
+        (("--input", "nowhere", "--epoch", "1", "5"), "005.safetensors: no such checkpoint"),
         (("--split", "test", "--epoch", "1"), "--out needs --input"),
     ],
 )

@@ -58,7 +58,7 @@ def test_parse_submission_takes_line_ends_as_they_are(tmp_path, change):
         ("b\0,", r"'b\\x00' is no patientId"),
         ("a,", "patient a again, after line 2"),
         ('"b,', "quotation mark without its partner"),
-        (f"b,{'9' * 50}x 1 2 3 4", rf"number 1, '{'9' * 40}\.\.\.'"),
+        (f"b,{'9' * 500}x 1 2 3 4", rf"number 1, '{'9' * 59}\.\.\., "),
     ],
 )
 def test_parse_submission_finds_what_cannot_be_understood(tmp_path, row, words):

@@ -65,10 +65,23 @@ def edit(path, old, new):
 
 
 def test_a_sound_folder_shows_its_odd_image_alone(data):
-    (odd,) = check_data_folder(data, 0, full=True, n_workers=0)
+    findings = check_data_folder(data, 0, full=True, n_workers=0)
+    (odd,) = (finding for finding in findings if finding.kind != "grey values")
     assert (odd.kind, odd.patient) == ("odd size", "p03")
     assert odd.detail == "300 x 500; most are 128 x 128"
     assert verdict([odd], 0) == (True, "a training of fold 0 would run")
+
+
+def test_images_with_little_to_see_are_found_when_all_are_decoded(data):
+    flat, plain = patients_of(data, 0)
+    write_challenge_dicom(image(data, flat), np.full((128, 128), 99, np.uint8))
+    write_challenge_dicom(
+        image(data, plain), np.tile(np.arange(0, 256, 2, dtype=np.uint8), (128, 1))
+    )
+    details = {f.patient: f.detail for f in found(data, "grey values", full=True)}
+    assert details[flat] == "nearly one grey"
+    assert plain not in details
+    assert found(data, "grey values") == []
 
 
 def test_several_processes_find_the_same(data, monkeypatch):

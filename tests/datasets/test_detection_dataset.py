@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from scripts.phantoms import NORMAL, draw_phantom
 from src.datasets.annotations import Record, read_records
 from src.datasets.augmentations import draw_crop
 from src.datasets.data_folder import DataFolder, DicomFolder
@@ -14,10 +15,12 @@ from src.datasets.detection_dataset import (
     shrink_image,
 )
 from src.datasets.sample_options import AUGMENTATION_LEVELS, SampleOptions
+from src.datasets.test_dataset import TestDataset
 from src.datasets.transforms import warp_image
 from src.radiographs.dicom import read_image
+from src.radiographs.image_files import ImageFile
 from src.radiographs.pixels import as_float
-from src.structures import OPACITY
+from src.structures import OPACITY, images_as_float
 from src.system.errors import InputError
 from tests.datasets.conftest import IMAGE_SIZE, LANDSCAPE, LANDSCAPE_SIZE, N_TRAIN
 from tests.dicom_files import write_dicom
@@ -49,6 +52,16 @@ def single(tmp_path, boxes_xywh, **options):
     write_dicom(tmp_path / "a.dcm", pixels)
     record = Record("a", OPACITY, np.array(boxes_xywh, float).reshape(-1, 4))
     return TrainingDataset([record], DicomFolder(tmp_path), SampleOptions(**options))
+
+
+class Given:
+    """A source that has one image under any name."""
+
+    def __init__(self, pixels):
+        self.pixels = pixels
+
+    def read(self, patient_id, *, grey="viewer"):
+        return self.pixels.copy()
 
 
 def bright_hull(image):
@@ -110,7 +123,7 @@ def test_training_sample_is_of_8_bits_where_its_level_is(data_dir, level, dtype)
 
 
 def test_training_sample_of_floats_is_warped_as_floats(data_dir):
-    sample = make_training(data_dir, augmentation_level=1)[0, 1]
+    sample = make_training(data_dir, augmentation_level=1, reduction="subsample")[0, 1]
     source = read_image(data_dir / "stage_2_train_images" / "p01.dcm")
     rng = np.random.default_rng((0, 0, 1))
     crop = draw_crop(source.shape, SIZE, AUGMENTATION_LEVELS[1], rng)
@@ -195,7 +208,7 @@ def test_training_dataset_has_the_length_of_its_records(data_dir):
 
 
 def test_validation_sample_is_every_second_pixel(data_dir):
-    sample = make_validation(data_dir)[1]
+    sample = make_validation(data_dir, reduction="subsample")[1]
     source = read_image(data_dir / "stage_2_train_images" / "p01.dcm")
     np.testing.assert_array_equal(sample.picture(), source[::2, ::2])
     assert sample.image.dtype == torch.uint8
@@ -285,6 +298,85 @@ def test_shrink_image_averages_the_areas_of_a_landscape():
     image = np.random.default_rng(0).random((300, 500), dtype=np.float32)
     blocks = image.reshape(100, 3, 100, 5).mean(axis=(1, 3))
     np.testing.assert_allclose(shrink_image(image, 100, "area"), blocks, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "source_crop"), [(256, None), (512, None), (1024, None), (256, 512), (512, 512)]
+)
+def test_auto_shrinks_the_challenges_images_as_the_original(size, source_crop):
+    image = np.random.default_rng(0).integers(0, 256, (1024, 1024)).astype(np.uint8)
+    expected = shrink_image(image, size, "subsample", source_crop=source_crop)
+    found = shrink_image(image, size, "auto", source_crop=source_crop)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("shape", "size"), [((3000, 2500), 512), ((1024, 1024), 192)])
+def test_auto_shrinks_all_others_by_area(shape, size):
+    image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    found = shrink_image(image, size, "auto")
+    np.testing.assert_array_equal(found, shrink_image(image, size, "area"))
+    assert found.std() < 0.6 * shrink_image(image, size, "subsample").std()
+
+
+def test_a_noisy_large_image_shrinks_to_nearly_the_same_as_without_noise():
+    rng = np.random.default_rng(0)
+    phantom = draw_phantom(rng, NORMAL, view="PA", sex="M").pixels
+    large = cv2.resize(phantom / np.float32(255), (2500, 3000), interpolation=cv2.INTER_CUBIC)
+    noisy = (large + rng.normal(0, 0.1, large.shape)).astype(np.float32)
+    errors = {
+        reduction: np.abs(shrink_image(noisy, 512, reduction) - shrink_image(large, 512, "area"))
+        for reduction in ("subsample", "auto")
+    }
+    assert errors["auto"].mean() < 0.3 * errors["subsample"].mean()
+    assert errors["auto"].mean() < 0.02
+
+
+@pytest.mark.parametrize("level", [1, 20])
+def test_a_training_sample_of_a_large_image_is_reduced_by_area(level):
+    pixels = np.random.default_rng(0).integers(0, 256, (1500, 1250)).astype(np.uint8)
+    record = Record("p", 2, np.array([[500.0, 400.0, 300.0, 600.0]]))
+    samples = {
+        reduction: TrainingDataset(
+            [record], Given(pixels),
+            SampleOptions(img_size=128, augmentation_level=level, reduction=reduction),
+        )[(0, 0)]
+        for reduction in ("subsample", "auto")
+    }  # fmt: skip
+    spreads = {name: float(images_as_float(s.image).std()) for name, s in samples.items()}
+    assert spreads["auto"] < 0.6 * spreads["subsample"]
+    boxes = [sample.target.boxes_xyxy for sample in samples.values()]
+    assert torch.equal(*boxes)
+    assert samples["auto"].file_size == (1500, 1250)
+
+
+@pytest.mark.parametrize("size", [256, 512])
+def test_a_training_sample_of_the_challenges_is_the_same_by_auto(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (1024, 1024)).astype(np.uint8)
+    record = Record("p", 2, np.array([[500.0, 400.0, 300.0, 600.0]]))
+    plain, auto = (
+        TrainingDataset([record], Given(pixels), SampleOptions(img_size=size, reduction=reduction))[
+            (0, 0)
+        ]
+        for reduction in ("subsample", "auto")
+    )
+    assert equal(plain, auto)
+
+
+@pytest.mark.parametrize("grey", ["viewer", "range"])
+def test_samples_show_grey_values_by_the_rule_of_the_options(tmp_path, grey):
+    pixels = np.tile(np.arange(1024, dtype=np.uint16), (1024, 1))
+    path = write_dicom(tmp_path / "p.dcm", pixels, WindowCenter="200", WindowWidth="100")
+    source, options = DicomFolder(tmp_path), SampleOptions(img_size=512, grey=grey)
+    record = Record("p", OPACITY, np.zeros((0, 4)))
+    expected = read_image(path, grey=grey)[::2, ::2]
+    sample = ValidationDataset([record], source, options)[0]
+    np.testing.assert_array_equal(sample.picture(), expected)
+    other = TestDataset([ImageFile("p", path)], options)[0]
+    np.testing.assert_array_equal(other.picture(), expected)
+    train = TrainingDataset([record], source, options)[(0, 0)].picture()
+    is_white = (train > 0.999).mean() > 0.5
+    assert is_white == (grey == "viewer")
 
 
 # EpochSampler

@@ -23,7 +23,7 @@ from src.datasets.loaders import (
 from src.datasets.sample_options import SampleOptions
 from src.datasets.tables import AnnotationsError
 from src.datasets.test_dataset import TestDataset
-from src.radiographs.image_files import find_challenge_images
+from src.radiographs.image_files import ImageFile, find_challenge_images
 from src.structures import Target
 from src.system.errors import InputError
 from tests.conftest import HANGS_AFTER
@@ -211,7 +211,8 @@ def test_a_broken_image_ends_a_command_in_one_line(tmp_path, n_workers):
         timeout=HANGS_AFTER,
     )
     assert outcome.returncode == 2
-    assert outcome.stderr.startswith(f"error: {path}: truncated")
+    assert outcome.stderr.startswith(f"error: {path}: ")
+    assert "truncated" in outcome.stderr
     assert len(outcome.stderr.splitlines()) == 1
     assert "Traceback" not in outcome.stderr
 
@@ -295,6 +296,20 @@ def test_a_batch_that_shared_memory_cannot_hold_ends_in_one_line(data_dir):
     assert result.returncode == 2
     assert result.stderr.startswith("error: shared memory (/dev/shm) cannot hold a batch: ")
     assert result.stderr.endswith(" or --num-workers 0\n")
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_odd_images_are_counted_in_one_warning(tmp_path, n_workers):
+    ramp = np.tile(np.arange(0, 64, dtype=np.uint8), (64, 1))
+    for name, pixels in (("a", ramp * 4), ("b", ramp), ("c", ramp)):
+        write_dicom(tmp_path / f"{name}.dcm", pixels)
+    files = [ImageFile(name, tmp_path / f"{name}.dcm") for name in "abc"]
+    dataset = TestDataset(files, SampleOptions(img_size=32))
+    loader = unlabelled_loader(dataset, batch_size=1, n_workers=n_workers, device=CPU)
+    with pytest.warns(UserWarning, match=r"odd grey values in 2 files, .*b\.dcm") as caught:
+        assert len(list(loader)) == 3
+        assert len(list(loader)) == 3  # the next epoch warns no more
+    assert len(caught) == 1
 
 
 class DeadlyDataset(Dataset):

@@ -349,3 +349,18 @@ def test_cache_removes_what_a_killed_builder_of_other_images_left(build, tmp_pat
     os.utime(leftover, (2**32, 2**32))  # by the clock of another machine
     cache = build()
     assert names_in(leftover.parent) == [cache.path.name]
+
+
+@pytest.mark.parametrize("grey", ["viewer", "range"])
+def test_a_cache_serves_every_rule_for_grey_values(tmp_path, grey):
+    pixels = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
+    tags = {"WindowCenter": "20.5", "WindowWidth": "21"}
+    write_dicom(tmp_path / "plain.dcm", pixels)
+    write_dicom(tmp_path / "window.dcm", pixels, **tags)
+    write_dicom(tmp_path / "deep.dcm", pixels.astype(np.uint16) * 16, **tags)
+    patients, files = ["plain", "window", "deep"], DicomFolder(tmp_path)
+    cache = open_or_build_cache(patients, files, tmp_path / "cache", n_workers=1)
+    assert cache.n_left_out == 2
+    for patient in patients:
+        expected = files.read(patient, grey=grey)
+        np.testing.assert_array_equal(cache.read(patient, grey=grey), expected)

@@ -40,7 +40,9 @@ def test_test_dataset_names_images_after_their_files(tmp_path):
     assert [dataset[i].patient_id for i in range(2)] == ["b.c", "a"]
 
 
-@pytest.mark.parametrize(("size", "dtype"), [((64, 64), torch.uint8), ((300, 500), torch.float32)])
+@pytest.mark.parametrize(
+    ("size", "dtype"), [((1024, 1024), torch.uint8), ((300, 500), torch.float32)]
+)
 def test_test_dataset_gives_squares_and_keeps_the_files_size(tmp_path, size, dtype):
     sample = TestDataset(files(write_random(tmp_path / "a.dcm", size)), OPTIONS)[0]
     assert (sample.image.shape, sample.image.dtype) == ((1, 32, 32), dtype)

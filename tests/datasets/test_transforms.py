@@ -7,6 +7,7 @@ from src.datasets.transforms import (
     Crop,
     central_crop,
     drop_boxes_outside,
+    reduce_by_area,
     take_every_nth,
     warp_boxes,
     warp_image,
@@ -318,3 +319,52 @@ def test_central_crop_does_not_squeeze_the_central_square(size):
     box = np.array([[width / 2 - 100, height / 2 - 100, 200.0, 200.0]])
     boxes = warp_boxes(box, central_crop(size, 64, 200))
     np.testing.assert_allclose(boxes, [[0, 0, 64, 64]], rtol=0, atol=1e-9)
+
+
+# reduce_by_area
+
+
+def large_crop(**changes):
+    """Return a crop of 100 x 100 pixels out of 600 x 500."""
+    return replace(Crop(100, (310.0, 240.0), (0.23, 0.19)), **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"angle": 9.0},
+        {"shear": 5.0},
+        {"angle": -12.0, "shear": 4.0, "hflip": True},
+        {"hflip": True},
+        {"scale_xy": (0.3, 1.5)},
+    ],
+    ids=str,
+)
+def test_reduce_by_area_leaves_every_place_where_boxes_have_it(changes):
+    """Pictures whose values are the places of their pixels' middles show where pixels come from."""
+    crop = large_crop(**changes)
+    middles_x, middles_y = np.meshgrid(np.arange(600) + 0.5, np.arange(500) + 0.5)
+    inside = slice(20, 80)
+    rows, columns = np.mgrid[inside, inside] + 0.5
+    unflipped = replace(crop, hflip=False).matrix()
+    columns = 100 - columns if crop.hflip else columns
+    for middles, row in ((middles_x, unflipped[0]), (middles_y, unflipped[1])):
+        smaller, new_crop = reduce_by_area(middles.astype(np.float32), crop)
+        found = warp_image(smaller, new_crop)[inside, inside]
+        expected = row[0] * columns + row[1] * rows + row[2]
+        assert np.abs(found - expected).max() < 0.1  # of a source pixel
+
+
+def test_reduce_by_area_averages_noise_away():
+    noise = np.random.default_rng(0).normal(0, 1, (500, 600)).astype(np.float32)
+    smaller, crop = reduce_by_area(noise, large_crop())
+    assert warp_image(smaller, crop)[5:-5, 5:-5].std() < 0.3
+    assert warp_image(noise, large_crop())[5:-5, 5:-5].std() > 0.5
+
+
+def test_reduce_by_area_leaves_what_is_enlarged():
+    image, crop = random_image(64), Crop(100, (32.0, 32.0), (2.0, 1.5))
+    smaller, same = reduce_by_area(image, crop)
+    assert smaller is image
+    assert same is crop

@@ -7,21 +7,24 @@ import pytest
 
 from src.experiments.experiment import Experiment, with_defaults
 from src.experiments.table import EXPERIMENTS, get_experiment
+from src.retinanet.settings import AnchorShapes, CandidateLimits, LossSettings
 from src.system.errors import InputError
+from src.system.records import show_value
 
 DEMO = EXPERIMENTS["demo"]
 # Of each field, values that cannot be used and words that say what can.
 WRONG: dict[str, tuple[list, list[str]]] = {
     "encoder": ([None, 18, "resnet51", "timm", ""], ["text", "resnet50", "timm/<model>"]),
     "img_size": ([0, 7, -5, 160, 200, 4128, 10**9, True, 512.0, "512"], ["32", "192", "4096"]),
-    "source_crop": ([0, -1, 768.0, False], ["from 1", "None"]),
-    "batch_size": ([0, -2, True, 4.0, None], ["from 1"]),
+    "source_crop": ([0, -1, 768.0, False, 10**9], ["from 1", "None"]),
+    "batch_size": ([0, -2, True, 4.0, None, 10**400], ["from 1"]),
     "accumulate": ([0, True], ["from 1"]),
     "augmentation_level": ([999, 0, True, "10", []], ["10", "20", "21"]),
     "box_points": (["thirds ", 3, None], ["thirds", "corners"]),
     "hflip": ([1, "yes", None], ["True or False"]),
     "clip_boxes": ([0], ["True or False"]),
-    "reduction": (["mean", None], ["subsample", "area"]),
+    "grey": (["full", None], ["viewer", "range"]),
+    "reduction": (["mean", None], ["subsample", "area", "auto"]),
     "pretrained": ([1, "False"], ["True or False"]),
     "batch_norm": (["freeze", True], ["auto", "frozen", "train"]),
     "dropout_class": ([7, 1, -0.1, math.nan, "0.5", True], ["from 0 to 1"]),
@@ -30,13 +33,40 @@ WRONG: dict[str, tuple[list, list[str]]] = {
         [(), (3, 5), (5, 4), (6, 7), (1, 2, 3, 4, 5), (2, 3, 4), (4, 5, 6, 7, 8), [3, 4, 5], 5],
         ["consecutive"],
     ),
-    "pyramid_width": ([0, 256.0], ["from 1"]),
-    "head_depth": ([-1, None], ["from 0"]),
+    "pyramid_width": ([0, 256.0, 10**9], ["from 1"]),
+    "head_depth": ([-1, None, 65], ["from 0"]),
+    "anchor_size": ([0, -4.0, 101, math.nan, "4", True], ["above 0"]),
+    "anchor_ratios": (
+        [
+            (),
+            (1.0, 1.0),
+            (0.0,),
+            (-1.0, 1.0),
+            (math.nan,),
+            (math.inf,),
+            (True,),
+            ("1",),
+            [1.0],
+            1.0,
+            tuple(range(1, 18)),
+        ],
+        ["1 to 16 different numbers"],
+    ),
+    "anchor_scales": ([(), (0.0, 1.0), None], ["1 to 16 different numbers"]),
+    "focal_alpha": ([-0.1, 1.1, None, False], ["from 0 to 1"]),
+    "focal_gamma": ([-1, 10.5, math.nan], ["from 0 to 10"]),
+    "smooth_l1_beta": ([-0.1, 1.5, "1/9"], ["from 0 to 1"]),
+    "box_loss_weight": ([-1, 1001, math.inf, True], ["from 0 to 1000"]),
+    "global_loss_weight": ([-0.1, 10**400], ["from 0 to 1000"]),
+    "positive_iou": ([0, 1.1, None, 0.3], ["above 0, at most 1", "positive_iou"]),
+    "negative_iou": ([0, 1.1, math.nan, 0.6], ["above 0, at most 1", "at most positive_iou"]),
+    "min_score": ([-0.1, 2, None], ["from 0 to 1"]),
+    "min_share_of_top": ([-1, 1.5, math.nan], ["from 0 to 1"]),
     "optimizer": (["adamw", "Adam", None], ["adam", "sgd"]),
     "learning_rate": ([0, -1e-5, 10, math.nan, math.inf, "1e-5", True], ["above 0"]),
     "scheduler": (["cosine"], ["plateau", "milestones", "one_cycle"]),
-    "clip_norm": ([0, -1.0, math.nan, math.inf, False], ["above 0"]),
-    "n_epochs": ([0, 1.5, True], ["from 1"]),
+    "clip_norm": ([0, -1.0, math.nan, math.inf, False, 10**400], ["above 0"]),
+    "n_epochs": ([0, 1.5, True, 10**9], ["from 1"]),
 }
 
 
@@ -53,7 +83,7 @@ def test_a_wrong_setting_is_refused_in_one_line_that_says_what_is_right(name, va
             make()
         message = str(caught.value)
         assert name in message or (name == "encoder" and "unknown encoder" in message)
-        assert repr(value) in message
+        assert show_value(value) in message or "negative_iou" in message
         assert any(word in message for word in WRONG[name][1])
         assert "\n" not in message
 
@@ -76,6 +106,11 @@ def test_no_setting_goes_unchecked():
         {"pyramid_levels": (2, 3, 4, 5, 6, 7)},
         {"encoder": "timm/whatever_timm_may_call_it"},
         {"reduction": "area", "clip_boxes": True},
+        {"anchor_ratios": (1,), "anchor_scales": (100.0, 0.5), "anchor_size": 0.1},
+        {"focal_alpha": 0, "focal_gamma": 0, "smooth_l1_beta": 0},
+        {"box_loss_weight": 0, "global_loss_weight": 1000},
+        {"positive_iou": 0.4, "negative_iou": 0.4},
+        {"min_score": 0, "min_share_of_top": 1},
     ],
 )
 def test_the_limits_of_a_setting_belong_to_it(change):
@@ -83,15 +118,39 @@ def test_the_limits_of_a_setting_belong_to_it(change):
     assert {name: getattr(changed, name) for name in change} == change
 
 
-def test_a_very_long_value_is_cut_off_in_the_message():
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer": "adam" * 1000},
+        {"encoder": "resnet" * 1000},
+        {"batch_size": 10**5000},
+        {"anchor_ratios": tuple(range(10**5))},
+    ],
+)
+def test_a_very_long_value_is_cut_off_in_the_message(change):
     with pytest.raises(InputError) as caught:
-        replace(DEMO, optimizer="adam" * 1000)  # type: ignore[arg-type]
-    assert len(str(caught.value)) < 200
+        replace(DEMO, **change)
+    assert len(str(caught.value)) < 400
+
+
+def test_the_defaults_of_anchors_losses_and_candidates_are_the_papers():
+    assert (DEMO.anchor_shapes, DEMO.loss, DEMO.limits) == (
+        AnchorShapes(size=4, ratios=(0.5, 1, 2), scales=(1, 2 ** (1 / 3), 2 ** (2 / 3))),
+        LossSettings(alpha=0.25, gamma=2, beta=1 / 9, box_weight=1, global_weight=0.1,
+                     positive_iou=0.5, negative_iou=0.4),
+        CandidateLimits(min_score=0.025, min_share_of_top=0.5),
+    )  # fmt: skip
 
 
 def test_settings_that_came_later_have_their_defaults():
     stored = asdict(DEMO)
-    del stored["clip_boxes"], stored["reduction"]
-    completed = with_defaults(stored)
-    assert completed == asdict(DEMO)
+    del stored["clip_boxes"]
+    assert with_defaults(stored) == asdict(DEMO)
+
+
+def test_settings_that_came_later_are_what_runs_did_before():
+    """Their defaults came with them: older runs were trained in the former way."""
+    stored = asdict(DEMO)
+    del stored["grey"], stored["reduction"]
+    assert with_defaults(stored) == asdict(DEMO) | {"grey": "range", "reduction": "subsample"}
     assert with_defaults(stored | {"reduction": "area"})["reduction"] == "area"

@@ -7,7 +7,9 @@ import pytest
 
 from src.datasets.sample_options import SampleOptions
 from src.experiments.experiment_file import (
+    InitWeights,
     StoredTraining,
+    as_trained,
     read_stored_training,
     sample_options,
     write_stored_training,
@@ -49,22 +51,47 @@ def test_a_training_comes_back_as_it_was_stored(stored):
     assert read_stored_training(stored) == STORED
 
 
+def test_a_training_that_began_with_weights_of_another_comes_back(tmp_path):
+    run = Run("demo", 2, "", tmp_path)
+    stored = replace(STORED, init_weights=InitWeights(path="/a/b.safetensors", sha256="1" * 64))
+    write_stored_training(run, stored, {})
+    assert read_stored_training(run.experiment_path) == stored
+
+
+def test_a_training_of_a_version_without_init_weights_began_without(stored):
+    change(stored, drop=("init_weights",))
+    assert read_stored_training(stored) == STORED
+
+
 def test_a_setting_that_an_older_version_did_not_know_has_its_default(stored):
-    change(stored, drop_settings=("clip_boxes", "reduction", "source_crop"))
-    plain = replace(STORED.settings, clip_boxes=False, reduction="subsample", source_crop=None)
+    change(stored, drop_settings=("clip_boxes", "grey", "reduction", "source_crop"))
+    plain = replace(
+        STORED.settings, clip_boxes=False, grey="range", reduction="subsample", source_crop=None
+    )
     assert read_stored_training(stored) == replace(STORED, settings=plain)
+
+
+def test_a_run_is_used_with_the_way_of_reading_that_it_was_trained_with(stored, tmp_path):
+    run, today = Run("demo", 2, "", tmp_path), EXPERIMENTS["demo"]
+    assert as_trained(run, today) == replace(today, reduction="area")
+    change(stored, drop_settings=("grey", "reduction"))
+    formerly = replace(today, grey="range", reduction="subsample", batch_size=3)
+    assert as_trained(run, replace(today, batch_size=3)) == formerly
+    assert as_trained(replace(run, fold=1), today) == today
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"settings": {"no_such_setting": 1}}, "'no_such_setting'"),
-        ({"drop_settings": ("encoder",)}, "'encoder'"),
-        ({"drop": ("seed",)}, "'seed'"),
-        ({"drop": ("settings",), "drop_settings": ()}, "'settings'"),
+        ({"drop_settings": ("encoder",)}, "field encoder is missing"),
+        ({"drop": ("seed",)}, "field seed is missing"),
+        ({"drop": ("settings",)}, "field settings is missing"),
+        ({"init_weights": 5}, "init_weights cannot be 5"),
+        ({"init_weights": {"path": "a"}}, "sha256 is missing"),
         ({"seed": -1}, "seed cannot be -1; it must be a whole number from 0"),
         ({"seed": True}, "seed cannot be True"),
-        ({"fold": 4}, "fold cannot be 4; it must be a fold from 0 to 3"),
+        ({"fold": 20}, "fold cannot be 20; it must be a fold from 0 to 19"),
         ({"precision": "fp8"}, "precision cannot be 'fp8'; it must be 'fp32' or 'bf16' or 'fp16'"),
         ({"model": None}, "model cannot be None"),
         ({"data_fingerprint": 5}, "data_fingerprint cannot be 5"),

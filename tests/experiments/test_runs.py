@@ -26,8 +26,8 @@ def test_run_keeps_a_slash_out_of_its_folder():
     [
         (RUN.experiment_path, "experiment.json"),
         (RUN.history_path, "history.csv"),
-        (RUN.last_checkpoint_path, "checkpoints/last.pt"),
-        (RUN.checkpoint_path(7), "checkpoints/007.pt"),
+        (RUN.last_checkpoint_path, "checkpoints/last.safetensors"),
+        (RUN.checkpoint_path(7), "checkpoints/007.safetensors"),
         (RUN.predictions_path(12), "predictions/012.npz"),
         (RUN.test_predictions_path(12), "predictions/test_012.npz"),
         (RUN.tensorboard_dir, "tensorboard"),
@@ -77,11 +77,27 @@ def test_a_folder_of_its_own_or_of_nobody_is_taken(tmp_path, content):
 def test_run_lists_the_epochs_it_holds(tmp_path):
     run = Run("demo", 0, "", tmp_path)
     assert run.epochs_with_checkpoint() == []
-    for name in ("010.pt", "002.pt", "1000.pt", "last.pt", ".003.tmp.pt", "004.npz", "12.pt"):
-        path = run.dir / "checkpoints" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    assert run.epochs_with_checkpoint() == [2, 10, 1000]
+    others = ("last.pt", "last.safetensors", ".003.tmp.pt", ".003.tmp.safetensors", "004.npz",
+              "12.pt", "13.safetensors", ".tmpAbc123")  # fmt: skip
+    epochs = ("010.pt", "010.safetensors", "002.pt", "1000.safetensors", "001.safetensors")
+    run.checkpoints_dir.mkdir(parents=True)
+    for name in (*epochs, *others):
+        (run.checkpoints_dir / name).touch()
+    assert run.epochs_with_checkpoint() == [1, 2, 10, 1000]
+
+
+def test_run_finds_checkpoints_of_both_forms_todays_first(tmp_path):
+    run = Run("demo", 0, "", tmp_path)
+    assert (run.find_checkpoint(1), run.find_last_checkpoint()) == (None, None)
+    run.checkpoints_dir.mkdir(parents=True)
+    for name in ("001.pt", "last.pt"):
+        (run.checkpoints_dir / name).touch()
+    assert run.find_checkpoint(1) == run.checkpoints_dir / "001.pt"
+    assert run.find_last_checkpoint() == run.checkpoints_dir / "last.pt"
+    run.checkpoint_path(1).touch()
+    run.last_checkpoint_path.touch()
+    assert run.find_checkpoint(1) == run.checkpoint_path(1)
+    assert run.find_last_checkpoint() == run.last_checkpoint_path
 
 
 def test_run_tells_predictions_of_the_test_images_apart(tmp_path):

@@ -1,15 +1,16 @@
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
 
 from src.datasets.sample_options import AUGMENTATION_LEVELS
-from src.experiments.checkpoints import Checkpoint, CheckpointError, load_checkpoint
+from src.experiments.checkpoints import CheckpointError, load_checkpoint
 from src.experiments.experiment import Experiment
 from src.experiments.networks import build_empty_model, build_model, load_network
 from src.experiments.table import EXPERIMENTS, get_experiment
 from src.retinanet.encoders import ENCODERS
 from src.system.errors import InputError
+from tests.made_checkpoints import as_version_1, make_checkpoint
 
 # name: encoder, img_size, batch_size, augmentation level of the original release's table
 ORIGINAL = {
@@ -177,10 +178,10 @@ def test_build_model_follows_the_settings():
 
 @pytest.mark.parametrize("name", ["demo", "se_resnext50_512", "swinv2_tiny_512"])
 def test_a_network_around_loaded_weights_is_the_network_that_was_saved(name, tmp_path):
-    experiment, path = EXPERIMENTS[name], tmp_path / "000.pt"
+    experiment, path = EXPERIMENTS[name], tmp_path / "000.safetensors"
     torch.manual_seed(0)
     saved = build_model(experiment).eval()
-    Checkpoint(name, asdict(experiment), 0, saved.state_dict(), {}).save(path)
+    make_checkpoint(saved.state_dict(), experiment=name, settings=experiment).save(path)
     loaded = load_network(experiment, load_checkpoint(path, name), path).eval()
     for part in ("named_parameters", "named_buffers"):
         ours, expected = (dict(getattr(model, part)()) for model in (loaded, saved))
@@ -190,11 +191,16 @@ def test_a_network_around_loaded_weights_is_the_network_that_was_saved(name, tmp
 
 def test_weights_of_an_older_version_were_trained_on_subsampled_images(tmp_path):
     experiment, path = EXPERIMENTS["demo"], tmp_path / "000.pt"
-    older = {name: value for name, value in asdict(experiment).items() if name != "reduction"}
-    saved = Checkpoint("demo", older, 0, build_model(experiment).state_dict(), {})
-    load_network(experiment, saved, path)
+    formerly = replace(experiment, grey="range", reduction="subsample")
+    content = as_version_1(make_checkpoint(build_model(experiment).state_dict()))
+    del content["settings"]["grey"], content["settings"]["reduction"]
+    torch.save(content, path)
+    saved = load_checkpoint(path)
+    load_network(formerly, saved, path)
     with pytest.raises(CheckpointError, match="trained with reduction subsample, not area"):
-        load_network(replace(experiment, reduction="area"), saved, path)
+        load_network(replace(formerly, reduction="area"), saved, path)
+    with pytest.raises(CheckpointError, match="trained with grey range, not viewer"):
+        load_network(experiment, saved, path)
 
 
 def test_building_an_empty_model_leaves_initialisation_as_it_was():

@@ -9,7 +9,6 @@ from random import Random
 
 import cv2
 import numpy as np
-import openjpeg
 import torch
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -26,7 +25,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from scripts.dicom_headers import read_header
+from scripts.label_sources import VINDR_COLUMNS, LabelSource, read_coco_labels, read_label_table
+from scripts.label_truths import ReaderRule, make_truths, settle_boxes
+from scripts.radiograph_encodings import ENCODINGS
 from scripts.rsna_release import Findings, read_annotations
+from src.challenge.coco import read_coco, read_images
 from src.challenge.leaderboard import score_submission
 from src.challenge.submission_check import check_submission
 from src.datasets.annotations import read_classes, read_label_files
@@ -38,6 +41,7 @@ from src.datasets.tables import read_sample_ids
 from src.experiments.checkpoints import Checkpoint, load_checkpoint
 from src.experiments.history import read_history
 from src.experiments.runs import read_description
+from src.prediction.coco_results import read_results
 from src.prediction.outputs import describe_networks
 from src.prediction.postprocess import choose_boxes
 from src.prediction.predictions import load_predictions
@@ -54,6 +58,7 @@ from src.system.errors import InputError
 from src.visualizations.report_settings import summarise_experiment, write_settings
 from tests import dicom_files
 from tests.fuzz.mutations import mutate, mutate_archive, mutate_end, mutate_png
+from tests.made_checkpoints import as_version_1, make_checkpoint, make_state
 from tests.made_predictions import random_predictions
 from tests.paths import SHARED
 
@@ -77,6 +82,12 @@ class Reader:
     mutate: Mutation = mutate
 
 
+SMALL_ENCODINGS = ("padding of -2000", "window", "window, SIGMOID", "VOI LUT",
+                   "modality LUT, descending", "MONOCHROME2, shape INVERSE", "32 bits",
+                   "signed, JPEG 2000", "JPEG lossless", "JPEG-LS", "JPEG Extended, scan to 0",
+                   "RLE", "big endian without meta header")  # fmt: skip
+
+
 def make_pictures() -> list[np.ndarray]:
     random = np.random.default_rng(3)
     noise = random.integers(0, 256, (64, 48)).astype(np.uint8)
@@ -98,7 +109,7 @@ def dicom_seeds(folder: Path) -> Iterator[bytes]:
     streams = {
         JPEGExtended12Bit: dicom_files.encode_jpeg(smooth),
         JPEGLosslessSV1: dicom_files.encode_jpeg_lossless(smooth, 8),
-        JPEG2000Lossless: openjpeg.encode(smooth, photometric_interpretation=2),
+        JPEG2000Lossless: dicom_files.encode_j2k(smooth),
         RLELossless: dicom_files.encode_rle(smooth),
     }
     for syntax, stream in streams.items():
@@ -106,6 +117,8 @@ def dicom_seeds(folder: Path) -> Iterator[bytes]:
     yield dicom_files.write_stream(
         path, dicom_files.JPEG_LS_PIXELS, JPEGLSLossless, dicom_files.JPEG_LS_STREAM
     ).read_bytes()
+    for name in SMALL_ENCODINGS:
+        yield ENCODINGS[name](smooth)
 
 
 def real_dicom_seeds(folder: Path) -> Iterator[bytes]:
@@ -116,6 +129,7 @@ def real_dicom_seeds(folder: Path) -> Iterator[bytes]:
 
 
 def picture_seeds(folder: Path) -> Iterator[bytes]:
+    yield ENCODINGS["PNG of 16 bits with 12"](make_pictures()[1])
     for pixels in make_pictures():
         yield cv2.imencode(".png", pixels)[1].tobytes()
     for pixels in make_pictures()[:2]:
@@ -241,6 +255,43 @@ def use_sweep(path: Path) -> None:
     sweep.table()
 
 
+def coco_seeds(folder: Path) -> Iterator[bytes]:
+    images = [{"id": i, "file_name": f"p{i}.png", "width": 90, "height": 80} for i in range(4)]
+    boxes = [{"image_id": i, "category_id": 1, "bbox": [1.5, 2, 3e1, 40]} for i in range(3)]
+    categories = [{"id": 1, "name": "opacity"}]
+    content = {"images": images, "annotations": boxes, "categories": categories}
+    yield json.dumps(content).encode()
+
+
+def result_seeds(folder: Path) -> Iterator[bytes]:
+    boxes = [{"image_id": i, "category_id": 1, "bbox": [1.5, 2, 3e1, 40]} for i in range(3)]
+    yield json.dumps([box | {"score": 0.5} for box in boxes]).encode()
+
+
+def use_results(path: Path) -> None:
+    """Read results with and without the images that they are of."""
+    images_path = path.with_name("images.json")
+    images_path.write_bytes(next(coco_seeds(path.parent)))
+    images = read_images(images_path, read_coco(images_path))
+    for known in (None, images):
+        found = read_results(path, known, categories=None, threshold=0.1)
+        assert all(np.isfinite(boxes).all() for boxes, _ in found.values())
+
+
+def vindr_seeds(folder: Path) -> Iterator[bytes]:
+    rows = [f"p{i},opacity,R{i % 3},1.5,2,30,40" for i in range(6)] + ["p9,No finding,R1,,,,"]
+    header = "image_id,class_name,rad_id,x_min,y_min,x_max,y_max"
+    yield as_table(header, rows)
+    yield b"\xef\xbb\xbf" + as_table(header, rows, "\r\n").replace(b",", b";")
+
+
+def use_labels(source: LabelSource) -> None:
+    """Settle the boxes of each image; whatever is wrong is a fault, no error."""
+    rows = settle_boxes(source, source.sizes, shares=False, clip=True)
+    for truth in make_truths(source, rows, None, ReaderRule()).values():
+        assert np.isfinite(truth.boxes_xyxy).all()
+
+
 def history_seeds(folder: Path) -> Iterator[bytes]:
     yield as_table("epoch,learning_rate,loss", [f"{i},1e-05,{1 / (i + 1):g}" for i in range(8)])
 
@@ -261,11 +312,23 @@ def state() -> dict[str, Tensor]:
 
 
 def checkpoint_seeds(folder: Path) -> Iterator[bytes]:
-    training = {"optimizer": {"state": {0: {"step": torch.tensor(3)}}}, "history": [{"epoch": 0}]}
-    for content in ({}, training):
-        settings = {"encoder": "resnet18", "levels": (2, 3), "dropout": 0.5, "crop": None}
-        Checkpoint("demo", settings, 3, state(), content).save(folder / "seed.pt")
+    for checkpoint in sound_checkpoints():
+        checkpoint.save(folder / "seed.safetensors")
+        yield (folder / "seed.safetensors").read_bytes()
+
+
+def old_checkpoint_seeds(folder: Path) -> Iterator[bytes]:
+    for checkpoint in sound_checkpoints():
+        torch.save(as_version_1(checkpoint), folder / "seed.pt")
         yield (folder / "seed.pt").read_bytes()
+
+
+def sound_checkpoints() -> list[Checkpoint]:
+    optimizer = {"0.step": torch.tensor(3.0), "0.exp_avg": torch.rand(4, 3)}
+    return [
+        make_checkpoint(state()),
+        make_checkpoint(state(), training=make_state(), optimizer=optimizer),
+    ]
 
 
 class TinyEncoder(Encoder):
@@ -338,8 +401,9 @@ READERS = {
     "leaderboard": Reader(score_against_truth, submission_seeds, "a.csv"),
     "predictions": Reader(use_predictions, prediction_seeds, "a.npz", mutate_archive),
     "scores": Reader(use_sweep, sweep_seeds, "a.npz", mutate_archive),
-    "checkpoint": Reader(
-        lambda p: load_checkpoint(p, "demo"), checkpoint_seeds, "a.pt", mutate_archive
+    "checkpoint": Reader(lambda p: load_checkpoint(p, "demo"), checkpoint_seeds, "a.safetensors"),
+    "checkpoint, old": Reader(
+        lambda p: load_checkpoint(p, "demo"), old_checkpoint_seeds, "a.pt", mutate_archive
     ),
     "weights, .pth": Reader(
         lambda p: load_encoder_weights(TinyEncoder(), "tiny", p),
@@ -351,6 +415,11 @@ READERS = {
         lambda p: load_encoder_weights(TinyEncoder(), "tiny", p),
         lambda folder: iter([save(state())]),
         "a.safetensors",
+    ),
+    "COCO labels": Reader(lambda p: use_labels(read_coco_labels(p)), coco_seeds, "a.json"),
+    "COCO results": Reader(use_results, result_seeds, "a.json"),
+    "VinDr-CXR's labels": Reader(
+        lambda p: use_labels(read_label_table(p, VINDR_COLUMNS)), vindr_seeds, "a.csv"
     ),
     "RSNA's annotations": Reader(
         lambda p: read_annotations(p, Findings()), release_seeds, "a.json"

@@ -30,6 +30,7 @@ from src.structures import CLASS_NAMES
 from src.system.errors import InputError
 from tests.dicom_files import make_dataset
 from tests.fuzz.readers import READERS, check_pixels, use_predictions, use_sweep
+from tests.made_checkpoints import as_version_1, make_checkpoint, make_state, rewrite_facts
 from tests.made_predictions import random_predictions
 from tests.paths import ROOT
 
@@ -176,10 +177,20 @@ def test_any_arrays_are_read_as_scores_or_refused(tmp_path, changes):
 @quickly
 @given(content=plain, field=st.sampled_from(["model", "settings", "epoch", "version", "training"]))
 def test_any_values_are_read_as_a_checkpoint_or_refused(tmp_path, content, field):
-    sound = {"format": "pneumonia-checkpoint", "version": 1, "experiment": "demo", "settings": {},
-             "epoch": 1, "model": {"a": torch.zeros(2)}, "training": {}}  # fmt: skip
-    torch.save(sound | {field: content}, tmp_path / "a.pt")
+    sound = make_checkpoint(training=make_state())
+    torch.save(as_version_1(sound) | {field: content}, tmp_path / "a.pt")
     give_or_refuse(lambda path: load_checkpoint(path, "demo"), tmp_path / "a.pt")
+
+
+@quickly
+@given(
+    content=plain, field=st.sampled_from(["format", "experiment", "settings", "epoch", "training"])
+)
+def test_any_facts_are_read_as_a_checkpoint_or_refused(tmp_path, content, field):
+    path = tmp_path / "a.safetensors"
+    make_checkpoint(training=make_state()).save(path)
+    rewrite_facts(path, lambda facts: facts | {field: content})
+    give_or_refuse(lambda path: load_checkpoint(path, "demo"), path)
 
 
 @quickly

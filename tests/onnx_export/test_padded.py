@@ -5,6 +5,7 @@ from torch import nn
 from src.onnx_export.padded import PaddedDetector
 from src.retinanet.anchors import make_anchors
 from src.retinanet.candidates import find_candidates, suppress
+from src.retinanet.settings import CandidateLimits
 from src.structures import MAX_CANDIDATES, RawOutputs
 
 SIZE = (128, 128)
@@ -36,14 +37,20 @@ def outputs():
 
 @pytest.mark.parametrize("nms_iou", [None, 0.05, 0.5])
 @pytest.mark.parametrize("max_boxes", [MAX_CANDIDATES, 7])
-def test_padded_detector_equals_candidates_and_suppression(nms_iou, max_boxes):
+@pytest.mark.parametrize(
+    "limits", [CandidateLimits(), CandidateLimits(min_score=0.015, min_share_of_top=0.1)]
+)
+def test_padded_detector_equals_candidates_and_suppression(nms_iou, max_boxes, limits):
     raw = outputs()
-    expected = find_candidates(raw, ANCHORS, SIZE)
+    expected = find_candidates(raw, ANCHORS, SIZE, limits)
     counts = [len(image.scores) for image in expected]
-    assert counts[0] == MAX_CANDIDATES > counts[1] > 7 > counts[2] == 0
+    assert counts[0] == MAX_CANDIDATES > counts[1] > 7
+    assert (counts[2] == 0) == (limits == CandidateLimits())
     if nms_iou is not None:
         expected = suppress(expected, nms_iou)
-    detector = PaddedDetector(Given(raw), ANCHORS, SIZE, nms_iou=nms_iou, max_boxes=max_boxes)
+    detector = PaddedDetector(
+        Given(raw), ANCHORS, SIZE, nms_iou=nms_iou, max_boxes=max_boxes, limits=limits
+    )
     found = detector(IMAGES)
     assert found.scores.shape == (3, max_boxes)
     for i, image in enumerate(expected):

@@ -149,16 +149,17 @@ def test_a_table_of_boxes_has_a_row_for_each_box_and_for_an_image_without(tmp_pa
     probs = np.array([[0.25, 0.5, 0.25], [0, 0.125, 0.875]], np.float32)
     predictions = replace(three_boxes(IN_FILE), class_probs=probs)
     chosen = choose_boxes(predictions, Postprocess(threshold=0.0, nms=0.5))
-    write_boxes(path, predictions, chosen, tmp_path / "p.npz")
+    files = ["first.dcm", "second.dcm"]
+    write_boxes(path, predictions, chosen, tmp_path / "p.npz", files=files)
     with path.open(newline="") as file:
         rows = list(csv.reader(file))
     own = ["0.2500", "0.5000", "0.2500"]
     assert rows == [
-        ["file", "x", "y", "width", "height", "score", "P(No Lung Opacity / Not Normal)",
-         "P(Normal)", "P(Lung Opacity)"],
-        ["first", "16.0", "32.0", "32.0", "64.0", "0.9000", *own],
-        ["first", "100.0", "0.0", "60.1", "192.0", "0.1235", *own],
-        ["second", "", "", "", "", "", "0.0000", "0.1250", "0.8750"],
+        ["file", "patientId", "x", "y", "width", "height", "score",
+         "P(No Lung Opacity / Not Normal)", "P(Normal)", "P(Lung Opacity)"],
+        ["first.dcm", "first", "16.0", "32.0", "32.0", "64.0", "0.9000", *own],
+        ["first.dcm", "first", "100.0", "0.0", "60.1", "192.0", "0.1235", *own],
+        ["second.dcm", "second", "", "", "", "", "", "0.0000", "0.1250", "0.8750"],
     ]  # fmt: skip
     assert json.loads((tmp_path / "boxes.json").read_text())["predictions"] == "p.npz"
 

@@ -228,7 +228,7 @@ def test_a_class_that_there_is_not_is_refused(tmp_path):
     categories = predictions.true_categories.copy()
     categories[0] = 3
     replace(predictions, true_categories=categories).save(tmp_path / "000.npz")
-    refuse(tmp_path / "000.npz", "true_categories holds what is no class of images")
+    refuse(tmp_path / "000.npz", "true_categories holds 3, which is not between -1 and 2")
 
 
 def test_joined_predictions_keep_every_image_as_it_was():

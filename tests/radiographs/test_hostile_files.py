@@ -8,8 +8,8 @@ import tracemalloc
 import zlib
 
 import cv2
+import imagecodecs
 import numpy as np
-import openjpeg
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -18,6 +18,7 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLosslessSV1,
+    JPEGLSLossless,
     RLELossless,
 )
 
@@ -28,6 +29,7 @@ from src.radiographs.image_files import read_any_image
 from src.system.errors import InputError
 from src.system.files import read_bytes
 from tests.dicom_files import (
+    encode_j2k,
     encode_jpeg,
     encode_jpeg_lossless,
     encode_rle,
@@ -201,7 +203,7 @@ def test_a_deflated_header_of_too_many_parts_is_refused(tmp_path, monkeypatch):
         (JPEGBaseline8Bit, encode_jpeg(PIXELS)),
         (JPEGExtended12Bit, encode_jpeg(PIXELS)),
         (JPEGLosslessSV1, encode_jpeg_lossless(PIXELS, 8)),
-        (JPEG2000Lossless, openjpeg.encode(PIXELS, photometric_interpretation=2)),
+        (JPEG2000Lossless, encode_j2k(PIXELS)),
         (RLELossless, encode_rle(PIXELS)),
     ],
     ids=lambda value: getattr(value, "name", ""),
@@ -255,6 +257,38 @@ def test_pixels_without_a_frame_are_refused(tmp_path):
     for items in (b"", ITEM + bytes(4), (ITEM + bytes(4)) * 3):
         message = refusal(tmp_path, content[:place] + items + END_OF_ITEMS)
         assert "no frame" in message or "no pixel data" in message
+
+
+def second_frame_header(stream, marker):
+    place = stream.index(marker)
+    header = bytearray(stream[place : place + 13])
+    struct.pack_into(">HH", header, 5, 65000, 65000)
+    return stream[: place + 13] + bytes(header) + stream[place + 13 :]
+
+
+@pytest.mark.parametrize(
+    ("syntax", "stream"),
+    [
+        (JPEGBaseline8Bit, second_frame_header(encode_jpeg(PIXELS), b"\xff\xc0")),
+        (JPEGLosslessSV1, second_frame_header(encode_jpeg_lossless(PIXELS, 8), b"\xff\xc3")),
+        (JPEGLSLossless, second_frame_header(imagecodecs.jpegls_encode(PIXELS), b"\xff\xf7")),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_second_frame_header_is_refused(tmp_path, syntax, stream):
+    path = write_stream(tmp_path / "a.dcm", PIXELS, syntax, bytes(stream))
+    with at_most(10e6), pytest.raises(DicomError, match="cannot be decoded"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("changes", [(32, ">H", 60_000), (35, ">BB", 1, 2), (35, ">BB", 0, 0)])
+def test_jpeg_2000_whose_planes_differ_in_size_is_refused(tmp_path, changes):
+    stream = bytearray(encode_j2k(PIXELS))
+    offset, form, *numbers = changes
+    struct.pack_into(form, stream, stream.index(b"\xff\x51") + 6 + offset, *numbers)
+    path = write_stream(tmp_path / "a.dcm", PIXELS, JPEG2000Lossless, bytes(stream))
+    with at_most(10e6), pytest.raises(DicomError, match="cannot be decoded"):
+        read_image(path)
 
 
 # What is no file
@@ -322,6 +356,26 @@ def test_a_jpeg_picture_of_gigantic_size_is_refused_before_it_is_decoded(tmp_pat
     (tmp_path / "a.jpg").write_bytes(stream)
     with pytest.raises(InputError, match="65000 x 65000 pixels is not the size"):
         read_any_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("place", [20, 45, 500, -20, -6])
+def test_a_png_with_a_wrong_checksum_is_refused_in_silence(tmp_path, place, capfd):
+    content = bytearray(cv2.imencode(".png", PIXELS)[1].tobytes())
+    content[place] ^= 1
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(InputError, match="cannot be decoded"):
+        read_any_image(tmp_path / "a.png")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_png_of_a_million_chunks_does_no_harm(tmp_path):
+    content = cv2.imencode(".png", PIXELS)[1].tobytes()
+    start = content.index(b"IDAT") - 4
+    (tmp_path / "a.png").write_bytes(
+        content[:start] + png_chunk(b"tEXt", b"a\0b") * 10**6 + content[start:]
+    )
+    with contextlib.suppress(InputError):
+        np.testing.assert_array_equal(read_any_image(tmp_path / "a.png"), PIXELS)
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg"])

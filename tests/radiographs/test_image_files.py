@@ -1,10 +1,12 @@
 import errno
 import os
+import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from src.radiographs.image_files import (
     ImageFile,
@@ -33,9 +35,83 @@ def test_a_png_of_8_bits_is_read_exactly(tmp_path):
 
 def test_a_png_of_16_bits_is_read_exactly(tmp_path):
     pixels = PIXELS.astype(np.uint16) * 257
-    image = read_any_image(write_picture(tmp_path / "a.png", pixels))
+    image = read_any_image(write_picture(tmp_path / "a.png", pixels), grey="range")
     assert image.dtype == np.float32
     np.testing.assert_allclose(image, PIXELS / 255, atol=1e-7)
+
+
+def test_a_png_of_16_bits_may_hold_fewer(tmp_path):
+    pixels = PIXELS.astype(np.uint16) * 16
+    image = read_any_image(write_picture(tmp_path / "a.png", pixels))
+    low, high = np.percentile(pixels, (0.5, 99.5), method="inverted_cdf")
+    np.testing.assert_allclose(
+        image, np.clip((pixels - 1.0 * low) / (1.0 * high - low), 0, 1), atol=1e-6
+    )
+
+
+def test_a_png_with_a_grey_palette_is_grey(tmp_path):
+    picture = Image.fromarray(PIXELS // 2, "P")
+    picture.putpalette([grey for i in range(256) for grey in (255 - i,) * 3])
+    picture.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_any_image(tmp_path / "a.png"), 255 - PIXELS // 2)
+
+
+def test_a_png_with_a_palette_of_colours_is_refused(tmp_path):
+    picture = Image.fromarray(PIXELS // 2, "P")
+    picture.putpalette([value for i in range(256) for value in (i, 0, 255 - i)])
+    picture.save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a\.png: a colour picture"):
+        read_any_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_what_is_transparent_is_black(tmp_path, mode):
+    opacity = np.full_like(PIXELS, 255)
+    opacity[:5], opacity[5:9] = 0, 51
+    planes = [PIXELS] * (len(mode) - 1)
+    Image.fromarray(np.dstack([*planes, opacity]), mode).save(tmp_path / "a.png")
+    image = read_any_image(tmp_path / "a.png")
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image[9:], PIXELS[9:])
+    np.testing.assert_array_equal(image[:5], np.zeros((5, 60)))
+    np.testing.assert_array_equal(image[5:9], np.rint(PIXELS[5:9] * np.float32(0.2)))
+
+
+def test_what_is_transparent_counts_in_no_percentile(tmp_path):
+    pixels = PIXELS.astype(np.uint16) * 16
+    opacity = np.full_like(pixels, 65535)
+    pixels[:5], opacity[:5] = 60_000, 0
+    path = write_picture(tmp_path / "a.png", np.dstack([pixels] * 3 + [opacity]))
+    image = read_any_image(path)
+    assert (image[:5] == 0).all()
+    assert image[5:].max() == 1
+    assert image[5:].std() > 0.2
+
+
+@pytest.mark.parametrize("orientation", range(9))
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_jpeg_is_turned_as_its_exif_data_say(tmp_path, orientation, order):
+    smooth = cv2.GaussianBlur(PIXELS, (0, 0), 3)
+    path = write_picture(tmp_path / "a.jpg", smooth)
+    mark = b"II" if order == "<" else b"MM"
+    tiff = mark + struct.pack(f"{order}HLHHHLHH", 42, 8, 1, 0x112, 3, 1, orientation, 0) + bytes(4)
+    exif = b"Exif\0\0" + tiff
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    content = path.read_bytes()
+    path.write_bytes(content[:2] + segment + content[2:])
+    with Image.open(path) as picture:
+        expected = np.asarray(ImageOps.exif_transpose(picture))
+    np.testing.assert_array_equal(read_any_image(path), expected)
+
+
+def test_broken_exif_data_turn_nothing(tmp_path):
+    path = write_picture(tmp_path / "a.jpg")
+    content = path.read_bytes()
+    whole = read_any_image(path)
+    for exif in (b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"):
+        segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+        path.write_bytes(content[:2] + segment + content[2:])
+        np.testing.assert_array_equal(read_any_image(path), whole)
 
 
 def test_a_picture_is_told_by_its_bytes_not_its_name(tmp_path):
@@ -75,19 +151,23 @@ def test_files_are_found_at_any_depth_without_hidden_ones(tmp_path):
     assert [file.id for file in find_image_files(tmp_path)] == ["a.jpg", "b/x.png"]
 
 
-def test_dicom_files_go_by_their_stem_where_that_is_unique(tmp_path):
-    for name in ("a/p1.dcm", "b/p2.dcm"):
-        _made(tmp_path / name).touch()
-    assert [file.id for file in find_image_files(tmp_path)] == ["p1", "p2"]
-    _made(tmp_path / "c/p1.dcm").touch()
-    assert [f.id for f in find_image_files(tmp_path)] == ["a/p1.dcm", "b/p2.dcm", "c/p1.dcm"]
+def test_a_file_goes_by_its_path_whatever_lies_beside_it(tmp_path):
+    _made(tmp_path / "a/p1.dcm").touch()
+    assert [file.id for file in find_image_files(tmp_path)] == ["a/p1.dcm"]
+    for neighbour in ("b/p1.dcm", "x.png"):
+        _made(tmp_path / neighbour).touch()
+        assert find_image_files(tmp_path)[0].id == "a/p1.dcm"
+    assert [file.id for file in find_image_files(tmp_path / "a")] == ["p1.dcm"]
+    assert [file.id for file in find_image_files(tmp_path / "a" / "p1.dcm")] == ["p1.dcm"]
 
 
-@pytest.mark.parametrize("find", [find_image_files, find_challenge_images])
-def test_a_name_that_is_no_text_is_an_id_in_escapes(tmp_path, find):
-    name = os.fsdecode(b"p\xff.dcm")
-    (tmp_path / name).touch()
-    assert find(tmp_path) == [ImageFile(r"p\udcff", tmp_path / name)]
+@pytest.mark.parametrize(
+    ("find", "name"), [(find_image_files, r"p\udcff.dcm"), (find_challenge_images, r"p\udcff")]
+)
+def test_a_name_that_is_no_text_is_an_id_in_escapes(tmp_path, find, name):
+    path = tmp_path / os.fsdecode(b"p\xff.dcm")
+    path.touch()
+    assert find(tmp_path) == [ImageFile(name, path)]
 
 
 def test_a_single_file_is_found(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from src.retinanet.anchors import count_anchors, make_anchors
+from src.retinanet.settings import AnchorShapes
 from tests.paths import shared
 
 PAPER = (2, 3, 4, 5, 6, 7)
@@ -42,3 +43,12 @@ def test_anchors_of_a_wide_image_have_centres_on_its_grid():
 def test_paper_levels_hold_three_quarters_of_the_anchors_on_p2():
     assert count_anchors((512, 512), 2) == 147_456
     assert sum(count_anchors((512, 512), level) for level in PAPER) == 196_560
+
+
+def test_anchors_follow_their_shapes():
+    shapes = AnchorShapes(size=2, ratios=(4.0,), scales=(1.0, 3.0))
+    anchors = make_anchors((32, 32), (4,), shapes)
+    assert len(anchors) == count_anchors((32, 32), 4, shapes) == 2 * 2 * 2
+    # The side is 2 strides of 16 pixels, times the scale; four times as high as wide.
+    sizes = (anchors[:2, 2:] - anchors[:2, :2]).tolist()
+    assert sizes == [[16, 64], [48, 192]]

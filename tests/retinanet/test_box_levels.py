@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 
-from src.retinanet.candidates import MIN_SCORE, find_candidates
+from src.retinanet.candidates import find_candidates
 from src.retinanet.ensemble import Ensemble
 from src.retinanet.losses import detection_losses, match_anchors
+from src.retinanet.settings import PAPER_LIMITS
 from src.structures import Target
 from tests.retinanet.test_ensemble import IMAGES, member
 
@@ -106,7 +107,7 @@ def test_inference_on_promising_levels_finds_the_same_boxes(bias):
     anchors, size = model.anchors(IMAGES), (192, 224)
     full = find_candidates(model(IMAGES), anchors, size)
     seen = count_box_head(model)
-    ours = find_candidates(model(IMAGES, min_score=MIN_SCORE), anchors, size)
+    ours = find_candidates(model(IMAGES, min_score=PAPER_LIMITS.min_score), anchors, size)
     n_full = 2 * sum((192 // s) * (224 // s) for s in (8, 16, 32))
     assert sum(seen) == n_full if bias == -3.7 else sum(seen) < n_full
     assert sum(len(found.scores) for found in full) == 0 if bias == -9 else True
@@ -120,9 +121,9 @@ def test_validation_has_boxes_where_the_loss_or_the_candidates_need_them():
     model, targets = member(0), make_targets(TARGETS["one image"])
     torch.nn.init.constant_(model.class_head.output.bias, -5.0)
     needed = needed_levels(model, targets)
-    outputs = model(IMAGES, needed=needed, min_score=MIN_SCORE)
+    outputs = model(IMAGES, needed=needed, min_score=PAPER_LIMITS.min_score)
     full = model(IMAGES)
-    looked_at = (full.scores > MIN_SCORE) | match_anchors(
+    looked_at = (full.scores > PAPER_LIMITS.min_score) | match_anchors(
         model.anchors(IMAGES), [target.boxes_xyxy for target in targets]
     ).positive
     torch.testing.assert_close(outputs.deltas[looked_at], full.deltas[looked_at])
@@ -139,7 +140,7 @@ def test_an_ensemble_on_promising_levels_finds_the_same_boxes(hflip):
     anchors, size = ensemble.anchors(IMAGES), (192, 224)
     full = find_candidates(ensemble(IMAGES), anchors, size)
     seen = count_box_head(members[0])
-    ours = find_candidates(ensemble(IMAGES, min_score=MIN_SCORE), anchors, size)
+    ours = find_candidates(ensemble(IMAGES, min_score=PAPER_LIMITS.min_score), anchors, size)
     assert 0 < sum(seen) < 2 * (1 + hflip) * sum((192 // s) * (224 // s) for s in (8, 16, 32))
     for found, expected in zip(ours, full, strict=True):
         assert len(found.scores)

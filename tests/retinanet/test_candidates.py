@@ -3,6 +3,7 @@ import torch
 
 from src.retinanet.anchors import make_anchors
 from src.retinanet.candidates import find_candidates, suppress
+from src.retinanet.settings import CandidateLimits
 from src.structures import MAX_CANDIDATES, Detections, RawOutputs
 from tests import oracles
 
@@ -78,3 +79,17 @@ def test_suppress_equals_the_plain_loop():
 def test_suppress_of_nothing_is_nothing():
     empty = Detections(torch.zeros(0, 4), torch.zeros(0), torch.ones(3) / 3)
     assert [len(image.scores) for image in suppress([empty, empty], 0.05)] == [0, 0]
+
+
+def test_candidates_follow_their_limits():
+    scores = torch.zeros(1, len(ANCHORS))
+    scores[0, [0, 300, 310, 330]] = torch.tensor([0.9, 0.5, 0.3, 0.02])
+    raw = RawOutputs(scores, torch.zeros(1, len(ANCHORS), 4), LOG_PROBS[:1])
+    for limits, n in (
+        (CandidateLimits(), 2),
+        (CandidateLimits(min_share_of_top=0.3), 3),
+        (CandidateLimits(min_share_of_top=0.0), 3),
+        (CandidateLimits(min_share_of_top=0.0, min_score=0.01), 4),
+        (CandidateLimits(min_score=0.6), 1),
+    ):
+        assert len(find_candidates(raw, ANCHORS, SIZE, limits)[0].scores) == n

@@ -5,6 +5,7 @@ import torch
 from src.retinanet.candidates import find_candidates
 from src.retinanet.ensemble import Ensemble, low_percentile, mirror_anchors, mirror_deltas
 from src.retinanet.model import RetinaNet
+from src.retinanet.settings import AnchorShapes, CandidateLimits
 from src.structures import RawOutputs
 from tests.retinanet.test_model import TinyEncoder
 
@@ -127,3 +128,29 @@ def test_hflip_makes_the_ensemble_blind_to_mirroring():
 def test_weights_that_do_not_fit_are_refused(weights):
     with pytest.raises(ValueError, match="members need as many positive weights"):
         Ensemble([member(0), member(1)], weights=weights)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"anchor_shapes": AnchorShapes(ratios=(0.5, 1.0, 3.0))},
+        {"limits": CandidateLimits(min_score=0.1)},
+    ],
+)
+def test_networks_of_other_anchors_or_limits_are_no_ensemble(change):
+    with pytest.raises(ValueError, match="same levels and anchors"):
+        Ensemble([member(0), member(1, **change)])
+
+
+@torch.no_grad()
+def test_mirroring_follows_the_number_of_anchors():
+    one = member(0, anchor_shapes=AnchorShapes(ratios=(1.0, 2.0), scales=(1.0,)))
+    outputs, mirrored = one(IMAGES), one(IMAGES.flip(-1))
+    back = mirror_outputs(mirror_outputs(mirrored, (192, 224), one.levels), (192, 224), one.levels)
+    torch.testing.assert_close(back.deltas, mirrored.deltas)
+    symmetric = (IMAGES + IMAGES.flip(-1)) / 2
+    combined = Ensemble([one], hflip=True)(symmetric)
+    expected = one(symmetric)
+    turned = mirror_outputs(expected, (192, 224), one.levels)
+    torch.testing.assert_close(combined.scores, (expected.scores + turned.scores) / 2)
+    assert outputs.scores.shape[1] == len(one.anchors(IMAGES))

@@ -1,9 +1,18 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from src.retinanet.anchors import make_anchors
-from src.retinanet.losses import box_loss, detection_losses, focal_loss, match_anchors
+from src.retinanet.losses import (
+    Matches,
+    box_loss,
+    detection_losses,
+    focal_loss,
+    match_anchors,
+)
+from src.retinanet.settings import LossSettings
 from src.structures import Losses, RawOutputs, Target
 from tests import oracles
 from tests.paths import shared
@@ -88,3 +97,63 @@ def test_losses_of_a_batch_are_the_mean_of_its_images():
 def test_total_weighs_the_global_loss_by_a_tenth():
     losses = Losses(torch.tensor(1.0), torch.tensor(2.0), torch.tensor(10.0))
     assert losses.total().item() == 4.0
+
+
+def test_focal_loss_follows_alpha_and_gamma():
+    """One positive anchor of score .5, one negative of .2, worked by hand."""
+    matches = Matches(
+        positive=torch.tensor([[True, False]]),
+        negative=torch.tensor([[False, True]]),
+        box_index=torch.zeros(1, 2, dtype=torch.long),
+        boxes_xyxy=torch.zeros(1, 1, 4),
+    )
+    loss = focal_loss(torch.tensor([[0.5, 0.2]]), matches, LossSettings(alpha=0.9, gamma=1.0))
+    expected = -0.9 * 0.5 * math.log(0.5) - 0.1 * 0.2 * math.log(0.8)
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_box_loss_follows_beta():
+    anchors = torch.tensor([[0.0, 0.0, 32.0, 32.0]])
+    matches = match_anchors(anchors, [anchors])
+    deltas = torch.full((1, 1, 4), 0.5)  # where 0 would be right
+    for beta, expected in ((1.0, 0.5 * 0.5**2), (0.2, 0.5 - 0.1), (0.0, 0.5)):
+        loss = box_loss(deltas, anchors, matches, LossSettings(beta=beta))
+        assert loss.item() == pytest.approx(expected)
+
+
+def test_matching_follows_its_limits():
+    anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 4.5], [0.0, 0.0, 10.0, 1.0]])
+    box = [torch.tensor([[0.0, 0.0, 10.0, 10.0]])]  # overlaps them by 1, .45 and .1
+    for positive_iou, negative_iou, positive, negative in (
+        (0.5, 0.4, [True, False, False], [False, False, True]),
+        (0.45, 0.4, [True, True, False], [False, False, True]),
+        (0.5, 0.46, [True, False, False], [False, True, True]),
+        (0.5, 0.1, [True, False, False], [False, False, False]),
+    ):
+        settings = LossSettings(positive_iou=positive_iou, negative_iou=negative_iou)
+        matches = match_anchors(anchors, box, settings)
+        assert (matches.positive[0].tolist(), matches.negative[0].tolist()) == (positive, negative)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"alpha": 0.5}, {"gamma": 1.0}, {"beta": 0.5}, {"box_weight": 2.0}, {"global_weight": 0.2},
+        {"positive_iou": 0.7}, {"negative_iou": 0.2},
+    ],
+)  # fmt: skip
+def test_every_setting_changes_the_sum(change):
+    _, anchors, scores, deltas, boxes = golden_batch()
+    log_probs = torch.full((4, 3), 1 / 3).log()
+    targets = [Target(b, 1) for b in boxes]
+    outputs = RawOutputs(scores, deltas, log_probs)
+    plain, changed = (
+        detection_losses(outputs, anchors, targets, settings=settings).total().item()
+        for settings in (LossSettings(), LossSettings(**change))
+    )
+    assert changed != pytest.approx(plain, rel=1e-6)
+
+
+def test_total_follows_the_weights():
+    parts = (torch.tensor(1.0), torch.tensor(2.0), torch.tensor(10.0))
+    assert Losses(*parts, box_weight=3.0, global_weight=0.5).total().item() == 1 + 3 * 2 + 0.5 * 10

@@ -22,6 +22,6 @@ def test_soak_reads_whatever_has_a_final_name(soak):
 
 def test_soak_passes_over_what_a_killed_writer_leaves(soak):
     path = soak.reference.last_checkpoint_path
-    path.with_name(f".{path.stem}.x3z1ab_9.tmp.pt").write_bytes(b"half")
+    path.with_name(f".{path.stem}.x3z1ab_9.tmp.safetensors").write_bytes(b"half")
     soak._check_files(soak.reference)
     assert soak.n_checked_files == 0

@@ -1,11 +1,14 @@
 import copy
+import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
 
-from src.experiments.checkpoints import Checkpoint, load_checkpoint
+from src.experiments.checkpoints import load_checkpoint
 from src.training.optimizer import Optimization, Scheduler, make_optimizer
+from tests.made_checkpoints import as_version_1, make_checkpoint, make_state
 from tests.retinanet.test_model import tiny_model
 from tests.training.test_engine import experiment
 
@@ -68,42 +71,125 @@ def test_one_cycle_rises_to_the_rate_and_falls_to_nothing():
     assert rates[:peak] == sorted(rates[:peak])
 
 
+def as_training(optimization):
+    return make_state(**optimization.state())
+
+
+def save_today(path, optimization):
+    checkpoint = make_checkpoint(
+        training=as_training(optimization), optimizer=optimization.tensors()
+    )
+    checkpoint.save(path.with_suffix(".safetensors"))
+    return path.with_suffix(".safetensors")
+
+
+def save_as_version_1(path, optimization):
+    checkpoint = make_checkpoint(
+        training=as_training(optimization), optimizer=optimization.tensors()
+    )
+    content = as_version_1(checkpoint)
+    content["training"]["optimizer"] = optimization.optimizer.state_dict()
+    scheduler = optimization.scheduler
+    content["training"]["scheduler"] = (
+        scheduler.by_step or scheduler.by_epoch or scheduler.by_loss
+    ).state_dict()
+    torch.save(content, path.with_suffix(".pt"))
+    return path.with_suffix(".pt")
+
+
+def restored(path, settings, steps_per_epoch=2):
+    """Make a training's optimizer anew, and let it go on from a file."""
+    checkpoint = load_checkpoint(path, "demo", resume=True)
+    assert checkpoint.facts.training is not None
+    optimization = Optimization(tiny_model(), settings, steps_per_epoch=steps_per_epoch)
+    optimization.load_state(checkpoint.facts.training, checkpoint.optimizer)
+    return optimization
+
+
+def advance(optimization, n_epochs):
+    """Train some epochs of two steps on made-up gradients; return the rates and the weights."""
+    rates = []
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(n_epochs):
+        for _ in range(2):
+            for parameter in optimization.parameters:
+                gradient = torch.randn(parameter.shape, generator=generator)
+                parameter.grad = torch.empty_like(parameter).copy_(gradient)
+            optimization.step()
+        optimization.scheduler.after_epoch(1.0)
+        rates.append(optimization.learning_rate)
+    return rates, [parameter.detach().clone() for parameter in optimization.parameters]
+
+
+@pytest.mark.parametrize("save", [save_today, save_as_version_1])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("scheduler", ["plateau", "milestones", "one_cycle"])
-def test_a_scheduler_goes_on_from_its_saved_state(scheduler, tmp_path):
-    settings = experiment(scheduler=scheduler, learning_rate=1e-2, n_epochs=12)
+def test_an_optimizer_and_its_rate_go_on_from_a_file_bit_for_bit(
+    optimizer, scheduler, save, tmp_path
+):
+    settings = experiment(optimizer=optimizer, scheduler=scheduler, learning_rate=1e-2, n_epochs=12)
+    whole = Optimization(tiny_model(), settings, steps_per_epoch=2)
+    advance(whole, 5)
+    path = save(tmp_path / "last", whole)
+    weights = [parameter.detach().clone() for parameter in whole.parameters]
+    expected_rates, expected = advance(whole, 7)
+    resumed = restored(path, settings)
+    with torch.no_grad():
+        for parameter, saved in zip(resumed.parameters, weights, strict=True):
+            parameter.copy_(saved)
+    rates, found = advance(resumed, 7)
+    assert rates == expected_rates
+    assert len(set(rates)) > 1
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
-    def advance(optimizer, scheduler, epochs):
-        rates = []
-        for _ in epochs:
-            for _ in range(2):
-                optimizer.step()
-                scheduler.after_step()
-            scheduler.after_epoch(1.0)
-            rates.append(optimizer.param_groups[0]["lr"])
-        return rates
 
-    first = make_optimizer(tiny_model(), settings)
-    first_scheduler = Scheduler(first, settings, 2)
-    advance(first, first_scheduler, range(5))
-    states = {"optimizer": first.state_dict(), "scheduler": first_scheduler.state_dict()}
-    path = tmp_path / "last.pt"
-    Checkpoint("demo", {}, 4, {}, copy.deepcopy(states)).save(path)
-    expected = advance(first, first_scheduler, range(5, 12))
+def test_the_state_of_a_training_passes_through_json_unchanged():
+    for optimizer in ("adam", "sgd"):
+        for scheduler in ("plateau", "milestones", "one_cycle"):
+            settings = experiment(optimizer=optimizer, scheduler=scheduler)
+            saved, own = (Optimization(tiny_model(), settings, steps_per_epoch=2) for _ in range(2))
+            advance(saved, 2)
+            stored = json.loads(json.dumps(saved.state()))
+            own.load_state(make_state(**stored), saved.tensors())
+            assert own.state() == saved.state()
 
-    second = make_optimizer(tiny_model(), settings)
-    second_scheduler = Scheduler(second, settings, 2)
-    loaded = load_checkpoint(path, "demo", resume=True).training
-    second.load_state_dict(loaded["optimizer"])
-    second_scheduler.load_state_dict(loaded["scheduler"])
-    assert advance(second, second_scheduler, range(5, 12)) == expected
-    assert len(set(expected)) > 1
+
+def test_a_restored_state_lies_in_memory_as_its_parameter():
+    model = tiny_model().to(memory_format=torch.channels_last)
+    optimization = Optimization(model, experiment(), steps_per_epoch=2)
+    advance(optimization, 1)
+    saved = {name: tensor.contiguous() for name, tensor in optimization.tensors().items()}
+    optimization.load_state(as_training(optimization), saved)
+    for parameter, state in optimization.optimizer.state.items():
+        assert state["exp_avg"].stride() == parameter.stride()
+        assert state["exp_avg"].data_ptr() not in {t.data_ptr() for t in saved.values()}
+    assert any(not parameter.is_contiguous() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "tensors"),
+    [
+        ({"param_groups": ()}, {}),
+        ({"param_groups": ({"lr": 1.0},)}, {}),
+        ({"scheduler": {"last_epoch": 1}}, {}),
+        ({}, {"0.exp_avg": torch.zeros(2, 2)}),
+        ({}, {"999.exp_avg": torch.zeros(2)}),
+        ({}, {"-1.step": torch.zeros(())}),
+        ({}, {"exp_avg": torch.zeros(2)}),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(change, tensors):
+    optimization = Optimization(tiny_model(), experiment(), steps_per_epoch=1)
+    state = dataclasses.replace(as_training(optimization), **change)
+    with pytest.raises((KeyError, ValueError, TypeError)):
+        optimization.load_state(state, tensors)
 
 
 def test_a_state_of_another_device_keeps_the_kernel_of_this_one():
     saved, own = (Optimization(tiny_model(), experiment(), steps_per_epoch=1) for _ in range(2))
-    state = saved.state_dict()
-    state["optimizer"]["param_groups"][0]["fused"] = True  # as on a GPU
-    own.load_state_dict(state)
+    state = as_training(saved)
+    state.param_groups[0]["fused"] = True  # as on a GPU
+    own.load_state(state, {})
     assert not own.optimizer.param_groups[0]["fused"]
 
 
@@ -153,8 +239,9 @@ def test_an_overflow_at_the_smallest_scale_is_no_overflow():
 
 def test_the_losss_scale_goes_on_from_its_saved_state(tmp_path):
     first = scaled(tiny_model(), 2.0**7)
-    path = tmp_path / "last.pt"
-    Checkpoint("demo", {}, 0, {}, first.state_dict()).save(path)
+    path = save_today(tmp_path / "last", first)
     second = Optimization(tiny_model(), experiment(), steps_per_epoch=1, scales_loss=True)
-    second.load_state_dict(load_checkpoint(path, "demo", resume=True).training)
+    training = load_checkpoint(path, "demo", resume=True).facts.training
+    assert training is not None
+    second.load_state(training, {})
     assert second.scaler.get_scale() == 2.0**7

@@ -110,7 +110,9 @@ def test_ctrl_c_saves_the_step_and_says_how_to_go_on(phantoms, whole, tmp_path, 
     assert last.startswith("stopped by SIGINT in epoch 0, ")
     assert last.endswith("batches; --resume goes on from there")
     assert "Traceback" not in err
-    progress = load_checkpoint(run.last_checkpoint_path, "demo", resume=True).training["progress"]
+    state = load_checkpoint(run.last_checkpoint_path, "demo", resume=True).facts.training
+    assert state is not None
+    progress = state.progress
     assert progress["n_batches"] == int(last.split("epoch 0, ")[1].split()[0])
 
     folders = ("--data-dir", phantoms, "--output-dir", tmp_path)

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from src.system.errors import InputError
 from src.training.loop import Training
 from src.training.options import TrainingOptions
 from src.training.run_files import TrainingFiles
+from tests.made_checkpoints import as_version_1, copy_checkpoint, rewrite_facts
 
 ON_CPU = Acceleration(device=torch.device("cpu"))
 # The demo's network made smaller still; it draws dropout and augments as the paper's do.
@@ -82,8 +84,9 @@ def test_a_training_leaves_the_files_of_the_design(whole):
     files = {str(path.relative_to(whole.dir)) for path in whole.dir.rglob("*") if path.is_file()}
     (events,) = [name for name in files if name.startswith("tensorboard/events")]
     assert files - {events} == {
-        "experiment.json", "history.csv", "checkpoints/000.pt", "checkpoints/001.pt",
-        "checkpoints/last.pt", "predictions/000.npz", "predictions/001.npz",
+        "experiment.json", "history.csv", "checkpoints/000.safetensors",
+        "checkpoints/001.safetensors", "checkpoints/last.safetensors",
+        "predictions/000.npz", "predictions/001.npz",
     }  # fmt: skip
 
 
@@ -131,14 +134,14 @@ def test_predictions_hold_every_validation_image_and_its_truth(whole, images):
 
 def test_every_epoch_is_saved_weights_only(whole):
     first, second = (load_checkpoint(whole.checkpoint_path(epoch), "demo") for epoch in (0, 1))
-    assert (first.epoch, first.training) == (0, {})
+    assert (first.facts.epoch, first.facts.training, first.optimizer) == (0, None, {})
     assert any(not torch.equal(first.model[name], second.model[name]) for name in first.model)
 
 
 def test_the_last_checkpoint_is_that_of_the_last_epoch(whole):
     last = load_checkpoint(whole.last_checkpoint_path, "demo", resume=True)
     second = load_checkpoint(whole.checkpoint_path(1), "demo")
-    assert last.epoch == 1
+    assert last.facts.epoch == 1
     assert all(torch.equal(last.model[name], second.model[name]) for name in last.model)
 
 
@@ -163,14 +166,36 @@ def test_resume_gives_the_uninterrupted_run_bit_for_bit(
     resumed = started(run, SMALL, images, options(resume=True, n_workers=n_workers))
     assert resumed.progress.epoch == 1
     resumed.run()
+    assert_same_run(run, whole)
+
+
+def assert_same_run(run, expected):
     for epoch in (0, 1):
-        expected = load_checkpoint(whole.checkpoint_path(epoch), "demo").model
-        found = load_checkpoint(run.checkpoint_path(epoch), "demo").model
-        assert all(torch.equal(expected[name], found[name]) for name in expected)
-        predictions = [load_predictions(r.predictions_path(epoch)) for r in (whole, run)]
+        ours, its = (load_checkpoint(r.find_checkpoint(epoch), "demo") for r in (run, expected))
+        assert all(torch.equal(its.model[name], ours.model[name]) for name in its.model)
+        predictions = [load_predictions(r.predictions_path(epoch)) for r in (run, expected)]
         for name in ARRAYS:
             np.testing.assert_array_equal(*(getattr(p, name) for p in predictions))
-    assert run.history_path.read_bytes() == whole.history_path.read_bytes()
+    assert run.history_path.read_bytes() == expected.history_path.read_bytes()
+
+
+def test_a_run_of_version_1_goes_on_bit_for_bit_in_todays_form(
+    whole, images, tmp_path, monkeypatch
+):
+    run = Run("demo", 0, "", tmp_path)
+    train_one_of_two(monkeypatch, run, SMALL, images)
+    for path in (run.checkpoint_path(0), run.last_checkpoint_path):
+        torch.save(as_version_1(load_checkpoint(path)), path.with_suffix(".pt"))
+        path.unlink()
+    resumed = started(run, SMALL, images, options(resume=True))
+    assert resumed.progress.epoch == 1
+    resumed.run()
+    assert_same_run(run, whole)
+    assert {path.name for path in run.checkpoints_dir.iterdir()} == {
+        "000.pt", "001.safetensors", "last.pt", "last.safetensors",
+    }  # fmt: skip
+    again = started(run, SMALL, images, options(resume=True))
+    assert again.progress.epoch == 2, "today's state counts, not the old one"
 
 
 def test_clip_boxes_and_reduction_shape_the_samples_and_are_stored(images, tmp_path):
@@ -253,30 +278,34 @@ def test_resume_with_other_settings_is_refused(whole, images, listing, settings,
 def copy_with_settings(whole, folder, change):
     """Copy the state of a run, its stored settings changed."""
     run = replace(whole, output_dir=folder)
-    state = load_checkpoint(whole.last_checkpoint_path, "demo", resume=True)
-    replace(state, settings=change(state.settings)).save(run.last_checkpoint_path)
+    run.checkpoints_dir.mkdir(parents=True)
+    shutil.copy(whole.last_checkpoint_path, run.last_checkpoint_path)
+    rewrite_facts(
+        run.last_checkpoint_path, lambda facts: facts | {"settings": change(facts["settings"])}
+    )
     return run
 
 
-def test_a_training_of_an_older_version_goes_on_with_the_defaults_of_newer_settings(
+def test_a_training_of_an_older_version_goes_on_with_what_it_did_before_newer_settings(
     whole, images, tmp_path
 ):
-    newer = ("clip_boxes", "reduction")
+    newer = ("clip_boxes", "grey", "reduction")
+    formerly = replace(SMALL, grey="range", reduction="subsample")
 
     def drop(settings):
         return {name: value for name, value in settings.items() if name not in newer}
 
     run = copy_with_settings(whole, tmp_path, drop)
-    assert started(run, SMALL, images, options(resume=True)).progress.epoch == 2
+    assert started(run, formerly, images, options(resume=True)).progress.epoch == 2
     with pytest.raises(CheckpointError, match="began with reduction subsample, now it is area"):
-        started(run, replace(SMALL, reduction="area"), images, options(resume=True))
+        started(run, replace(formerly, reduction="area"), images, options(resume=True))
     with pytest.raises(CheckpointError, match="began with clip_boxes False, now it is True"):
-        started(run, replace(SMALL, clip_boxes=True), images, options(resume=True))
+        started(run, replace(formerly, clip_boxes=True), images, options(resume=True))
 
 
 def test_a_training_of_settings_that_are_unknown_here_does_not_go_on(whole, images, tmp_path):
     run = copy_with_settings(whole, tmp_path, lambda settings: settings | {"mixup": 0.2})
-    with pytest.raises(CheckpointError, match=r"began with mixup 0\.2"):
+    with pytest.raises(CheckpointError, match="unknown field 'mixup'"):
         started(run, SMALL, images, options(resume=True))
 
 
@@ -319,10 +348,11 @@ def test_from_epoch_starts_from_the_weights_of_the_epoch_before(images, tmp_path
 def test_from_epoch_killed_at_once_goes_on_as_it_began(images, tmp_path, monkeypatch):
     run = Run("demo", 0, "", tmp_path)
     train_one_of_two(monkeypatch, run, SMALL, images)
-    began = from_epoch_1(run, SMALL, images).learner.optimization.state_dict()
+    began = from_epoch_1(run, SMALL, images).learner.optimization
     resumed = started(run, SMALL, images, options(resume=True))
     assert resumed.progress.epoch == 1
-    assert resumed.learner.optimization.state_dict() == began  # without the averages of epoch 0
+    assert resumed.learner.optimization.state() == began.state()
+    assert resumed.learner.optimization.tensors() == {}  # without the averages of epoch 0
 
 
 def test_from_epoch_keeps_the_history_of_the_epochs_before(images, tmp_path, monkeypatch):
@@ -366,7 +396,7 @@ def test_a_run_killed_before_its_first_state_was_saved_begins_again(
     begun = options(resume=True, from_epoch=from_epoch, weights_path=weights_path)
     assert started(run, SMALL, images, begun).progress.epoch == from_epoch
     load_checkpoint(whole.checkpoint_path(1), "demo").save(run.checkpoint_path(from_epoch + 1))
-    with pytest.raises(InputError, match=r"last\.pt: is missing"):
+    with pytest.raises(InputError, match=r"last\.safetensors: is missing"):
         started(run, SMALL, images, begun)
 
 
@@ -408,7 +438,6 @@ def test_a_training_does_not_begin_again_over_one_that_stopped_in_its_first_epoc
 
 def test_resume_before_the_first_epoch_that_is_wanted_is_refused(whole, images, tmp_path):
     run = Run("demo", 0, "", tmp_path)
-    state = load_checkpoint(whole.last_checkpoint_path, "demo", resume=True)
-    replace(state, epoch=-1).save(run.last_checkpoint_path)
+    copy_checkpoint(whole.last_checkpoint_path, run.last_checkpoint_path, epoch=-1)
     with pytest.raises(InputError, match=r"stands in epoch 0; .* without --from-epoch 1"):
         started(run, SMALL, images, options(resume=True, from_epoch=1))

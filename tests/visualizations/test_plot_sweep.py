@@ -92,13 +92,15 @@ def test_scores_that_do_not_exist_are_passed_over(tmp_path):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("nothing", [0.0, np.nan])
-def test_no_cell_is_framed_where_nothing_hits_or_nothing_counts(tmp_path, nothing):
+@pytest.mark.parametrize(
+    ("nothing", "words"), [(0.0, "no setting hits"), (np.nan, "no true boxes")]
+)
+def test_no_cell_is_framed_where_nothing_hits_or_nothing_counts(tmp_path, nothing, words):
     figure = plot_sweep(make_sweep(np.full((2, 3), nothing)), "a run")
     axes = figure.axes[0]
     assert frames(axes) == []
     assert not [text for text in axes.texts if text.get_fontweight() == "bold"]
-    assert "no setting hits" in figure.get_suptitle()
+    assert words in figure.get_suptitle()
     save_figure(figure, tmp_path / "heat.png")
 
 

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
 from src.system.errors import InputError
+from src.system.records import MAX_SHOWN, show_value
 
 if TYPE_CHECKING:  # experiments are checked against the table before PyTorch is imported
     from src.retinanet.encoders.encoder import Encoder
@@ -80,8 +81,9 @@ def check_encoder_name(name: str) -> None:
         InputError: there is none; near names are given.
     """
     if name not in ENCODERS and not name.startswith(TIMM_PREFIX):
-        near = get_close_matches(name, ENCODERS, n=3)
+        near = get_close_matches(name[:MAX_SHOWN], ENCODERS, n=3)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise InputError(
-            f"unknown encoder {name!r}; {hint}one of {', '.join(ENCODERS)}, or timm/<model>"
+            f"unknown encoder {show_value(name)}; {hint}one of {', '.join(ENCODERS)}, or "
+            f"timm/<model>"
         )

@@ -7,7 +7,6 @@ DPN-92 its conversions of the same TensorFlow and MXNet checkpoints, the ResNets
 first versions (IMAGENET1K_V1). An encoder's family names its files.
 """
 
-import hashlib
 import re
 import tempfile
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from src.system.files import move_into_place
+from src.system.files import move_into_place, sha256_of
 
 TIMM_RELEASES = "https://github.com/rwightman/pytorch-image-models/releases/download"
 OLD_SERVER = "http://data.lip6.fr/cadene/pretrainedmodels"
@@ -116,7 +115,6 @@ def _check_sha256(path: Path, published: str) -> None:
     """Raise RuntimeError if the file differs from the SHA-256 that the hub gives large files."""
     if not re.fullmatch("[0-9a-f]{64}", published):
         return
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(path)
     if digest != published:
         raise RuntimeError(f"its SHA-256 is {digest}, the hub published {published}")

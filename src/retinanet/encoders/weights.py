@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from src.retinanet.encoders import family_of
 from src.retinanet.encoders.encoder import Encoder, list_keys
 from src.retinanet.encoders.weight_sources import WeightSource
 from src.system.errors import InputError
-from src.system.tensor_files import load_tensor_file
+from src.system.tensor_files import load_tensors, load_torch_file
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +77,11 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file of weights")
     try:
-        state: Any = load_file(path) if path.suffix == ".safetensors" else load_tensor_file(path)
+        state: Any = (
+            load_tensors(path, checked=False)[0]
+            if path.suffix == ".safetensors"
+            else load_torch_file(path)
+        )
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: damaged, or more than tensors in it, which is not loaded for safety; "

@@ -1,0 +1,70 @@
+"""What stands beside a network's weights: its anchors, its loss, and what becomes a candidate.
+
+The defaults are the paper's, or the original release's. Can be imported without PyTorch:
+experiments state these numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from src.structures import BOX_LOSS_WEIGHT, GLOBAL_LOSS_WEIGHT
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorShapes:
+    """The boxes at every position of a pyramid level (paper, section 3).
+
+    Attributes:
+        size: side of an anchor of ratio 1 and scale 1, in strides of its level.
+        ratios: height / width.
+        scales: of the side.
+    """
+
+    size: float = 4.0
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    scales: tuple[float, ...] = (2 ** (0 / 3), 2 ** (1 / 3), 2 ** (2 / 3))
+
+    @property
+    def n_per_position(self) -> int:
+        return len(self.ratios) * len(self.scales)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """What the losses depend on beside the network's outputs.
+
+    Attributes:
+        alpha, gamma: of the focal loss.
+        beta: of the smooth L1 loss: below it the loss is quadratic.
+        box_weight, global_weight: of the box loss and of the whole image's loss in the sum.
+        positive_iou: an anchor answers for a true box that it overlaps by this or more.
+        negative_iou: an anchor that overlaps every true box by less is background; those between
+            the two are ignored.
+    """
+
+    alpha: float = 0.25
+    gamma: float = 2.0
+    beta: float = 1 / 9
+    box_weight: float = BOX_LOSS_WEIGHT
+    global_weight: float = GLOBAL_LOSS_WEIGHT
+    positive_iou: float = 0.5
+    negative_iou: float = 0.4
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateLimits:
+    """What is left of an image's boxes before non-maximum suppression.
+
+    Attributes:
+        min_score: candidates score more.
+        min_share_of_top: of the image's best score; weaker boxes are dropped.
+    """
+
+    min_score: float = 0.025
+    min_share_of_top: float = 0.5
+
+
+PAPER_ANCHORS = AnchorShapes()
+PAPER_LOSS = LossSettings()
+PAPER_LIMITS = CandidateLimits()
