@@ -5,7 +5,6 @@ import errno
 import io
 import os
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 

@@ -109,7 +109,7 @@ def as_trained(run: Run, experiment: Experiment) -> Experiment:
     Raises:
         InputError: the file is there, and is no experiment.json.
     """
-    if not run.experiment_path.is_file():
+    if not run.experiment_path.exists():
         return experiment
     trained = read_stored_training(run.experiment_path).settings
     return replace(experiment, grey=trained.grey, reduction=trained.reduction)

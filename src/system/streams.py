@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import TextIO
 
-from src.system.records import cut_text, printable
+from src.system.records import cut_text
+from src.system.texts import printable
 
 MAX_MESSAGE = 5000  # characters; the longest path has 4,096
 

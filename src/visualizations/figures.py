@@ -15,8 +15,8 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from src.system.files import OutputError, real_path, replaced_file
-from src.system.records import printable
 from src.system.streams import named_warnings
+from src.system.texts import printable
 
 # Okabe and Ito's palette without its yellow, which is too faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
