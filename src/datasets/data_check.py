@@ -23,13 +23,13 @@ FATAL = {
     "no image": "a labelled patient has no image",
     "several images": "several image files for one labelled patient",
     "unreadable": "a labelled image cannot be read",
+    "box outside": "a box leaves its image",
 }
 KINDS = FATAL | {
     "leak": "the same pixels in two folds, or in training and test images",
     "duplicate": "the same pixels twice among the images of one fold, or of none",
     "unlabelled": "a training image has no labels",
     "left out": "a link, file or folder that cannot be used",
-    "box outside": "a box leaves its image",
     "grey values": "an image leaves a detector little to see; only --full looks",
     "odd size": "an image has another size than most",
     "other patient": "the PatientID in the header is not the file's name",

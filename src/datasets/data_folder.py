@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from src.datasets.tables import AnnotationsError
-from src.radiographs.image_files import read_any_image
+from src.radiographs.image_files import read_any_image, read_sizes
 from src.radiographs.image_index import index_images, without_ending
 from src.radiographs.pixels import Pixels
 from src.structures import Grey
@@ -63,6 +63,14 @@ class DataFolder:
                 f"challenge's, scripts/make_demo_dataset.py makes one to try"
             )
 
+    def has_images(self, split: str) -> bool:
+        """Say whether there is a folder of the `train` or `test` images."""
+        return any(folder.is_dir() for folder in self._image_dirs(split))
+
+    def _image_dirs(self, split: str) -> tuple[Path, Path]:
+        """Return where images may lie: under Kaggle's name, or the short one."""
+        return self.root / f"stage_{self.stage}_{split}_images", self.root / split
+
     def images_dir(self, split: str) -> Path:
         """Return the folder of the `train` or `test` images: Kaggle's name, or the short one.
 
@@ -70,11 +78,10 @@ class DataFolder:
             AnnotationsError: there is neither.
         """
         self.check()
-        kaggle = self.root / f"stage_{self.stage}_{split}_images"
-        for folder in (kaggle, self.root / split):
+        for folder in self._image_dirs(split):
             if folder.is_dir():
                 return folder
-        raise AnnotationsError(f"{kaggle}: no such folder of images")
+        raise AnnotationsError(f"{self._image_dirs(split)[0]}: no such folder of images")
 
 
 class ImageSource(Protocol):
@@ -101,6 +108,13 @@ class StoredImages(ImageSource, Protocol):
             AnnotationsError: there is none.
         """
 
+    def read_sizes(self, patient_ids: Sequence[str]) -> list[tuple[int, int]]:
+        """Return the height and width of each image, pixels.
+
+        Raises:
+            InputError: a file gives no radiograph.
+        """
+
 
 @dataclass(frozen=True)
 class ImageFolder:
@@ -124,6 +138,10 @@ class ImageFolder:
         if name is None:
             raise AnnotationsError(describe_missing(self.images_dir, patient_id))
         return self.images_dir / name
+
+    def read_sizes(self, patient_ids: Sequence[str]) -> list[tuple[int, int]]:
+        """Return the height and width of each image, pixels."""
+        return read_sizes([self.image_path(patient) for patient in patient_ids])
 
     def read(self, patient_id: str, *, grey: Grey = "viewer") -> Pixels:
         """Return (H, W), an array of the caller's own."""

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from src.datasets.annotations import IMAGE_SIZE, Record
+from src.datasets.annotations import Record
 from src.datasets.augmentations import augment_pixels, draw_crop
+from src.datasets.box_sizes import CHALLENGE_SIZE
 from src.datasets.data_folder import ImageSource
 from src.datasets.sample_options import AUGMENTATION_LEVELS, Reduction, SampleOptions
 from src.datasets.transforms import (
@@ -204,8 +205,7 @@ def _averages(reduction: Reduction, image: Pixels, size: int, source_crop: int |
     """Say whether an image shrinks by the mean of areas."""
     if reduction != "auto":
         return reduction == "area"
-    is_the_challenges = image.shape == (IMAGE_SIZE, IMAGE_SIZE)
-    return not is_the_challenges or (source_crop or IMAGE_SIZE) % size != 0
+    return image.shape != CHALLENGE_SIZE or (source_crop or CHALLENGE_SIZE[0]) % size != 0
 
 
 def _make_sample(

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from src.datasets.annotations import Record, read_records
+from src.datasets.box_sizes import check_boxes, read_box_sizes
 from src.datasets.data_folder import DataFolder, StoredImages, open_image_folder
 from src.datasets.detection_dataset import (
     EpochSampler,
@@ -67,7 +68,8 @@ def load_labelled_images(
             if it is not there, on all cores.
 
     Raises:
-        InputError: something is missing or wrong, or there is no room for the cache.
+        InputError: something is missing or wrong, a box leaves its image, or there is no room for
+            the cache.
     """
     folder = DataFolder(data_dir)
     images_dir = folder.images_dir("train")
@@ -80,6 +82,8 @@ def load_labelled_images(
     source: StoredImages = files
     if cache_dir is not None:
         source = open_or_build_cache(patients, files, cache_dir, n_workers=os.cpu_count() or 1)
+    both = [*train, *valid]
+    check_boxes(folder.labels_path, both, read_box_sizes(both, source))
     return LabelledImages(train, valid, images_dir, source)
 
 

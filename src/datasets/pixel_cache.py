@@ -84,6 +84,11 @@ class PixelCache:
         """Return the image's own file."""
         return self.files.image_path(patient_id)
 
+    def read_sizes(self, patient_ids: Sequence[str]) -> list[tuple[int, int]]:
+        """Return the height and width of each image, pixels."""
+        images = [self.images[patient] for patient in patient_ids]
+        return [(image.height, image.width) for image in images]
+
     @property
     def n_left_out(self) -> int:
         """Return how many images are read from their own files."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
+from src.radiographs.challenge_dicom import read_challenge_size
 from src.radiographs.codestreams import PNG_MAGIC
 from src.radiographs.dicom import ImageFacts, image_size, read_facts, read_pixels
 from src.radiographs.dicom_elements import MAX_BYTES
@@ -21,7 +23,7 @@ from src.radiographs.pixels import Pixels
 from src.structures import Grey
 from src.system.errors import InputError
 from src.system.files import read_bytes
-from src.system.processes import map_files
+from src.system.processes import MAX_WORKERS, map_files
 
 
 def read_any_image(path: Path, *, grey: Grey = "viewer") -> Pixels:
@@ -46,6 +48,26 @@ def read_any_size(path: Path) -> tuple[int, int]:
         PictureError, DicomError: as `read_any_image`, as far as the header tells.
     """
     return read_picture_size(path) if _is_picture(path) else image_size(path)
+
+
+def read_sizes(paths: Sequence[Path], *, n_workers: int | None = None) -> list[tuple[int, int]]:
+    """Return the heights and widths of images.
+
+    The challenge's 6,012 files with boxes take .6 seconds in this process, less than other
+    processes take to start; they read what is of other kinds.
+
+    Args:
+        n_workers: processes; None: one for each core, 8 at most.
+
+    Raises:
+        InputError: one gives no radiograph, as far as its header tells.
+    """
+    sizes = [read_challenge_size(path) for path in paths]
+    others = [path for path, size in zip(paths, sizes, strict=True) if size is None]
+    if n_workers is None:
+        n_workers = min(os.cpu_count() or 1, MAX_WORKERS)
+    found = map_files(read_any_size, others, n_workers=n_workers)
+    return [next(found) if size is None else size for size in sizes]
 
 
 def read_any_facts(path: Path) -> ImageFacts:

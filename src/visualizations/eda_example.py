@@ -10,6 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from src.datasets.annotations import Record, read_records
+from src.datasets.box_sizes import (
+    Size,
+    Sizes,
+    scaled_boxes,
+    sizes_of_labelled,
+    usual_size,
+)
 from src.datasets.data_folder import DataFolder, ImageFolder, open_image_folder
 from src.datasets.sample_options import AUGMENTATION_LEVELS
 from src.datasets.tables import AnnotationsError
@@ -35,13 +42,24 @@ class Subject:
     seed: int
     patient_id: str | None
 
+    @cached_property
+    def sizes(self) -> Sizes:
+        """Return the sizes of the images that have boxes."""
+        return sizes_of_labelled(self.folder, self.records)
+
+    @property
+    def usual_size(self) -> Size:
+        """Return the size that most images with boxes have: height and width, pixels."""
+        return usual_size(self.sizes)
+
     def boxes_xywh(self) -> FloatArray:
-        """Return all boxes, (N, 4).
+        """Return all boxes, (N, 4), in images stretched to the usual size.
 
         Raises:
             AnnotationsError: there are none.
         """
-        boxes = np.concatenate([record.boxes_xywh for record in self.records])
+        size = self.usual_size
+        boxes = np.concatenate([scaled_boxes(each, self.sizes, size) for each in self.records])
         if len(boxes) == 0:
             raise AnnotationsError(f"{self.folder.labels_path}: holds no boxes")
         return boxes

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from src.datasets.annotations import IMAGE_SIZE
 from src.datasets.detection_dataset import SampleOptions, TrainingDataset, ValidationDataset
 from src.datasets.sample_options import AUGMENTATION_LEVELS
 from src.datasets.tables import AnnotationsError
@@ -67,7 +66,7 @@ def hull_growth(boxes_xywh: FloatArray, angles: FloatArray, points: BoxPoints) -
     Returns:
         (A, N), 1 for a box that stays as large as it is.
     """
-    whole = central_crop((IMAGE_SIZE, IMAGE_SIZE), IMAGE_SIZE)
+    whole = central_crop((SAMPLE_SIZE, SAMPLE_SIZE), SAMPLE_SIZE)  # its size does not matter
     areas = []
     for angle in angles.tolist():
         boxes_xyxy = warp_boxes(boxes_xywh, replace(whole, angle=angle), points)

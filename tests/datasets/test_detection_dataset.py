@@ -173,7 +173,7 @@ def test_training_samples_are_clipped_only_if_asked(tmp_path):
 
 def test_training_samples_lose_boxes_wholly_outside(tmp_path):
     dataset = single(
-        tmp_path, [(0, 0, 8, 8), (120, 120, 30, 30)], img_size=64, augmentation_level=1
+        tmp_path, [(0, 0, 3, 3), (120, 120, 30, 30)], img_size=64, augmentation_level=1
     )
     counts = {len(dataset[epoch, 0].target.boxes_xyxy) for epoch in range(24)}
     assert counts == {1, 2}

@@ -100,7 +100,7 @@ def test_boxes_per_image_are_counted_with_gaps():
 def test_cover_shares_of_two_boxes_by_hand():
     boxes_xywh = np.array([[0.0, 1.0, 2.0, 3.0], [1.0, 0.0, 3.0, 2.0]])
     expected = np.array([[0, 1, 1, 1], [1, 2, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]]) / 2
-    np.testing.assert_array_equal(cover_shares(boxes_xywh, 4), expected)
+    np.testing.assert_array_equal(cover_shares(boxes_xywh, (4, 4)), expected)
 
 
 def test_cover_shares_equal_a_count_at_every_pixel():
@@ -110,7 +110,7 @@ def test_cover_shares_equal_a_count_at_every_pixel():
     expected = np.zeros((32, 32))
     for x, y, width, height in boxes_xywh.astype(int):
         expected[y : y + height, x : x + width] += 1 / 50
-    np.testing.assert_allclose(cover_shares(boxes_xywh, 32), expected, atol=1e-12)
+    np.testing.assert_allclose(cover_shares(boxes_xywh, (32, 32)), expected, atol=1e-12)
 
 
 def test_the_hull_of_a_turned_square_by_hand():
