@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from src.system.command_line import CommandParser, natural, report_errors
 from src.system.errors import InputError
-from src.system.files import real_path, write_csv
+from src.system.files import check_place, real_path, write_csv
 
 if TYPE_CHECKING:  # `--help` waits for nothing
     from scripts.rsna_release import Release, Truth
@@ -80,7 +80,8 @@ def main() -> None:
 
 def _check_place(out_dir: Path, images_dir: Path) -> None:
     """Refuse what could not be made in one step."""
-    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+    check_place(out_dir)
+    if out_dir.exists() and any(out_dir.iterdir()):
         raise InputError(f"{out_dir}: is there already; --out takes a new folder")
     if out_dir.is_mount():
         raise InputError(f"{out_dir}: is a mount point; give a folder inside it")

@@ -23,7 +23,7 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 from src.system.command_line import CommandParser, natural, report_errors
 from src.system.errors import InputError
-from src.system.files import real_path, write_csv
+from src.system.files import check_place, real_path, write_csv
 from src.system.processes import worker_errors, worker_pool
 
 if TYPE_CHECKING:
@@ -150,10 +150,9 @@ def _check_free(out_dir: Path) -> None:
     """Refuse what could not be replaced in one step.
 
     Raises:
-        InputError: the folder holds something else, is no folder or is a mount point.
+        InputError: the folder holds something else, cannot be made or is a mount point.
     """
-    if out_dir.exists() and not out_dir.is_dir():
-        raise InputError(f"{out_dir} is a file; --out takes a new folder")
+    check_place(out_dir)
     if out_dir.exists() and any(out_dir.iterdir()):
         raise InputError(
             f"{out_dir} is not empty and no complete demo made with these arguments; "

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import config
 from scripts.benchmarks.measuring import Row, describe_machine, report, time_in_turn
-from src.experiments.table import EXPERIMENTS
+from src.experiments.table import EXPERIMENTS, get_experiment
+from src.system.files import real_path
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNNER = ROOT / "src" / "train_runner.py"
@@ -31,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Time whole commands, then the parts of a start."""
+    from src.datasets.data_folder import DataFolder  # late, as in `time_checkpoint`
+
+    get_experiment(arguments.model)
+    DataFolder(arguments.data_dir).check()
     commands: dict[str, Sequence[object]] = {
         "python alone": ("-c", ""),
         "train_runner --help": (RUNNER, "--help"),
@@ -125,7 +130,7 @@ def _first_steps(arguments: argparse.Namespace) -> list[Row]:
     code = (
         "import json; from pathlib import Path; from scripts.benchmarks.start import "
         "time_first_step; print(json.dumps(time_first_step("
-        f"{arguments.model!r}, Path({str(arguments.data_dir.resolve())!r}))))"
+        f"{arguments.model!r}, Path({str(real_path(arguments.data_dir))!r}))))"
     )
     runs = []
     for _ in range(min(3, arguments.runs)):

@@ -6,14 +6,16 @@ from src.actions.flags import Flags
 from src.datasets.data_check import check_data_folder, describe, verdict, write_findings
 from src.datasets.data_folder import DataFolder
 from src.system.errors import InputError
+from src.system.files import check_file_place
 
 
 def check_data(flags: Flags) -> None:
     """Look through the data folder; end with an error where a training of the fold would fail."""
+    path = flags.out or flags.output_dir / "check_data.csv"
+    check_file_place(path)
     findings = check_data_folder(
         DataFolder(flags.data_dir), flags.fold, full=flags.full, n_workers=flags.num_workers
     )
-    path = flags.out or flags.output_dir / "check_data.csv"
     write_findings(path, findings)
     print(*describe(findings), path, sep="\n", flush=True)
     would_run, sentence = verdict(findings, flags.fold)

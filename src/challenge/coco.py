@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from src.system.errors import InputError
-from src.system.files import read_bytes
+from src.system.files import read_json
 from src.system.records import show_value
 
 MAX_BYTES = 2**30  # of a file; COCO's own training set of 118,287 images takes 450 MB
@@ -46,11 +45,7 @@ def read_coco(path: Path) -> Any:  # noqa: ANN401 - any JSON
     Raises:
         CocoError: it is missing, too large, or no JSON.
     """
-    content = read_bytes(path, MAX_BYTES, CocoError)
-    try:
-        return json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise CocoError(f"{path}: not a readable JSON file: {str(error)[:200]}") from error
+    return read_json(path, MAX_BYTES, CocoError)
 
 
 def objects_of(path: Path, content: object, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -48,20 +48,15 @@ def read_records(folder: DataFolder) -> list[Record]:
     Raises:
         AnnotationsError: a file is missing or a row is wrong.
     """
-    folder.check()
-    classes_path = folder.classes_path if folder.classes_path.exists() else None
-    records = read_label_files(folder.labels_path, classes_path, needs_classes=False)
-    if all(record.category != UNKNOWN_CATEGORY for record in records):
-        return records
-    warnings.warn(
-        f"{folder.labels_path}: no class is given: an image with boxes is {CLASS_NAMES[OPACITY]!r} "
-        f"and one without is {CLASS_NAMES[NORMAL]!r}; the global head learns these two",
-        stacklevel=1,  # one place, so that it is said once
-    )
-    return [
-        replace(record, category=OPACITY if len(record.boxes_xywh) else NORMAL)
-        for record in records
-    ]
+    records, has_classes = _read_folder(folder)
+    if not has_classes:
+        opacity, normal = CLASS_NAMES[OPACITY], CLASS_NAMES[NORMAL]
+        warnings.warn(
+            f"{folder.labels_path}: no class is given: an image with boxes is {opacity!r} and one "
+            f"without is {normal!r}; the global head learns these two",
+            stacklevel=2,
+        )
+    return records
 
 
 def read_folder_classes(folder: DataFolder) -> dict[str, int]:
@@ -74,7 +69,20 @@ def read_folder_classes(folder: DataFolder) -> dict[str, int]:
     folder.check()
     if folder.classes_path.exists():
         return read_classes(folder.classes_path)
-    return {record.patient_id: record.category for record in read_records(folder)}
+    return {record.patient_id: record.category for record in _read_folder(folder)[0]}
+
+
+def _read_folder(folder: DataFolder) -> tuple[list[Record], bool]:
+    """Read the labels of a data folder, and say whether it gives classes."""
+    folder.check()
+    classes_path = folder.classes_path if folder.classes_path.exists() else None
+    records = read_label_files(folder.labels_path, classes_path, needs_classes=False)
+    if all(record.category != UNKNOWN_CATEGORY for record in records):
+        return records, True
+    return [
+        replace(record, category=OPACITY if len(record.boxes_xywh) else NORMAL)
+        for record in records
+    ], False
 
 
 def read_label_files(

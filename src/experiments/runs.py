@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -195,6 +196,8 @@ def _existing(path: Path) -> Path | None:
 
 def numbered_files(folder: Path, suffix: str) -> list[int]:
     """Return the numbers n of the files `<n:03><suffix>` in `folder`, ascending."""
-    return sorted(
-        int(path.stem) for path in folder.glob(f"[0-9][0-9][0-9]*{suffix}") if path.stem.isdigit()
-    )
+    if not folder.is_dir():
+        return []
+    pattern = re.compile(rf"([0-9]{{3,}}){re.escape(suffix)}")
+    matches = (pattern.fullmatch(path.name) for path in folder.iterdir())
+    return sorted(int(match[1]) for match in matches if match)

@@ -26,6 +26,7 @@ from src.onnx_export.padded import RESULTS, STEPS, PaddedDetector, PaddedOutputs
 from src.retinanet.candidates import find_candidates, suppress
 from src.structures import Detections, RawOutputs
 from src.system.errors import InputError
+from src.system.files import text_name
 
 if TYPE_CHECKING:  # `_open` says why it is imported late
     import onnxruntime
@@ -90,7 +91,9 @@ def check_graph(
         images: (1, H, W) float32 in [0, 1] each.
         n_images: their number, `N_FOR_ALL_SIZES` or more.
     """
-    file, inside = _open(path), _open(with_steps(path))
+    with text_name(path) as place:
+        file = _open(place)
+    inside = _open(with_steps(path))
     largest: dict[str, float] = {}
     n_candidates = n_boxes = 0
     for batch in _batches(tqdm(images, "check", n_images, unit="image")):
@@ -110,7 +113,7 @@ def synthetic_images(image_size: tuple[int, int]) -> list[Tensor]:
     return list((images + 0.1 * torch.randn(images.shape, generator=generator)).clamp(0, 1))
 
 
-def _open(source: Path | bytes) -> onnxruntime.InferenceSession:
+def _open(source: str | bytes) -> onnxruntime.InferenceSession:
     # When onnxruntime is imported it reports its use, unless this is set.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime

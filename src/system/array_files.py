@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from src.system.errors import InputError
 from src.system.files import look_at_file
 from src.system.records import MAX_CAUSE, cut_text, show_value
+from src.system.streams import named_warnings
 
 # What the arrays of a file may inflate to: some bytes anyhow, and a multiple of the file.
 FREE_BYTES, MAX_INFLATION = 2**26, 100
@@ -132,7 +133,7 @@ def read_arrays(
         raise error(f"{path}: no such {kind} file")
     n_bytes = look_at_file(path, error).st_size
     try:
-        with zipfile.ZipFile(path) as archive:
+        with named_warnings(path), zipfile.ZipFile(path) as archive:
             members = {name: archive.getinfo(f"{name}.npy") for name in names}
             _check_sizes(archive, members.values(), n_bytes)
             arrays = {}

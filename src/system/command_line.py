@@ -11,7 +11,6 @@ import os
 import re
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import Field, field
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from src.system.errors import EXIT_USER_ERROR, SIGNAL_EXIT, InputError, Interrupted
-from src.system.streams import fault_of, is_open, one_line, open_streams, tell
+from src.system.streams import fault_of, is_open, open_streams, tell
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -122,7 +121,6 @@ def report_errors() -> Iterator[None]:
     disk, the message says so.
     """
     open_streams()
-    warnings.formatwarning = lambda message, *_: f"warning: {one_line(message)}\n"
     try:
         yield
         print(end="", flush=True)

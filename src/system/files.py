@@ -20,6 +20,7 @@ from typing import Any
 
 from src.system.errors import InputError
 from src.system.records import MAX_CAUSE, cut_text
+from src.system.texts import is_text
 
 IDLE_SECONDS = 3600.0  # a living writer changes its file more often
 # The answers of file systems that cannot flush a folder; there the rename alone must do.
@@ -52,6 +53,23 @@ def real_path(path: Path) -> Path:
     `Path.resolve` and `Path.expanduser` fail there.
     """
     return Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111
+
+
+@contextmanager
+def text_name(path: Path) -> Iterator[str]:
+    """Yield a name of a file or a folder for libraries that take text alone.
+
+    Names on Linux may be any bytes; one that is no text is replaced by the file's number, which
+    leads to the file while the block lasts.
+    """
+    if is_text(str(path)):
+        yield str(path)
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        yield f"/dev/fd/{handle}"
+    finally:
+        os.close(handle)
 
 
 def check_place(path: Path) -> None:

@@ -24,6 +24,7 @@ from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 from src.system.errors import InputError
+from src.system.streams import open_streams
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # parameters of mallopt, malloc.h
 LARGEST_MMAP_THRESHOLD = 32 * 2**20  # bytes; glibc takes no more
@@ -202,6 +203,7 @@ def worker_pool(n_workers: int) -> ProcessPoolExecutor:
 
 def _watch_parent() -> None:
     """Let a worker process end with the one that started it, and leave Ctrl-C to that one."""
+    open_streams()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

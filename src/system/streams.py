@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import os
 import sys
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TextIO
 
-from src.system.records import cut_text, printable
+from src.system.records import cut_text
+from src.system.texts import printable
 
 MAX_MESSAGE = 5000  # characters; the longest path has 4,096
 
@@ -18,9 +22,11 @@ def open_streams() -> None:
     """Make standard input, output and error fit for all that a command does after this.
 
     Characters that a stream cannot show, such as those of file names that are no text, are written
-    as escapes. A stream that is closed (`2>&-`) becomes the null device: else the next file that is
-    opened would take its number, and what a library prints would go into that file.
+    as escapes, and warnings as single lines. A stream that is closed (`2>&-`) becomes the null
+    device: else the next file that is opened would take its number, and what a library prints would
+    go into that file.
     """
+    warnings.formatwarning = lambda message, *_: f"warning: {one_line(message)}\n"
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             stream = Path(os.devnull).open(mode)  # noqa: SIM115 - open to the end
@@ -46,6 +52,20 @@ def tell(message: object) -> None:
     for stream in (sys.stderr, sys.stdout):
         if is_open(stream) and fault_of(stream, f"{one_line(message)}\n") is None:
             return
+
+
+@contextmanager
+def named_warnings(path: Path) -> Iterator[None]:
+    """Let each warning of a library name the file that it is about, and come once."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for warning in caught:
+        _warn_once(f"{path}: {warning.message}")
+
+
+@cache
+def _warn_once(text: str) -> None:
+    warnings.warn(text, stacklevel=2)
 
 
 def fault_of(stream: TextIO, text: str) -> OSError | None:

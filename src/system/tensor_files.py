@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from src.system.files import replaced_file
+from src.system.files import replaced_file, text_name
 
 ZIP_MAGIC = b"PK\x03\x04"  # torch.save writes a zip archive; before 2020 it wrote pickles in a row
 CHECKSUM = "crc32"  # key of the metadata: of the header without it, and of all numbers
@@ -73,7 +73,7 @@ def load_tensors(path: Path, *, checked: bool) -> tuple[dict[str, Tensor], dict[
     Raises:
         SafetensorError, OSError, ValueError: the file is damaged or something else.
     """
-    with safe_open(path, framework="pt") as file:
+    with text_name(path) as name, safe_open(name, framework="pt") as file:
         metadata = dict(file.metadata() or {})
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
     stored = metadata.pop(CHECKSUM, None)
@@ -109,7 +109,8 @@ def load_torch_file(path: Path, *, checked: bool = True) -> object:
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
             raise ValueError("compressed, which torch.save never does")
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=not checked)
+    with text_name(path) as name:
+        return torch.load(name, map_location="cpu", weights_only=True, mmap=not checked)
 
 
 def _in_file_order(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:

@@ -27,7 +27,7 @@ from src.prediction.predictions import Predictions
 from src.retinanet.model import RetinaNet
 from src.structures import LOSS_NAMES
 from src.system.errors import InputError
-from src.system.files import output_errors, sha256_of, write_json
+from src.system.files import make_dir, output_errors, sha256_of, text_name, write_json
 from src.system.folder_lock import locked_dir
 from src.training.options import TrainingOptions
 from src.training.progress import Progress
@@ -188,7 +188,8 @@ class TrainingFiles:
         epoch, folder = int(row["epoch"]), self.run.tensorboard_dir
         with output_errors(folder):
             if self._board is None:
-                self._board = SummaryWriter(str(folder), purge_step=epoch)
+                place = self._stack.enter_context(text_name(make_dir(folder)))
+                self._board = SummaryWriter(place, purge_step=epoch)
                 self._stack.callback(self._board.close)
             for name, value in row.items():
                 self._board.add_scalar(name, value, epoch)

@@ -29,6 +29,7 @@ from src.visualizations.figures import (
     clean,
     draw_boxes,
     draw_outline,
+    drawable,
     new_figure,
     show_image,
 )
@@ -90,7 +91,7 @@ def draw_examples(subject: Subject) -> Figure:
         show_image(axes, subject.read_image(record), title=CLASS_NAMES[record.category])
         corner, size = record.boxes_xywh[:, :2], record.boxes_xywh[:, 2:]
         draw_boxes(axes, np.concatenate([corner, corner + size], axis=1), BOX_COLOUR)
-        axes.set_xlabel(record.patient_id, fontsize=NAME_SIZE, color="0.4")
+        axes.set_xlabel(drawable(record.patient_id), fontsize=NAME_SIZE, color="0.4")
     return figure
 
 
@@ -107,7 +108,7 @@ def draw_augmentation(subject: Subject) -> Figure:
         show_image(axes, sample.picture(), title=f"draw {i}" if i else "not augmented")
         draw_boxes(axes, sample.target.boxes_xyxy.numpy(), BOX_COLOUR)
     figure.suptitle(f"Level {level}: {describe_level(level)}", fontsize="x-small")
-    figure.supxlabel(record.patient_id, fontsize=NAME_SIZE, color="0.4")
+    figure.supxlabel(drawable(record.patient_id), fontsize=NAME_SIZE, color="0.4")
     return figure
 
 
@@ -127,7 +128,7 @@ def draw_rotation_example(subject: Subject) -> Figure:
         crop = replace(centred, angle=angle)
         show_image(axes, as_float(warp_image(image, crop)), title=f"{angle}°")
         _draw_hulls(axes, box[None], crop)
-    about = f"white, dotted: the box, turned with the image    {record.patient_id}"
+    about = f"white, dotted: the box, turned with the image    {drawable(record.patient_id)}"
     figure.supxlabel(about, fontsize=NAME_SIZE, color="0.4")
     return figure
 

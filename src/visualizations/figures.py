@@ -15,6 +15,8 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from src.system.files import OutputError, real_path, replaced_file
+from src.system.streams import named_warnings
+from src.system.texts import printable
 
 # Okabe and Ito's palette without its yellow, which is too faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -40,14 +42,30 @@ def style_of(i: int) -> dict[str, str]:
 
 
 def name_runs(run_dirs: Sequence[Path]) -> list[str]:
-    """Name runs by their folders, with as many parents as it takes to tell them apart."""
+    """Name runs by their folders, with as many parents as it takes to tell them apart.
+
+    Returns:
+        Names that can be drawn.
+    """
     folders = [real_path(run_dir) for run_dir in run_dirs]
     n_parts = 1
     while len({folder.parts[-n_parts:] for folder in folders}) < len(set(folders)):
         n_parts += 1
     names = ["/".join(folder.parts[-n_parts:]) for folder in folders]
     n_before = [names[:i].count(name) for i, name in enumerate(names)]  # a folder given twice
-    return [f"{name} ({n + 1})" if n else name for name, n in zip(names, n_before, strict=True)]
+    return [
+        drawable(f"{name} ({n + 1})" if n else name)
+        for name, n in zip(names, n_before, strict=True)
+    ]
+
+
+def drawable(text: str) -> str:
+    """Write the text of a file or a folder's name so that matplotlib draws it as it is.
+
+    Between two $ signs it would read a formula, and a legend leaves out what begins with "_".
+    """
+    shown = printable(text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def clean(axes: Axes, *, xlabel: str, ylabel: str, title: str = "") -> None:
@@ -177,7 +195,11 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = DPI) -> list[Path]:
     for target in paths:
         # A date in the PDF would make every run of a command write another file.
         metadata = {"CreationDate": None} if target.suffix == ".pdf" else None
-        with replaced_file(target) as temporary, rc_context({"pdf.fonttype": TRUETYPE}):
+        with (
+            replaced_file(target) as temporary,
+            named_warnings(path),  # of letters that its font lacks
+            rc_context({"pdf.fonttype": TRUETYPE}),
+        ):
             figure.savefig(temporary, dpi=dpi, metadata=metadata)
     return paths
 
