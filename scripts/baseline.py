@@ -21,7 +21,7 @@ from src.datasets.annotations import IMAGE_SIZE, Record, read_records
 from src.datasets.data_folder import DataFolder
 from src.datasets.folds import load_folds, split_records
 from src.metric import FloatArray, map_iou
-from src.structures import N_FOLDS
+from src.structures import MAX_FOLDS
 from src.system.command_line import CommandParser, below, report_errors
 from src.system.errors import InputError
 
@@ -50,7 +50,7 @@ def constant_score(records: Sequence[Record], boxes_xywh: FloatArray) -> float:
 def main() -> None:
     parser = CommandParser("Score constant boxes on a validation fold.")
     parser.add_argument("--data-dir", type=Path, default=config.DATA_DIR)
-    parser.add_argument("--fold", type=below(N_FOLDS), default=0, help="validation fold")
+    parser.add_argument("--fold", type=below(MAX_FOLDS), default=0, help="validation fold")
     arguments = parser.parse_args()
     with report_errors():
         folder = DataFolder(arguments.data_dir)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from src.datasets.patient_ids import fault_of_patient_id
 from src.system.errors import InputError
 from src.system.files import read_bytes
+from src.system.processes import map_files
 from src.system.records import show_value
 
 HEADER_TAGS = ["SOPInstanceUID", "PatientID", "Rows", "Columns"]
-CHUNK = 32  # files that a process reads at a time
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def read_headers(paths: Sequence[Path], n_workers: int) -> Iterator[Header | str
     from tqdm import tqdm
 
     with tqdm(total=len(paths), desc="headers", unit="file") as bar:
-        for header in _map_headers(paths, n_workers):
+        for header in map_files(read_header, paths, n_workers=n_workers):
             bar.update()
             yield header
 
@@ -75,12 +73,3 @@ def read_header(path: Path) -> Header | str:
     if fault_of_patient_id(patient) is not None:
         return f"{path}: PatientID {show_value(patient)} cannot be the name of a file"
     return Header(path.resolve(), patient, uid, rows, columns)
-
-
-def _map_headers(paths: Sequence[Path], n_workers: int) -> Iterator[Header | str]:
-    if n_workers < 2:
-        yield from map(read_header, paths)
-        return
-    context = multiprocessing.get_context("spawn")  # forking a process with threads can hang
-    with ProcessPoolExecutor(min(n_workers, len(paths)), mp_context=context) as pool:
-        yield from pool.map(read_header, paths, chunksize=CHUNK)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from src.system.command_line import CommandParser, natural, report_errors
 from src.system.errors import InputError
-from src.system.files import write_csv
+from src.system.files import real_path, write_csv
 
 if TYPE_CHECKING:  # `--help` waits for nothing
     from scripts.rsna_release import Release, Truth
@@ -58,7 +58,7 @@ def main() -> None:
     with report_errors():
         from scripts.rsna_release import Findings, ReleaseError, read_release
 
-        out_dir = arguments.out.expanduser().resolve()
+        out_dir = real_path(arguments.out)
         _check_place(out_dir, arguments.images)
         kaggle = _read_kaggle_tables(arguments.kaggle_labels, arguments.kaggle_classes)
         findings = Findings()
@@ -84,7 +84,7 @@ def _check_place(out_dir: Path, images_dir: Path) -> None:
         raise InputError(f"{out_dir}: is there already; --out takes a new folder")
     if out_dir.is_mount():
         raise InputError(f"{out_dir}: is a mount point; give a folder inside it")
-    if out_dir.is_relative_to(images_dir.resolve()):
+    if out_dir.is_relative_to(real_path(images_dir)):
         raise InputError(f"{out_dir}: lies among the images; --out takes a folder elsewhere")
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations  # types of modules that load late
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -25,7 +23,8 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 from src.system.command_line import CommandParser, natural, report_errors
 from src.system.errors import InputError
-from src.system.files import write_csv
+from src.system.files import real_path, write_csv
+from src.system.processes import worker_errors, worker_pool
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +52,7 @@ class Case:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = _parse_arguments(argv)
-    out_dir = Path(args.out).expanduser().resolve()
+    out_dir = real_path(Path(args.out))
     record = {"version": RECORD_VERSION, "seed": args.seed, TRAIN: args.n_train, TEST: args.n_test}
     with report_errors():
         if _is_complete(out_dir, record):
@@ -192,8 +191,7 @@ def _write_images(
                 bar.update()
                 yield case
             return
-        context = multiprocessing.get_context("spawn")  # forking a process with threads can hang
-        with ProcessPoolExecutor(min(n_workers, n_images), mp_context=context) as pool:
+        with worker_errors(), worker_pool(min(n_workers, n_images)) as pool:
             for case in pool.map(write, range(n_images), chunksize=4):
                 bar.update()
                 yield case

@@ -7,7 +7,6 @@ opacity and null otherwise. The labels that the challenge used are those of the 
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,9 +17,11 @@ from scripts.dicom_headers import Header, find_images, read_headers
 from src.datasets.annotations import BOX_COLUMNS, IMAGE_SIZE
 from src.structures import CLASS_NAMES, OPACITY
 from src.system.errors import InputError
+from src.system.files import read_json
 
 ADJUDICATED_GROUP = "Calculated"  # other groups would hold what single readers drew
 
+MAX_EXPORT_BYTES = 2**27  # of the JSON; the release's is a small part of it
 ENDLESS = 1e9  # pixels; JSON has numbers of any length, and NaN
 
 Box = tuple[float, ...]
@@ -165,10 +166,7 @@ def _check_headers(headers: Iterable[Header | str], findings: Findings) -> list[
 
 def _read_export(path: Path) -> tuple[dict[str, tuple[str, str]], list[dict[str, Any]]]:
     """Return labelId -> (name of its group, name), and the annotations."""
-    try:
-        export = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ReleaseError(f"{path}: not a readable JSON file: {error}") from error
+    export = read_json(path, MAX_EXPORT_BYTES, ReleaseError)
     try:
         labels = {
             label["id"]: (group["name"], label["name"])

@@ -33,8 +33,16 @@ from src.scoring.grid import (
     sweep_run,
 )
 from src.scoring.sweep import AXES, NEAR_BEST, BestSetting, ScoredRun, Sweep
-from src.structures import N_FOLDS
-from src.system.command_line import CommandParser, factor, fraction, natural, number, report_errors
+from src.structures import MAX_FOLDS, N_FOLDS
+from src.system.command_line import (
+    CommandParser,
+    between,
+    factor,
+    fraction,
+    natural,
+    number,
+    report_errors,
+)
 from src.system.files import check_file_place
 
 SWEEP = "sweep.npz"
@@ -70,7 +78,7 @@ def _flags(best: BestSetting) -> str:
     return " ".join(f"--{name} {getattr(best, name)}" for name in AXES if name != "epoch")
 
 
-def _pools(sweeps: dict[Path, Sweep]) -> Iterator[tuple[str, list[Path]]]:
+def _pools(sweeps: dict[Path, Sweep], n_folds: int) -> Iterator[tuple[str, list[Path]]]:
     """Find the models, and the ensembles, of which all folds are there: a pool's name and runs."""
     groups: dict[ScoredRun, dict[int | None, Path]] = {}
     for run_dir, sweep in sweeps.items():
@@ -78,9 +86,11 @@ def _pools(sweeps: dict[Path, Sweep]) -> Iterator[tuple[str, list[Path]]]:
         shared = replace(run, fold=None, ensemble=run.ensemble and run.ensemble.without_folds())
         groups.setdefault(shared, {})[run.fold] = run_dir
     for run, by_fold in groups.items():
-        if set(by_fold) == set(range(N_FOLDS)):
-            name = Run(str(run.model), 0, str(run.tag or ""), Path()).common_name
-            yield f"{name}_all_folds", [by_fold[fold] for fold in range(N_FOLDS)]
+        name = Run(str(run.model), 0, str(run.tag or ""), Path()).common_name
+        if set(by_fold) == set(range(n_folds)):
+            yield f"{name}_all_folds", [by_fold[fold] for fold in range(n_folds)]
+        elif len(by_fold) > n_folds and set(by_fold) == set(range(len(by_fold))):
+            print(f"{name}: {len(by_fold)} folds; --n-folds {len(by_fold)} scores them together")
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -94,6 +104,8 @@ def _parse_arguments() -> argparse.Namespace:
     add("--thresholds", type=number, nargs="+", default=SCORE_THRESHOLDS, help="on score x 5")
     add("--nms", type=fraction, nargs="+", default=NMS_GRID, help="IoU thresholds of the NMS")
     add("--shrinks", type=factor, nargs="+", default=SHRINK_GRID, help="factors on boxes' sides")
+    add("--n-folds", type=between(2, MAX_FOLDS), default=N_FOLDS,
+        help="folds of the data; where all are given, they are scored together too")  # fmt: skip
     add(
         "--gates",
         nargs="+",
@@ -104,10 +116,11 @@ def _parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.truth is None and arguments.truth_classes is not None:
         parser.error("--truth-classes needs --truth")
-    for flag in ("epochs", "thresholds", "nms", "shrinks", "gates"):
+    for flag in ("epochs", "thresholds", "nms", "shrinks", "gates", "n_folds"):
         if arguments.truth is not None and getattr(arguments, flag) != parser.get_default(flag):
+            name = flag.replace("_", "-")
             parser.error(
-                f"--truth cannot be combined with --{flag}: a submission is scored as it is"
+                f"--truth cannot be combined with --{name}: a submission is scored as it is"
             )
     return arguments
 
@@ -130,7 +143,7 @@ def main() -> None:
         for run_dir in arguments.runs:
             sweeps[run_dir] = sweep_run(run_dir, arguments.epochs, grid)
             _save(sweeps[run_dir], run_dir, [run_dir])
-        for name, run_dirs in _pools(sweeps):
+        for name, run_dirs in _pools(sweeps, arguments.n_folds):
             sweep = sweep_pooled(run_dirs, arguments.epochs, grid)
             _save(sweep, run_dirs[0].parent / name, run_dirs)
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 CLASS_NAMES = ("No Lung Opacity / Not Normal", "Normal", "Lung Opacity")  # the original's order
 NOT_NORMAL, NORMAL, OPACITY = range(len(CLASS_NAMES))
 UNKNOWN_CATEGORY = -1  # of an image without label
-N_FOLDS = 4  # paper, section 5
+N_FOLDS = 4  # paper, section 5; folds.csv may say otherwise
+MAX_FOLDS = 20
 WHITE = 255  # of images of 8 bits
 GLOBAL_LOSS_WEIGHT = 0.1  # of the whole-image classification; the original release
 PAPER_LEVELS = (2, 3, 4, 5, 6, 7)  # of the pyramid, P2 to P7; paper, section 3

@@ -3,6 +3,8 @@
 python src/submission.py write predictions.npz --out submission.csv --postprocess second-place
 python src/submission.py check submission.csv --sample stage_2_sample_submission.csv
 python src/submission.py stats submission.csv --data-dir data
+python src/submission.py coco predictions.npz --out results.json --images annotations.json
+python src/submission.py from-coco results.json --out submission.csv --images annotations.json
 """
 
 from __future__ import annotations
@@ -15,20 +17,26 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 import argparse
 
+import numpy as np
+
 from src.actions.flags import add_postprocess_flags, postprocess_flags
-from src.challenge.submission_check import check_submission
+from src.challenge.coco import CocoId, CocoImage, read_coco, read_images
+from src.challenge.submission_check import check_ids, check_submission
 from src.challenge.submission_file import IMAGE_SIZE, SubmissionError
 from src.challenge.submission_stats import (
     format_columns,
     submission_statistics,
     training_statistics,
 )
+from src.datasets.patient_ids import fault_of_patient_ids
+from src.datasets.tables import read_sample_ids
+from src.prediction.coco_results import read_results, write_results, write_submission_of
 from src.prediction.outputs import write_submission
 from src.prediction.postprocess import choose_boxes
 from src.prediction.predictions import Predictions, load_predictions
 from src.prediction.presets import PRESETS, Postprocess, choose_postprocess
 from src.prediction.provenance import Combination
-from src.system.command_line import CommandParser, positive, report_errors
+from src.system.command_line import CommandParser, fraction, natural, positive, report_errors
 from src.system.files import check_file_place
 
 
@@ -44,6 +52,48 @@ def _write(arguments: argparse.Namespace) -> None:
     write_submission(arguments.out, predictions, chosen, path, sample_path=arguments.sample)
     n_with_boxes = int((chosen.boxes.counts() > 0).sum())
     print(f"{len(predictions)} images, {n_with_boxes} with boxes\n{arguments.out}")
+
+
+def _write_coco(arguments: argparse.Namespace) -> None:
+    path = arguments.predictions
+    if arguments.out.suffix != ".json":
+        raise SubmissionError(f"{arguments.out}: COCO results are a .json file")
+    check_file_place(arguments.out)
+    predictions = load_predictions(path)
+    images = _read_images(arguments.images)
+    chosen = choose_boxes(predictions, _settle_postprocess(arguments, predictions))
+    category = arguments.category_id
+    write_results(arguments.out, predictions, chosen, path, images=images, category_id=category)
+    print(f"{len(predictions)} images, {len(chosen.scores)} boxes\n{arguments.out}")
+
+
+def _from_coco(arguments: argparse.Namespace) -> None:
+    if arguments.images is None and arguments.sample is None:
+        raise SubmissionError(
+            "from-coco needs --images or --sample: results name no image without a box"
+        )
+    check_file_place(arguments.out)
+    found = read_results(
+        arguments.results,
+        _read_images(arguments.images),
+        categories=arguments.category_ids,
+        threshold=arguments.threshold,
+    )
+    fault = fault_of_patient_ids(found)
+    if fault is not None:
+        raise SubmissionError(f"{arguments.results}: makes no submission: {fault}")
+    if arguments.sample is not None:
+        order = read_sample_ids(arguments.sample)
+        nothing = (np.zeros((0, 4)), np.zeros(0))
+        check_ids([*order, *found], order, arguments.sample)
+        found = {patient: found.get(patient, nothing) for patient in order}
+    write_submission_of(arguments.out, found)
+    n_with_boxes = sum(len(scores) > 0 for _, scores in found.values())
+    print(f"{len(found)} images, {n_with_boxes} with boxes\n{arguments.out}")
+
+
+def _read_images(path: Path | None) -> dict[CocoId, CocoImage] | None:
+    return None if path is None else read_images(path, read_coco(path))
 
 
 def _settle_postprocess(arguments: argparse.Namespace, predictions: Predictions) -> Postprocess:
@@ -120,6 +170,25 @@ def _parse_arguments() -> argparse.Namespace:
     add("--out", type=Path, required=True, help="the submission, a CSV file")
     add_postprocess_flags(write)
     add("--sample", type=Path, help="sample submission: its patients, in its order")
+
+    coco = actions.add_parser("coco", help="make COCO results from saved predictions")
+    coco.set_defaults(act=_write_coco)
+    add = coco.add_argument
+    add("predictions", type=Path, help="an .npz file from the folder predictions/ of a run")
+    add("--out", type=Path, required=True, help="the results, a JSON file")
+    add_postprocess_flags(coco)
+    add("--images", type=Path, help="COCO file with the images' ids (default: ids are patientIds)")
+    add("--category-id", type=natural, default=1, help="of an opacity in that file")
+
+    from_coco = actions.add_parser("from-coco", help="make a submission from any COCO results")
+    from_coco.set_defaults(act=_from_coco)
+    add = from_coco.add_argument
+    add("results", type=Path, help="a JSON file, the results of any detector")
+    add("--out", type=Path, required=True, help="the submission, a CSV file")
+    add("--images", type=Path, help="COCO file with the images; else their ids are file names")
+    add("--sample", type=Path, help="sample submission: its patients, in its order")
+    add("--threshold", type=fraction, default=0.0, help="on the results' score")
+    add("--category-ids", type=natural, nargs="+", help="those that count (default: all)")
 
     check = actions.add_parser("check", help="list every fault of a submission")
     check.set_defaults(act=_check)

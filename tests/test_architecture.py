@@ -51,6 +51,7 @@ WRITE_ELSEWHERE = {
     "scripts/soak.py": {"_break_an_image"},
     "src/radiographs/challenge_dicom.py": {"_open_at_once"},
     "src/datasets/pixel_cache.py": {"_write_pixels", "write_index"},
+    "src/system/folder_lock.py": {"_open_lock"},
     "src/onnx_export/graph.py": {"write_graph"},
     "scripts/import_rsna_release.py": {"_make_both_sets"},
     "scripts/radiograph_encodings.py": {"make_file"},

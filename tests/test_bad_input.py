@@ -197,7 +197,6 @@ def remove_image(data):
     ("spoil", "words"),
     [
         (lambda data: (data / LABELS).unlink(), [LABELS, "no such file"]),
-        (lambda data: (data / CLASSES).unlink(), [CLASSES, "no such file"]),
         (lambda data: (data / LABELS).write_bytes(b""), [LABELS]),
         (lambda data: (data / LABELS).write_bytes(bytes(range(256))), [LABELS]),
         (lambda data: edit_rows(data / LABELS, drop_column("width")), [LABELS, "no column width"]),

@@ -1,13 +1,18 @@
 """Every command in the README runs, with a small experiment on a few phantoms."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from src.datasets.annotations import read_records
+from src.datasets.data_folder import DataFolder
 from tests.conftest import HANGS_AFTER
 from tests.paths import ROOT
 
@@ -34,17 +39,34 @@ dataclasses.replace(
 """
 
 
+def write_own_data(phantoms, place):
+    """Make what the README calls yours: images, COCO annotations, and a detector's results."""
+    shutil.copytree(phantoms / "stage_2_train_images", place / "my_data" / "train")
+    images: list[Any] = []
+    boxes: list[Any] = []
+    for record in read_records(DataFolder(phantoms)):
+        image = {"id": len(images), "file_name": f"{record.patient_id}.dcm"}
+        images.append(image | {"width": 1024, "height": 1024})
+        boxes += [{"image_id": image["id"], "category_id": 1, "bbox": box}
+                  for box in record.boxes_xywh.tolist()]  # fmt: skip
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "opacity"}]}
+    (place / "annotations.json").write_text(json.dumps(content))
+    (place / "detections.json").write_text(json.dumps([box | {"score": 0.9} for box in boxes]))
+
+
 def test_the_commands_run_one_after_the_other(phantoms, tmp_path):
     place = tmp_path / "a clone"
     place.mkdir()
     for name in ("src", "scripts"):
         (place / name).symlink_to(ROOT / name)
     (place / "my_images").symlink_to(phantoms)
+    write_own_data(phantoms, place)
     blocks = [block for block in BLOCKS if "python" in block]
     script = "set -e\n" + "\n".join(blocks)
     script = re.sub(r"^MODEL=.*$", "MODEL=demo", script, flags=re.MULTILINE)
     script = re.sub(EXPORT, "", script)  # test_export.py runs it, if its packages are installed
     script = script.replace("--action train ", "--action train --num-epochs 1 ")
+    script = script.replace("/009.npz", "/000.npz")
     trained = script.index("\n", script.index("--action train "))
     script = f"{script[:trained]}\npython teach.py{script[trained:]}"
     (place / "teach.py").write_text(TEACH)
@@ -68,6 +90,7 @@ def test_the_commands_run_one_after_the_other(phantoms, tmp_path):
     made = {path.name for path in run_dir.iterdir()}
     assert {"experiment.json", "history.csv", "checkpoints", "predictions"} <= made
     assert {"scores.csv", "sweep.csv", "pics", "submission_test_000.csv"} <= made
+    assert "score 1.0000" in result.stdout  # of the detections that are the truth
     assert (place / "output" / "val_loss.png").stat().st_size > 0
 
 

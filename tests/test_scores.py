@@ -93,6 +93,17 @@ def test_a_place_that_cannot_be_written_is_refused_first(tmp_path, call_main, mo
     assert f"{run_dirs[1]}/sweep.npz: cannot be written: a folder is in its place" in outcome.err
 
 
+def test_the_command_pools_as_many_folds_as_there_are(tmp_path, call_main):
+    run_dirs = save_folds(tmp_path, range(5), epochs=(0,))
+    quick = ["--nms", "0.05", "--shrinks", "1", "--gates", "score"]
+    outcome = call_main(main, *run_dirs, *quick)
+    assert "demo: 5 folds; --n-folds 5 scores them together" in outcome.out
+    assert not (tmp_path / "demo_all_folds").exists()
+
+    outcome = call_main(main, *run_dirs, *quick, "--n-folds", "5")
+    assert "demo_all_folds: best score" in outcome.out
+
+
 @pytest.mark.parametrize(
     ("images", "words"),
     [

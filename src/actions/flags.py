@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from src.experiments.runs import DEBUG_TAG, ENSEMBLE_TAG, Run
 from src.prediction.presets import GATES, PRESETS, SIZE_RULES
-from src.structures import N_FOLDS, Precision
+from src.structures import MAX_FOLDS, Precision
 from src.system.command_line import (
     CommandParser,
     add_flag,
@@ -52,7 +52,7 @@ class Flags:
         ("se_resnext101_dr0.75_512",), nargs="+", metavar="MODEL", names=("--model",))
     run: str = flag(ACTIONS, "tells runs of one experiment apart", "", kind=name_part,
                     metavar="TAG")
-    fold: int = flag(ACTIONS, "validation fold, 0 to 3", 0, kind=below(N_FOLDS))
+    fold: int = flag(ACTIONS, "validation fold, from 0", 0, kind=below(MAX_FOLDS))
     data_dir: Path = flag(ACTIONS, "the challenge's unpacked archive", MISSING, kind=Path)
     output_dir: Path = flag(ACTIONS, "folder of all runs", MISSING, kind=Path)
     from_epoch: int = flag(ACTIONS, "first epoch; train loads the one before", 0, kind=natural)
@@ -104,7 +104,7 @@ class Flags:
     input: Path | None = flag(PREDICT, "predict this image, or a folder of them", kind=Path)
     skip_unreadable: bool = switch(PREDICT, "skip files of --input that are no radiographs")
     folds: tuple[int, ...] | None = flag(PREDICT, "combine these folds into an ensemble",
-                                         kind=below(N_FOLDS), nargs="+")
+                                         kind=below(MAX_FOLDS), nargs="+")
     tta: str | None = flag(PREDICT, "predict mirrored images as well", choices=("hflip",))
     run_weights: tuple[float, ...] | None = flag(
         PREDICT, "one for each run, model by model", kind=not_negative, nargs="+")

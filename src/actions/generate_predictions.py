@@ -42,7 +42,7 @@ from src.prediction.presets import Postprocess
 from src.prediction.provenance import NetworkSet
 from src.system.distributed import Processes, joined_processes
 from src.system.errors import InputError
-from src.system.files import check_file_place, check_place
+from src.system.files import check_file_place, check_place, real_path
 from src.system.records import MAX_CAUSE, cut_text, show_value
 from src.visualizations.overlays import draw_predictions, save_picture
 from src.visualizations.picture_names import picture_names
@@ -107,7 +107,7 @@ def _predict_and_write(flags: Flags, processes: Processes) -> None:
 def _settle_tasks(flags: Flags) -> Iterator[Task]:
     """Settle all that will be done, so that a mistake is found before the first image is read."""
     together = flags.asks_for_ensemble
-    source = "test" if flags.input is None else flags.input.resolve().stem
+    source = "test" if flags.input is None else real_path(flags.input).stem
     for networks in settle_networks(flags):
         owner, epoch = networks.run, networks.last_epoch
         if not flags.fills_folder:
@@ -208,7 +208,7 @@ def _check_names(images: ImageSet) -> None:
 def _images_place(flags: Flags) -> Path:
     """Return where the images to predict lie."""
     if flags.input is not None:
-        return flags.input.resolve()
+        return real_path(flags.input)
     split = "test" if flags.split == "test" else "train"  # among which a fold's are
     return DataFolder(flags.data_dir).images_dir(split).resolve()
 

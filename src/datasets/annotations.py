@@ -8,7 +8,7 @@ opacity, 11,821 not normal, 8,851 normal).
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from src.datasets.data_folder import DataFolder
 from src.datasets.tables import AnnotationsError, read_table, refuse_rows
-from src.structures import CLASS_NAMES, OPACITY, UNKNOWN_CATEGORY
+from src.structures import CLASS_NAMES, NORMAL, OPACITY, UNKNOWN_CATEGORY
 from src.system.records import cut_text
 
 IMAGE_SIZE = 1024  # every image of the challenge has this many pixels along each side
@@ -44,11 +44,39 @@ class Record:
 def read_records(folder: DataFolder) -> list[Record]:
     """Read the training labels of a data folder, sorted by patient.
 
+    Where neither a class file nor a column says the classes, an image with boxes is an opacity and
+    one without is normal, and a warning says so.
+
     Raises:
         AnnotationsError: a file is missing or a row is wrong.
     """
     folder.check()
-    return read_label_files(folder.labels_path, folder.classes_path)
+    classes_path = folder.classes_path if folder.classes_path.exists() else None
+    records = read_label_files(folder.labels_path, classes_path, needs_classes=False)
+    if all(record.category != UNKNOWN_CATEGORY for record in records):
+        return records
+    warnings.warn(
+        f"{folder.labels_path}: no class is given: an image with boxes is {CLASS_NAMES[OPACITY]!r} "
+        f"and one without is {CLASS_NAMES[NORMAL]!r}; the global head learns these two",
+        stacklevel=1,  # one place, so that it is said once
+    )
+    return [
+        replace(record, category=OPACITY if len(record.boxes_xywh) else NORMAL)
+        for record in records
+    ]
+
+
+def read_folder_classes(folder: DataFolder) -> dict[str, int]:
+    """Read the class of each patient of a data folder.
+
+    Returns:
+        patientId -> index into `CLASS_NAMES`, in the order of the class file; where there is none,
+        sorted by patient, as `read_records` takes them.
+    """
+    folder.check()
+    if folder.classes_path.exists():
+        return read_classes(folder.classes_path)
+    return {record.patient_id: record.category for record in read_records(folder)}
 
 
 def read_label_files(

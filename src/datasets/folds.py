@@ -1,12 +1,14 @@
-"""The split into four folds, each class in equal parts (paper, section 5).
+"""The split into folds, four of them by default, each class in equal parts (paper, section 5).
 
 Made from the class file exactly as the published folds of stage 1 came out. As a command it
 writes them: `python src/datasets/folds.py --data-dir DIR` puts folds.csv into the data folder.
+Images of one patient, or of whatever a column of the label files says, never part.
 """
 
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,15 +17,16 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 import numpy as np
 
-from src.datasets.annotations import Record, read_classes
+from src.datasets.annotations import Record, read_folder_classes
 from src.datasets.data_folder import DataFolder
 from src.datasets.tables import AnnotationsError, read_table, refuse_rows
-from src.structures import CLASS_NAMES, N_FOLDS
-from src.system.command_line import CommandParser, report_errors
+from src.structures import CLASS_NAMES, MAX_FOLDS, N_FOLDS
+from src.system.command_line import CommandParser, between, report_errors
 from src.system.files import write_csv
 from src.system.records import cut_text, show_value
 
 FOLDS_SEED = 42  # gives the published folds
+GROUP_COLUMN = "groupId"  # of the labels or of the class file: images of one patient
 
 
 def make_folds(classes: Mapping[str, int], n_folds: int = N_FOLDS) -> dict[str, int]:
@@ -52,6 +55,78 @@ def make_folds(classes: Mapping[str, int], n_folds: int = N_FOLDS) -> dict[str, 
     return dict(zip(patients.tolist(), folds.tolist(), strict=True))
 
 
+def make_grouped_folds(
+    classes: Mapping[str, int], groups: Mapping[str, str], n_folds: int = N_FOLDS
+) -> dict[str, int]:
+    """Split patients into folds that no group of them parts, with about equal shares of each class.
+
+    Large groups go first, those of one size in a shuffled order; each goes to the fold that has
+    the least of its classes. Where no two patients share a group, these are the folds of
+    `make_folds`.
+
+    Args:
+        classes: patientId -> class.
+        groups: patientId -> its group; who has none, or "", is one of its own.
+
+    Returns:
+        patientId -> fold, in the order of `classes`.
+
+    Raises:
+        AnnotationsError: there are fewer groups than folds.
+    """
+    members: dict[tuple[str, bool], list[str]] = {}
+    for patient in classes:
+        group = groups.get(patient, "")
+        members.setdefault((group or patient, bool(group)), []).append(patient)
+    if len(members) < n_folds:
+        raise AnnotationsError(
+            f"{len(classes)} images of {len(members)} patients cannot make {n_folds} folds"
+        )
+    if len(members) == len(classes):
+        return make_folds(classes, n_folds)
+    counts = {key: np.bincount([classes[p] for p in own], minlength=len(CLASS_NAMES))
+              for key, own in members.items()}  # fmt: skip
+    weights = 1 / np.maximum(1, sum(counts.values())) ** 2
+    keys = list(members)
+    order = [keys[i] for i in np.random.RandomState(FOLDS_SEED).permutation(len(keys))]
+    filled = np.zeros((n_folds, len(CLASS_NAMES)))
+    folds: dict[str, int] = {}
+    for key in sorted(order, key=lambda key: -len(members[key])):
+        excess = filled @ (counts[key] * weights)
+        fold = int(np.lexsort((filled.sum(axis=1), excess.round(12)))[0])
+        filled[fold] += counts[key]
+        folds |= dict.fromkeys(members[key], fold)
+    return {patient: folds[patient] for patient in classes}
+
+
+def read_groups(folder: DataFolder, column: str | None = None) -> dict[str, str]:
+    """Read which images belong together, from the labels or else from the class file.
+
+    Args:
+        column: that says it; None takes `GROUP_COLUMN` where there is one.
+
+    Returns:
+        patientId -> group, "" for none; empty where no file has the column.
+
+    Raises:
+        AnnotationsError: neither file has the named column, or a patient is in two groups.
+    """
+    name = column or GROUP_COLUMN
+    for path in (folder.labels_path, folder.classes_path):
+        table = read_table(path, ["patientId"]) if path.exists() else None
+        if table is None or name not in table:
+            continue
+        pairs = table[["patientId", name]].drop_duplicates()
+        repeated = pairs.duplicated("patientId")
+        refuse_rows(path, pairs, repeated, f"patient {{patientId}} has a second {name}")
+        return dict(zip(pairs["patientId"], pairs[name].str.strip(), strict=True))
+    if column is not None:
+        raise AnnotationsError(
+            f"{folder.root}: neither labels nor class file has a column {show_value(column)}"
+        )
+    return {}
+
+
 def read_folds(path: Path) -> dict[str, int]:
     """Read patientId and fold from a CSV with these columns.
 
@@ -70,7 +145,7 @@ def load_folds(folder: DataFolder) -> dict[str, int]:
     """Read the data folder's folds.csv if there is one; otherwise make the folds."""
     if folder.folds_path.exists():
         return read_folds(folder.folds_path)
-    return make_folds(read_classes(folder.classes_path))
+    return make_grouped_folds(read_folder_classes(folder), read_groups(folder))
 
 
 def split_records(
@@ -94,7 +169,18 @@ def split_records(
         raise AnnotationsError(f"fold {fold} has no images; there are {show_value(known)}")
     if not train:
         raise AnnotationsError(f"fold {fold} holds every image: nothing is left to train on")
+    _warn_of_one_kind(train, f"no image to train on for fold {fold}", "the detector learns nothing")
+    _warn_of_one_kind(valid, f"no image of fold {fold}", "the score cannot tell much")
     return train, valid
+
+
+def _warn_of_one_kind(records: list[Record], none: str, effect: str) -> None:
+    """Warn of a set without a single box, and of one without an image that has none."""
+    n_with_boxes = sum(len(record.boxes_xywh) > 0 for record in records)
+    if n_with_boxes == 0:
+        warnings.warn(f"{none} has a box: {effect}", stacklevel=3)
+    if n_with_boxes == len(records):
+        warnings.warn(f"{none} is without a box: {effect} of false alarms", stacklevel=3)
 
 
 def write_folds(path: Path, classes: Mapping[str, int], folds: Mapping[str, int]) -> None:
@@ -108,16 +194,27 @@ def main() -> None:
 
     parser = CommandParser("Write folds.csv into a data folder.")
     parser.add_argument("--data-dir", type=Path, default=config.DATA_DIR)
+    parser.add_argument("--n-folds", type=between(2, MAX_FOLDS), default=N_FOLDS)
+    parser.add_argument(
+        "--group-column",
+        help=f"column that says which images belong to one patient (default: {GROUP_COLUMN}, if "
+        "the labels or the class file have it)",
+    )
     arguments = parser.parse_args()
     with report_errors():
         folder = DataFolder(arguments.data_dir)
         if folder.folds_path.exists():
             raise AnnotationsError(f"{folder.folds_path}: is there already; it is not replaced")
-        folder.check()
-        classes = read_classes(folder.classes_path)
-        folds = make_folds(classes)
+        classes = read_folder_classes(folder)
+        groups = read_groups(folder, arguments.group_column)
+        folds = make_grouped_folds(classes, groups, arguments.n_folds)
+        sizes = [list(folds.values()).count(fold) for fold in range(arguments.n_folds)]
+        if 0 in sizes:
+            raise AnnotationsError(
+                f"{folder.root}: folds of {sizes} images: fold {sizes.index(0)} is empty; take "
+                f"fewer by --n-folds"
+            )
         write_folds(folder.folds_path, classes, folds)
-        sizes = [list(folds.values()).count(fold) for fold in range(N_FOLDS)]
         print(f"{folder.folds_path}: {len(folds)} patients in folds of {sizes}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import warnings
@@ -29,8 +30,16 @@ from src.datasets.sample_options import SampleOptions
 from src.radiographs.remarks import Remark, heard_remarks, summary
 from src.structures import Batch, images_as_float
 from src.system.errors import InputError
-from src.system.processes import MAX_WORKERS, end_workers_at_exit, keep_freed_memory
+from src.system.processes import (
+    MAX_WORKERS,
+    WHY_WORKERS_DIE,
+    end_workers_at_exit,
+    keep_freed_memory,
+    worker_errors,
+)
 
+# What PyTorch says when it notices that a worker, or the thread that collects from them, has ended.
+WORKERS_ARE_LOST = ("DataLoader worker (pid", "Pin memory thread exited", "Too many open files")
 N_DEBUG_TRAIN, N_DEBUG_VALID = 32, 16  # images
 
 
@@ -220,7 +229,7 @@ class _Loader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         remarks: set[Remark] = set()
-        for batch, odd in super().__iter__():
+        for batch, odd in self._batches():
             if isinstance(batch, InputError):
                 raise batch
             remarks.update(odd)
@@ -228,6 +237,32 @@ class _Loader(DataLoader[Any]):
         if not remarks <= self.warned_of:  # once, not in every epoch
             self.warned_of |= remarks
             warnings.warn(summary(remarks), stacklevel=2)
+
+    def _batches(self) -> Iterator[Any]:
+        """Yield what the workers send.
+
+        PyTorch's own handler would raise the death of a worker wherever this process happens to be,
+        such as in the middle of a step. Here it shows when the next batch is asked for.
+
+        Raises:
+            InputError: a worker was killed, or none can be started.
+        """
+        try:
+            with worker_errors():
+                if self.num_workers:
+                    multiprocessing.Lock()  # where PyTorch fails for want of it, it says more
+                batches = super().__iter__()
+            if self.num_workers:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            yield from batches
+        except (RuntimeError, ConnectionError) as error:  # the latter in the middle of a batch
+            is_lost = isinstance(error, ConnectionError)
+            if not is_lost and not str(error).startswith(WORKERS_ARE_LOST):
+                raise
+            raise InputError(
+                f"a process that prepares batches is lost: {WHY_WORKERS_DIE} ({error}); fewer "
+                f"--num-workers need less memory, and with 0 there are none"
+            ) from error
 
 
 def prepare_process() -> None:

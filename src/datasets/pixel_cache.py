@@ -28,7 +28,8 @@ from src.radiographs.dicom import image_size, read_pixels
 from src.radiographs.pixels import Pixels
 from src.structures import Grey
 from src.system.errors import InputError
-from src.system.files import OutputError, locked_dir, remove_leftovers, replaced_file
+from src.system.files import OutputError, look_at_file, remove_leftovers, replaced_file
+from src.system.folder_lock import locked_dir
 from src.system.processes import map_files
 
 MAGIC = b"pixels 2"  # the first took 8 bits with a window for plain ones
@@ -154,6 +155,7 @@ def _read_index(path: Path) -> dict[str, CachedImage]:
     Raises:
         ValueError: this is not a complete cache.
     """
+    look_at_file(path, InputError)
     with path.open("rb") as file:
         magic, offset = HEAD.unpack(file.read(HEAD.size))
         if magic != MAGIC:

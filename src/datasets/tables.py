@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
 
 from src.datasets.patient_ids import fault_of_patient_id
 from src.system.errors import InputError
-from src.system.records import cut_text
+from src.system.files import MAX_TABLE_BYTES, read_bytes
+from src.system.records import MAX_CAUSE, cut_text
 
 
 class AnnotationsError(InputError):
@@ -27,12 +29,14 @@ def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
     Raises:
         AnnotationsError: this is no such table, or a patientId cannot be one.
     """
-    if not path.is_file():
+    if not path.exists():
         raise AnnotationsError(f"{path}: no such file")
+    content = BytesIO(read_bytes(path, MAX_TABLE_BYTES, AnnotationsError))
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
-    except (ValueError, OSError, pd.errors.ParserError) as error:
-        raise AnnotationsError(f"{path}: not a readable CSV file: {error}") from error
+        table = pd.read_csv(content, dtype=str, keep_default_na=False, skip_blank_lines=False)
+    except ValueError as error:
+        cause = cut_text(str(error), MAX_CAUSE)
+        raise AnnotationsError(f"{path}: not a readable CSV file: {cause}") from error
     if not isinstance(table.index, pd.RangeIndex):
         raise AnnotationsError(f"{path}: line 2: more cells than the header has columns")
     missing = [column for column in columns if column not in table]

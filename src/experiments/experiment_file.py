@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from src.datasets.sample_options import SampleOptions
 from src.experiments.experiment import Experiment, with_defaults
 from src.experiments.runs import Run, read_description
-from src.structures import N_FOLDS, Precision
+from src.structures import MAX_FOLDS, Precision
 from src.system.errors import InputError
 from src.system.files import write_json
 from src.system.records import Rule, build_record, check_fields
@@ -37,7 +37,7 @@ class StoredTraining:
     """
 
     model: str
-    fold: Annotated[int, Rule(range(N_FOLDS).__contains__, f"a fold from 0 to {N_FOLDS - 1}")]
+    fold: Annotated[int, Rule(range(MAX_FOLDS).__contains__, f"a fold from 0 to {MAX_FOLDS - 1}")]
     settings: Experiment
     seed: Annotated[int, Rule(lambda n: n >= 0, "a whole number from 0")]
     precision: Precision
@@ -72,7 +72,7 @@ def read_stored_training(path: Path) -> StoredTraining:
     Raises:
         InputError: the file is missing, is no JSON, or lacks a field or has a wrong one.
     """
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path}: no such file; --action train writes one for every run")
     content = read_description(path)
     names = [field.name for field in fields(StoredTraining)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
 
 from src.system.errors import InputError
-from src.system.files import replaced_file
+from src.system.files import MAX_TABLE_BYTES, read_bytes, replaced_file
 from src.system.records import MAX_CAUSE, cut_text
 
 
@@ -28,10 +29,11 @@ def read_history(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     Raises:
         HistoryError: the file or a column is missing, or a cell is no number.
     """
-    if not path.is_file():
+    if not path.exists():
         raise HistoryError(f"{path}: no such history; --action train writes it")
+    content = BytesIO(read_bytes(path, MAX_TABLE_BYTES, HistoryError))
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(content, low_memory=False)  # else pandas warns of columns of two types
         missing = [column for column in ("epoch", *columns) if column not in table]
         if missing:
             known = ", ".join(str(column) for column in table.columns)
@@ -39,7 +41,7 @@ def read_history(path: Path, columns: Sequence[str]) -> pd.DataFrame:
                 f"{path}: has no column {missing[0]}; it has {cut_text(known, MAX_CAUSE)}"
             )
         return table[["epoch", *columns]].astype(float).astype({"epoch": int})
-    except (ValueError, OverflowError, OSError) as error:
+    except (ValueError, OverflowError) as error:
         if isinstance(error, HistoryError):
             raise
         raise HistoryError(

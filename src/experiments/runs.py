@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from src.system.errors import InputError
+from src.system.files import read_json
 from src.system.records import MAX_CAUSE, cut_text
 
 DEBUG_TAG = "debug"
 ENSEMBLE_TAG = "ensemble"  # reserved: no training may have it
+MAX_DESCRIPTION_BYTES = 2**22  # of an experiment.json; a training's has a thousandth
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def load_run(run_dir: Path) -> Run:
         raise InputError(f"{run_dir}: no such folder of a run")
     run_dir = run_dir.resolve()  # "." and links have no name of their own
     path = run_dir / "experiment.json"
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path}: no such file; a folder that --action train made holds one")
     experiment = read_description(path)
     try:
@@ -162,12 +163,9 @@ def read_description(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("not an object")
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not the settings of a run: {error}") from error
+    content = read_json(path, MAX_DESCRIPTION_BYTES, InputError)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not the settings of a run: not an object")
     return content
 
 

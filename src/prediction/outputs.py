@@ -28,6 +28,7 @@ from src.structures import CLASS_NAMES
 from src.system.files import write_csv, write_json
 
 BOX_DECIMALS = 1  # of a pixel, in files
+SCORE_DECIMALS = 4
 BOX_COLUMNS = ("file", "patientId", "x", "y", "width", "height", "score")
 
 
@@ -151,7 +152,7 @@ def prediction_strings(predictions: Predictions, chosen: ChosenBoxes) -> dict[st
     """
     strings = {}
     for image, patient in enumerate(predictions.patient_ids):
-        strings[patient] = _format(*_boxes_in_file(predictions, chosen, image))
+        strings[patient] = prediction_string(*boxes_in_file(predictions, chosen, image))
     return strings
 
 
@@ -192,7 +193,7 @@ def describe_networks(provenance: Provenance) -> dict[str, Any]:
     return {"members": members, "hflip": provenance.hflip}
 
 
-def _boxes_in_file(
+def boxes_in_file(
     predictions: Predictions, chosen: ChosenBoxes, image: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """Return the boxes of an image, (N, 4) xyxy in pixels of its file, and their scores.
@@ -212,17 +213,18 @@ def _box_rows(
 ) -> Iterator[list[str]]:
     for image, names in enumerate(zip(files, predictions.patient_ids, strict=True)):
         probs = [f"{p:.4f}" for p in predictions.class_probs[image]]
-        in_file, scores = _boxes_in_file(predictions, chosen, image)
+        in_file, scores = boxes_in_file(predictions, chosen, image)
         for (x, y, x2, y2), score in zip(in_file, scores, strict=True):
             box = [f"{value:.{BOX_DECIMALS}f}" for value in (x, y, x2 - x, y2 - y)]
-            yield [*names, *box, f"{score:.4f}", *probs]
+            yield [*names, *box, f"{score:.{SCORE_DECIMALS}f}", *probs]
         if not len(scores):
             yield [*names, *[""] * 5, *probs]
 
 
-def _format(boxes_xyxy: NDArray[np.float64], scores: NDArray[np.float32]) -> str:
+def prediction_string(boxes_xyxy: NDArray[np.float64], scores: NDArray[np.floating[Any]]) -> str:
+    """Write out the boxes of an image, in pixels of its file: `confidence x y width height`."""
     words = []
     for (x, y, x2, y2), score in zip(boxes_xyxy, scores, strict=True):
         box = (f"{value:.{BOX_DECIMALS}f}" for value in (x, y, x2 - x, y2 - y))
-        words += [f"{score:.4f}", *box]
+        words += [f"{score:.{SCORE_DECIMALS}f}", *box]
     return " ".join(words)

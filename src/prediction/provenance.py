@@ -11,7 +11,7 @@ from typing import Any, Literal
 from src.experiments.experiment import MUST_AGREE, Experiment
 from src.experiments.runs import Run, ensemble_run
 from src.prediction.presets import Postprocess
-from src.structures import N_FOLDS
+from src.structures import MAX_FOLDS
 from src.system.errors import InputError
 from src.system.records import show_value
 
@@ -42,7 +42,7 @@ class RunId:
     def __post_init__(self) -> None:
         _require(self, "model", lambda name: len(name) <= MAX_NAME and MODEL_NAME.fullmatch(name))
         _require(self, "tag", lambda tag: len(tag) <= MAX_NAME and TAG.fullmatch(tag))
-        _require(self, "fold", lambda fold: 0 <= fold < N_FOLDS)
+        _require(self, "fold", lambda fold: 0 <= fold < MAX_FOLDS)
 
 
 @dataclass(frozen=True, kw_only=True)

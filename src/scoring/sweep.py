@@ -225,7 +225,7 @@ def load_sweep(path: Path) -> Sweep:
     Raises:
         ScoresError: missing, or something else.
     """
-    if not path.is_file():
+    if not path.exists():
         raise ScoresError(f"{path}: no such scores file; --action check_metric makes it")
     arrays = read_arrays(path, ARRAYS, "scores", ScoresError)
     try:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.system.errors import InputError
-from src.system.records import show_value
+from src.system.files import look_at_file
+from src.system.records import MAX_CAUSE, cut_text, show_value
 
 # What the arrays of a file may inflate to: some bytes anyhow, and a multiple of the file.
 FREE_BYTES, MAX_INFLATION = 2**26, 100
@@ -127,12 +128,13 @@ def read_arrays(
     Raises:
         error: missing, no .npz file, or without one of the arrays.
     """
-    if not path.is_file():
+    if not path.exists():
         raise error(f"{path}: no such {kind} file")
+    n_bytes = look_at_file(path, error).st_size
     try:
         with zipfile.ZipFile(path) as archive:
             members = {name: archive.getinfo(f"{name}.npy") for name in names}
-            _check_sizes(path, archive, members.values())
+            _check_sizes(archive, members.values(), n_bytes)
             arrays = {}
             for name, info in members.items():
                 with archive.open(info) as member:
@@ -140,15 +142,17 @@ def read_arrays(
             return arrays
     except Exception as broken:  # a broken zip raises nearly anything, MemoryError included
         cause = " ".join(str(broken).split()) or type(broken).__name__
-        raise error(f"{path}: not a {kind} file: {cause}") from broken
+        raise error(f"{path}: not a {kind} file: {cut_text(cause, MAX_CAUSE)}") from broken
 
 
-def _check_sizes(path: Path, archive: zipfile.ZipFile, members: Iterable[zipfile.ZipInfo]) -> None:
+def _check_sizes(
+    archive: zipfile.ZipFile, members: Iterable[zipfile.ZipInfo], n_bytes: int
+) -> None:
     """Raise ValueError where arrays declare more than the bytes that are there can hold."""
-    limit = FREE_BYTES + MAX_INFLATION * path.stat().st_size
-    n_bytes = sum(info.file_size for info in members)
-    if n_bytes > limit:
-        raise ValueError(f"inflates to {n_bytes} bytes; at most {limit} are read of such a file")
+    limit = FREE_BYTES + MAX_INFLATION * n_bytes
+    inflated = sum(info.file_size for info in members)
+    if inflated > limit:
+        raise ValueError(f"inflates to {inflated} bytes; at most {limit} are read of such a file")
     for info in members:
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"{info.filename} is compressed in another way than NumPy does")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from src.system.errors import EXIT_USER_ERROR, SIGNAL_EXIT, InputError, Interrupted
+from src.system.streams import fault_of, is_open, one_line, open_streams, tell
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -59,7 +60,9 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USER_ERROR, f"error: {message}; see --help\n")
+        open_streams()
+        tell(f"error: {message}; see --help")
+        sys.exit(EXIT_USER_ERROR)
 
 
 def flag(
@@ -110,48 +113,63 @@ def add_flag(group: argparse.ArgumentParser | argparse._ArgumentGroup, defined: 
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Turn an InputError into one line on standard error and exit code 2.
+    """End a command that fails by a mistake of the user with one line and exit code 2.
 
-    Every other error keeps its traceback. Warnings are single lines as well. If the reader of
-    standard output has left, as `| head` does, the program ends without a message; if standard
-    output cannot be written, for example on a full disk, the message says so.
+    Such mistakes are an InputError, and whatever the operating system says about a file: it may not
+    be entered, its name is too long, its disk is broken. Every other error keeps its traceback.
+    Warnings are single lines as well. If the reader of standard output has left, as `| head` does,
+    the program ends without a message; if standard output cannot be written, for example on a full
+    disk, the message says so.
     """
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    open_streams()
+    warnings.formatwarning = lambda message, *_: f"warning: {one_line(message)}\n"
     try:
         yield
-        print(end="", flush=True)  # does nothing where standard output is closed
+        print(end="", flush=True)
     except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        _end(EXIT_USER_ERROR, f"error: {error}")
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(SIGNAL_EXIT + stop.signal_number)
-    except OSError:
-        fault = _fault_of_output()
-        if fault is None:
-            raise
-        _drop_output()
+        _end(SIGNAL_EXIT + stop.signal_number, stop)
+    except OSError as error:
+        if error.filename is not None:
+            _end(EXIT_USER_ERROR, f"error: {name_of_file(error)}: {error.strerror or error}")
+        _end_without_output()
+        _tell_where_tracebacks_are_lost(error)
+        raise
+    except KeyboardInterrupt:
+        _end(SIGNAL_EXIT + signal.SIGINT, "interrupted")
+    except Exception as error:
+        _tell_where_tracebacks_are_lost(error)
+        raise
+
+
+def name_of_file(error: OSError) -> str:
+    """Return the file that an error of the operating system is about."""
+    name = error.filename
+    return os.fsdecode(name) if isinstance(name, str | bytes) else str(name)
+
+
+def _end(code: int, message: object) -> NoReturn:
+    tell(message)
+    fault_of(sys.stdout, "")
+    sys.exit(code)
+
+
+def _end_without_output() -> None:
+    """End the program if standard output or standard error cannot be written."""
+    outputs = {"standard output": sys.stdout, "standard error": sys.stderr}
+    for (name, stream), other in zip(outputs.items(), reversed(outputs.values()), strict=True):
+        fault = fault_of(stream, "\n")
         if isinstance(fault, BrokenPipeError):  # its reader, such as `head`, has seen enough
             sys.exit(SIGNAL_EXIT + signal.SIGPIPE)
-        print(f"error: standard output cannot be written: {fault.strerror}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(SIGNAL_EXIT + signal.SIGINT)
+        if fault is not None:
+            fault_of(other, f"error: {name} cannot be written: {fault.strerror}\n")
+            sys.exit(EXIT_USER_ERROR)
 
 
-def _fault_of_output() -> OSError | None:
-    """Return why standard output cannot be written; None if it can."""
-    try:
-        print(flush=True)
-    except OSError as fault:
-        return fault
-    return None
-
-
-def _drop_output() -> None:
-    """Discard what is left in the buffer, so that Python can flush it at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _tell_where_tracebacks_are_lost(error: Exception) -> None:
+    if not is_open(sys.stderr):
+        tell(f"error: {type(error).__name__}: {error}")
 
 
 def natural(text: str) -> int:
@@ -179,14 +197,19 @@ def _at_least(value: int, least: int) -> int:
 
 def below(count: int) -> Callable[[str], int]:
     """Make the type of a flag that takes a whole number from 0 to `count` - 1."""
+    return between(0, count - 1)
 
-    def number_below(text: str) -> int:
+
+def between(least: int, most: int) -> Callable[[str], int]:
+    """Make the type of a flag that takes a whole number from `least` to `most`."""
+
+    def number_between(text: str) -> int:
         value = _whole(text)
-        if not 0 <= value < count:
-            raise argparse.ArgumentTypeError(f"{value} is not between 0 and {count - 1}")
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{value} is not between {least} and {most}")
         return value
 
-    return number_below
+    return number_between
 
 
 def rate(text: str) -> float:

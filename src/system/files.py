@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import csv
 import errno
-import fcntl
 import glob
 import json
 import os
 import shutil
-import socket
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TextIO
+from typing import Any
 
 from src.system.errors import InputError
+from src.system.records import MAX_CAUSE, cut_text
 
-LOCK_NAME = ".lock"
 IDLE_SECONDS = 3600.0  # a living writer changes its file more often
 # The answers of file systems that cannot flush a folder; there the rename alone must do.
 NO_FLUSH_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
+MAX_TABLE_BYTES = 2**25  # of a CSV file; the challenge's largest has a twentieth
 
 
 class OutputError(InputError):
@@ -46,13 +45,22 @@ def make_dir(path: Path) -> Path:
     return path
 
 
+def real_path(path: Path) -> Path:
+    """Return a path without links and `~`; what cannot be followed or is nobody's stays in it.
+
+    `Path.resolve` and `Path.expanduser` fail there.
+    """
+    return Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111
+
+
 def check_place(path: Path) -> None:
     """Check before long work that a folder can be made and filled; change nothing.
 
     Raises:
         OutputError: it cannot.
     """
-    place = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    parents = (path, *path.absolute().parents)
+    place = next(parent for parent in parents if parent.exists() or parent.is_symlink())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: cannot be filled: {place} is no folder, or not writable")
 
@@ -66,6 +74,8 @@ def check_file_place(path: Path) -> None:
     check_place(path.parent)
     if path.is_dir():
         raise OutputError(f"{path}: cannot be written: a folder is in its place")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path}: cannot be written: a pipe or a device is in its place")
 
 
 @contextmanager
@@ -81,8 +91,7 @@ def replaced_file(path: Path) -> Iterator[Path]:
     """
     make_dir(path.parent)
     with output_errors(path):
-        if path.is_dir():  # the rename would fail only after the work
-            raise IsADirectoryError("a folder is in its place")
+        check_file_place(path)  # the rename would fail only after the work, or replace a device
         ending = f".tmp{path.suffix}"
         remove_leftovers(path.parent, glob.escape(path.stem), ending)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=ending, dir=path.parent)
@@ -130,7 +139,7 @@ def output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"{path}: cannot be written: {_cause(error)}") from error
 
 
 def move_into_place(temporary: Path, path: Path) -> None:
@@ -161,87 +170,64 @@ def remove_leftovers(folder: Path, stem: str, ending: str, *, idle: float = IDLE
                 _remove(leftover)
 
 
+def look_at_file(path: Path, error: type[InputError]) -> os.stat_result:
+    """Find out before a file is opened that it has an end, and how large it is.
+
+    Raises:
+        error: the file is missing, or it is a folder, or a pipe or a device, which may never end.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as failure:  # a ValueError where the path can be no file's
+        raise error(f"{path}: cannot be read: {_cause(failure)}") from failure
+    if not stat.S_ISREG(status.st_mode):
+        raise error(f"{path}: cannot be read: not a regular file")
+    return status
+
+
 def read_bytes(
     path: Path, limit: int, error: type[InputError], *, n_bytes: int | None = None
 ) -> bytes:
     """Read a regular file of at most `limit` bytes, or the first `n_bytes` of it.
 
     Raises:
-        error: the file is missing or larger, or it is a pipe or a device, which may never end.
+        error: the file is missing, larger, or something else.
     """
+    status = look_at_file(path, error)
+    if status.st_size > limit:
+        raise error(f"{path}: {status.st_size} bytes; at most {limit} are read")
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise error(f"{path}: cannot be read: not a regular file")
-        if status.st_size > limit:
-            raise error(f"{path}: {status.st_size} bytes; at most {limit} are read")
         with path.open("rb") as file:
             return file.read(status.st_size if n_bytes is None else n_bytes)
     except OSError as failure:
-        raise error(f"{path}: cannot be read: {failure.strerror or failure}") from failure
+        raise error(f"{path}: cannot be read: {_cause(failure)}") from failure
 
 
-@contextmanager
-def locked_dir(
-    path: Path, busy: str, *, wait: Callable[[str], None] | None = None
-) -> Iterator[None]:
-    """Hold a folder for this process alone, until the block or the process ends.
-
-    Args:
-        busy: for the message: what another process does that holds the folder.
-        wait: called with the message before this process waits; None raises it instead.
+def read_json(path: Path, limit: int, error: type[InputError]) -> Any:  # noqa: ANN401 - as json
+    """Read a JSON file of at most `limit` bytes.
 
     Raises:
-        OutputError: another process holds it, or it cannot be written.
+        error: the file is missing, larger, or something else.
     """
-    place = make_dir(path) / LOCK_NAME
-    while True:
-        with output_errors(path):
-            file = place.open("a+")
-        with file:
-            _lock(file, path, busy, wait)
-            if not _is_at(place, file):
-                continue  # its holder has just left and removed the file
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
-            try:
-                yield
-            finally:
-                place.unlink(missing_ok=True)
-            return
-
-
-def _lock(file: TextIO, path: Path, busy: str, wait: Callable[[str], None] | None) -> None:
-    """Lock an open file, as `locked_dir` says.
-
-    The lock belongs to the process, not to the open file: worker processes do not inherit it, and
-    it ends with the process, however that dies.
-    """
-    with output_errors(path):
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            file.seek(0)
-            message = f"{path}: {file.read(100).strip() or 'another process'} {busy}"
-            if wait is None:
-                raise OutputError(message) from None
-            wait(message)
-            fcntl.lockf(file, fcntl.LOCK_EX)
-
-
-def _is_at(place: Path, file: TextIO) -> bool:
-    """Say whether an open file is still the one of its name."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), place.stat())
-    except FileNotFoundError:
-        return False
+        return json.loads(read_bytes(path, limit, error))
+    except RecursionError as failure:
+        raise error(f"{path}: not a readable JSON file: nested too deeply") from failure
+    except ValueError as failure:
+        if isinstance(failure, InputError):
+            raise
+        cause = cut_text(str(failure), MAX_CAUSE)
+        raise error(f"{path}: not a readable JSON file: {cause}") from failure
+
+
+def _cause(failure: Exception) -> str:
+    return str(getattr(failure, "strerror", None) or failure)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
+    """Write `text` to `path` as UTF-8, whole or not at all; what is no text as escapes."""
     with replaced_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -250,10 +236,10 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_csv(path: Path, header: Sequence[object], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table to `path` as UTF-8 with a header, whole or not at all."""
+    """Write a table with a header to `path`, as `write_text` does."""
     with (
         replaced_file(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         # With this end of a line, cells that hold either of its characters are quoted.
         lines = SimpleNamespace(write=lambda line: file.write(line.removesuffix("\r\n") + "\n"))

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -49,7 +50,6 @@ def end_workers_at_exit() -> None:
 
     @atexit.register
     def kill_workers() -> None:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler takes it for an accident
         for process in active_children():
             process.kill()
 
@@ -128,6 +128,8 @@ class StopRequest:
 CHUNK = 16  # files that a process takes at a time
 MIN_FILES = 256  # below, starting processes takes longer than the work
 
+WHY_WORKERS_DIE = "memory ran out, or a decoder crashed"
+
 Result = TypeVar("Result")
 
 
@@ -145,21 +147,42 @@ def map_files(
         n_workers: processes; with 0 or 1, or few files, it is this one.
 
     Raises:
-        InputError: reading a file kills the process that does it.
+        InputError: reading a file kills the process that does it, or no process can be started.
     """
     if n_workers < 2 or len(paths) < MIN_FILES:
         yield from map(read, paths, *others)
         return
     n_done = 0
+    with worker_errors():
+        try:
+            with worker_pool(n_workers) as pool:
+                for result in pool.map(read, paths, *others, chunksize=CHUNK):
+                    yield result
+                    n_done += 1
+        except BrokenProcessPool:
+            with worker_pool(1) as pool:
+                for path, *more in islice(zip(paths, *others, strict=True), n_done, None):
+                    yield _read_alone(pool, read, path, *more)
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Turn worker processes that cannot be started, or that die, into one line.
+
+    Raises:
+        InputError: shared memory is read-only, there are too many processes, or one was killed.
+    """
     try:
-        with _pool(n_workers) as pool:
-            for result in pool.map(read, paths, *others, chunksize=CHUNK):
-                yield result
-                n_done += 1
-    except BrokenProcessPool:
-        with _pool(1) as pool:
-            for path, *more in islice(zip(paths, *others, strict=True), n_done, None):
-                yield _read_alone(pool, read, path, *more)
+        yield
+    except BrokenProcessPool as error:
+        raise InputError(f"a worker process died: {WHY_WORKERS_DIE}") from error
+    except OSError as error:
+        if error.filename is not None:  # it is about a file
+            raise
+        raise InputError(
+            f"worker processes cannot be started: {error.strerror or error}; they need shared "
+            f"memory (/dev/shm) that can be written; --num-workers 0, without --cache, needs none"
+        ) from error
 
 
 def _read_alone(
@@ -168,12 +191,11 @@ def _read_alone(
     try:
         return pool.submit(read, path, *more).result()
     except BrokenProcessPool as error:
-        raise InputError(
-            f"{path}: the process that read it died: memory ran out, or a decoder crashed"
-        ) from error
+        raise InputError(f"{path}: the process that read it died: {WHY_WORKERS_DIE}") from error
 
 
-def _pool(n_workers: int) -> ProcessPoolExecutor:
+def worker_pool(n_workers: int) -> ProcessPoolExecutor:
+    """Make processes that import what they need, and end with this one."""
     context = multiprocessing.get_context("spawn")  # forking a process with threads can hang
     return ProcessPoolExecutor(n_workers, context, _watch_parent)
 

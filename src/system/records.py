@@ -1,4 +1,7 @@
-"""Dataclasses whose fields are checked against their types: a file's schema, an experiment's."""
+"""Dataclasses whose fields are checked against their types: a file's schema, an experiment's.
+
+And values of files to text that can be shown.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import dataclasses
 import reprlib
 import sys
 import types
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import (
     Annotated,
@@ -29,6 +33,7 @@ TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "Tr
 MAX_SHOWN = 60  # characters of a wrong value in a message
 MAX_CAUSE = 300  # characters of another program's message, which may quote a file
 MAX_SHOWN_LEVELS = 4  # of lists within lists
+UNSHOWN = ("Cc", "Cs", "Zl", "Zp")  # of Unicode: controls, surrogates, separators of lines
 
 
 class Rule(NamedTuple):
@@ -129,6 +134,17 @@ def show_value(value: object) -> str:
 def cut_text(text: str, length: int = MAX_SHOWN) -> str:
     """Cut a text that comes from a file to a length that a message can hold."""
     return text if len(text) <= length else f"{text[:length]}..."
+
+
+def printable(text: str) -> str:
+    """Write as escapes what no terminal and no figure can show, and what would act on a terminal.
+
+    These are control characters, ends of lines, and the bytes of file names that are no text.
+    """
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in UNSHOWN else char
+        for char in text
+    )
 
 
 def _convert(name: str, value: object, hint: Any) -> object:  # noqa: ANN401

@@ -20,7 +20,8 @@ from src.prediction.predictions import Predictions
 from src.retinanet.model import RetinaNet
 from src.structures import LOSS_NAMES
 from src.system.errors import InputError
-from src.system.files import locked_dir, output_errors, write_json
+from src.system.files import output_errors, write_json
+from src.system.folder_lock import locked_dir
 from src.training.options import TrainingOptions
 
 BUSY = "is training there; wait for it, or choose another --run TAG"

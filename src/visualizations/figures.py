@@ -14,7 +14,7 @@ from matplotlib.patches import Polygon, Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from src.system.files import OutputError, replaced_file
+from src.system.files import OutputError, real_path, replaced_file
 
 # Okabe and Ito's palette without its yellow, which is too faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -41,7 +41,7 @@ def style_of(i: int) -> dict[str, str]:
 
 def name_runs(run_dirs: Sequence[Path]) -> list[str]:
     """Name runs by their folders, with as many parents as it takes to tell them apart."""
-    folders = [run_dir.resolve() for run_dir in run_dirs]
+    folders = [real_path(run_dir) for run_dir in run_dirs]
     n_parts = 1
     while len({folder.parts[-n_parts:] for folder in folders}) < len(set(folders)):
         n_parts += 1

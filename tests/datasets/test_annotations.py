@@ -3,7 +3,12 @@ import warnings
 import numpy as np
 import pytest
 
-from src.datasets.annotations import read_classes, read_label_files, read_records
+from src.datasets.annotations import (
+    read_classes,
+    read_folder_classes,
+    read_label_files,
+    read_records,
+)
 from src.datasets.data_folder import (
     DataFolder,
 )
@@ -341,6 +346,23 @@ def test_data_folder_reads_records_of_stage_1(tmp_path):
     labels_path.rename(tmp_path / "stage_1_train_labels.csv")
     classes_path.rename(tmp_path / "stage_1_detailed_class_info.csv")
     assert len(read_records(DataFolder(tmp_path))) == 3
+
+
+def test_read_records_makes_two_classes_where_none_is_given(tmp_path):
+    write_lines(DataFolder(tmp_path).labels_path, LABELS_HEADER, GOOD_LABELS)
+    with pytest.warns(UserWarning, match="'Lung Opacity' and one without is 'Normal'") as said:
+        records = read_records(DataFolder(tmp_path))
+    assert len(said) == 1
+    assert [record.category for record in records] == [OPACITY, 1, 1]
+    assert [len(record.boxes_xywh) for record in records] == [2, 0, 0]
+
+
+def test_read_records_takes_the_classes_of_a_column(tmp_path):
+    lines = [f"b,1,2,3,4,1,{OPACITY_NAME}", f"a,,,,,0,{NOT_NORMAL}"]
+    write_lines(DataFolder(tmp_path).labels_path, f"{LABELS_HEADER},class", lines)
+    classes = {"a": CLASS_NAMES.index(NOT_NORMAL), "b": OPACITY}
+    assert {r.patient_id: r.category for r in read_records(DataFolder(tmp_path))} == classes
+    assert read_folder_classes(DataFolder(tmp_path)) == classes
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -1,6 +1,7 @@
 import csv
 import subprocess
 import sys
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -9,9 +10,16 @@ import pytest
 from src.datasets import folds as folds_module
 from src.datasets.annotations import Record, read_classes
 from src.datasets.data_folder import DataFolder
-from src.datasets.folds import load_folds, make_folds, read_folds, split_records, write_folds
+from src.datasets.folds import (
+    load_folds,
+    make_folds,
+    make_grouped_folds,
+    read_folds,
+    split_records,
+    write_folds,
+)
 from src.datasets.tables import AnnotationsError
-from src.structures import CLASS_NAMES
+from src.structures import CLASS_NAMES, NORMAL, OPACITY
 from tests.paths import shared
 
 SCRIPT = folds_module.__file__
@@ -85,6 +93,63 @@ def test_make_folds_takes_another_number_of_folds():
     assert Counter(make_folds(dict.fromkeys("abcdefghij", 1), 5).values()) == dict.fromkeys(
         range(5), 2
     )
+
+
+# make_grouped_folds
+
+
+def grouped_classes(n=300):
+    """Return classes, and groups of 1 to 9 images, most of them of one class."""
+    rng = np.random.default_rng(5)
+    classes: dict[str, int] = {}
+    groups: dict[str, str] = {}
+    while len(classes) < n:
+        size, category, name = int(rng.integers(1, 10)), int(rng.choice(3)), f"g{len(classes)}"
+        for _ in range(size):
+            patient = f"p{len(classes):03}"
+            classes[patient] = category if rng.uniform() < 0.7 else NORMAL
+            groups[patient] = name
+    return classes, groups
+
+
+@pytest.mark.parametrize("n_folds", [2, 4, 5, 20])
+def test_make_grouped_folds_parts_no_group(n_folds):
+    classes, groups = grouped_classes()
+    folds = make_grouped_folds(classes, groups, n_folds)
+    assert list(folds) == list(classes)
+    assert set(folds.values()) == set(range(n_folds))
+    of_group: dict[str, set[int]] = {}
+    for patient, fold in folds.items():
+        of_group.setdefault(groups[patient], set()).add(fold)
+    assert {len(each) for each in of_group.values()} == {1}
+
+
+def test_make_grouped_folds_gives_each_fold_its_part_of_each_class():
+    classes, groups = grouped_classes(3000)
+    folds = make_grouped_folds(classes, groups, 5)
+    for category in range(3):
+        counts = Counter(folds[p] for p in classes if classes[p] == category)
+        share = sum(counts.values()) / 5
+        assert all(abs(counts[fold] - share) < 0.05 * share for fold in range(5))
+
+
+def test_make_grouped_folds_of_single_images_are_the_published_ones():
+    classes = mixed_classes()
+    assert make_grouped_folds(classes, {}) == make_folds(classes)
+    assert make_grouped_folds(classes, {p: f"of {p}" for p in classes}) == make_folds(classes)
+
+
+def test_make_grouped_folds_keeps_images_without_group_apart():
+    classes = mixed_classes(40)
+    groups = dict.fromkeys(classes, "") | {"p000": "p003", "p001": "p003"}
+    folds = make_grouped_folds(classes, groups)
+    assert folds["p000"] == folds["p001"]
+    assert sorted(Counter(folds.values()).values()) == [10, 10, 10, 10]
+
+
+def test_make_grouped_folds_needs_a_group_for_each_fold():
+    with pytest.raises(AnnotationsError, match="9 images of 2 patients cannot make 4 folds"):
+        make_grouped_folds(dict.fromkeys("abcdefghi", 1), dict.fromkeys("abcdefgh", "one"))
 
 
 # Reading and writing
@@ -161,7 +226,28 @@ def test_load_folds_makes_them_without_a_file(tmp_path):
     assert not (tmp_path / "folds.csv").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*no class is given")
+def test_load_folds_makes_them_without_a_class_file(tmp_path):
+    rows = [f"p{i},,,,,0" if i % 2 else f"p{i},1,1,5,5,1" for i in range(9, -1, -1)]
+    header = "patientId,x,y,width,height,Target"
+    DataFolder(tmp_path).labels_path.write_text("\n".join([header, *rows]) + "\n")
+    expected = make_folds({f"p{i}": NORMAL if i % 2 else OPACITY for i in range(10)})
+    assert load_folds(DataFolder(tmp_path)) == expected
+
+
 # split_records
+
+
+def test_split_records_warns_of_sets_of_one_kind():
+    with_box = [Record(patient, OPACITY, np.ones((1, 4))) for patient in "ab"]
+    folds = {"a": 0, "b": 1, "c": 0, "d": 1}
+    with pytest.warns(UserWarning, match="no image of fold 0 is without a box"):
+        split_records(with_box, folds, 0)
+    with pytest.warns(UserWarning, match="no image to train on for fold 0 has a box"):
+        split_records(make_records("cd"), folds, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        split_records([*with_box, *make_records("cd")], folds, 0)
 
 
 def test_split_records_parts_validation_from_training():
@@ -200,6 +286,48 @@ def test_folds_command_writes_the_file_from_another_directory(tmp_path):
         "folds.csv",
         "stage_2_detailed_class_info.csv",
     ]
+
+
+def write_grouped_labels(folder, column):
+    classes, groups = grouped_classes(60)
+    rows = [f"{p},,,,,0,{groups[p]}" if classes[p] != OPACITY else f"{p},1,1,5,5,1,{groups[p]}"
+            for p in classes]  # fmt: skip
+    header = f"patientId,x,y,width,height,Target,{column}"
+    DataFolder(folder).labels_path.write_text("\n".join([header, *rows]) + "\n")
+    write_class_file(folder, classes)
+    return classes, groups
+
+
+def test_folds_command_groups_by_a_named_column(tmp_path):
+    classes, groups = write_grouped_labels(tmp_path, "subject")
+    flags = ("--n-folds", 5, "--group-column", "subject")
+    result = run_folds("--data-dir", tmp_path, *flags, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert read_folds(tmp_path / "folds.csv") == make_grouped_folds(classes, groups, 5)
+
+
+def test_load_folds_groups_by_the_column_of_groups(tmp_path):
+    classes, groups = write_grouped_labels(tmp_path, "groupId")
+    assert load_folds(DataFolder(tmp_path)) == make_grouped_folds(classes, groups)
+
+
+@pytest.mark.parametrize(
+    ("flags", "cause"),
+    [
+        (["--group-column", "who"], "neither labels nor class file has a column 'who'"),
+        (["--n-folds", "1"], "1 is not between 2 and 20"),
+        (["--n-folds", "21"], "21 is not between 2 and 20"),
+        (["--n-folds", "5"], "4 images of 4 patients cannot make 5 folds"),
+        (["--n-folds", "3"], "folds of [2, 2, 0] images: fold 2 is empty"),
+    ],
+)
+def test_folds_command_says_what_cannot_be_split(tmp_path, flags, cause):
+    write_class_file(tmp_path, {"a": 1, "b": 1, "c": 2, "d": 2})
+    result = run_folds("--data-dir", tmp_path, *flags, cwd=tmp_path)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert cause in line
+    assert not (tmp_path / "folds.csv").exists()
 
 
 def test_folds_command_does_not_overwrite(tmp_path):

@@ -1,12 +1,17 @@
+import errno
+import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Dataset
 
+from src.datasets.detection_dataset import Sample
 from src.datasets.loaders import (
     N_DEBUG_TRAIN,
     N_DEBUG_VALID,
@@ -19,6 +24,7 @@ from src.datasets.sample_options import SampleOptions
 from src.datasets.tables import AnnotationsError
 from src.datasets.test_dataset import TestDataset
 from src.radiographs.image_files import ImageFile, find_challenge_images
+from src.structures import Target
 from src.system.errors import InputError
 from tests.conftest import HANGS_AFTER
 from tests.datasets.conftest import LANDSCAPE, LANDSCAPE_SIZE, N_TEST, N_TRAIN
@@ -304,3 +310,46 @@ def test_odd_images_are_counted_in_one_warning(tmp_path, n_workers):
         assert len(list(loader)) == 3
         assert len(list(loader)) == 3  # the next epoch warns no more
     assert len(caught) == 1
+
+
+class DeadlyDataset(Dataset):
+    """One of its samples kills the process that makes it, as the system does without memory."""
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        if index == 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Sample(torch.zeros(1, 8, 8), Target(torch.zeros(0, 4), 0), f"p{index}", (8, 8))
+
+
+def test_a_worker_that_is_killed_ends_in_one_line_where_a_batch_is_asked_for():
+    loader = unlabelled_loader(DeadlyDataset(), batch_size=4, n_workers=2, device=CPU)
+    seen = []
+    with pytest.raises(InputError, match="a process that prepares batches is lost") as caught:
+        seen += [batch.ids for batch in loader]
+    assert len(str(caught.value).splitlines()) == 1
+    assert "--num-workers" in str(caught.value)
+
+
+def test_an_error_of_our_own_in_a_worker_keeps_its_traceback():
+    class Faulty(DeadlyDataset):
+        def __getitem__(self, index):
+            raise RuntimeError("DataLoader worker (pid 1) is a name of ours")
+
+    loader = unlabelled_loader(Faulty(), batch_size=4, n_workers=1, device=CPU)
+    with pytest.raises(RuntimeError, match="in __getitem__"):
+        next(iter(loader))
+
+
+def test_shared_memory_that_cannot_be_written_ends_in_one_line(monkeypatch):
+    def refuse():
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("multiprocessing.Lock", refuse)
+    loader = unlabelled_loader(DeadlyDataset(), batch_size=4, n_workers=1, device=CPU)
+    with pytest.raises(InputError, match=r"cannot be started: Read-only .*--num-workers 0"):
+        next(iter(loader))
+    loader = unlabelled_loader(DeadlyDataset(), batch_size=4, n_workers=0, device=CPU)
+    assert next(iter(loader)).ids == ("p0", "p1", "p2", "p3")

@@ -17,7 +17,7 @@ from src.datasets.pixel_cache import HEAD, open_or_build_cache
 from src.radiographs.dicom import DicomError, read_pixels
 from src.system import processes
 from src.system.errors import InputError
-from src.system.files import LOCK_NAME
+from src.system.folder_lock import LOCK_NAME
 from tests.dicom_files import write_challenge_dicom, write_dicom
 from tests.paths import ROOT
 

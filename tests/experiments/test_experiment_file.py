@@ -83,7 +83,7 @@ def test_a_run_that_holds_predictions_alone_was_trained_in_no_other_way(tmp_path
         ({"drop": ("settings",)}, "field settings is missing"),
         ({"seed": -1}, "seed cannot be -1; it must be a whole number from 0"),
         ({"seed": True}, "seed cannot be True"),
-        ({"fold": 4}, "fold cannot be 4; it must be a fold from 0 to 3"),
+        ({"fold": 20}, "fold cannot be 20; it must be a fold from 0 to 19"),
         ({"precision": "fp8"}, "precision cannot be 'fp8'; it must be 'fp32' or 'bf16' or 'fp16'"),
         ({"model": None}, "model cannot be None"),
         ({"data_fingerprint": 5}, "data_fingerprint cannot be 5"),

@@ -121,7 +121,7 @@ def test_load_run_refuses_a_folder_that_was_renamed(folder):
     ("content", "cause"),
     [
         (None, "no such file"),
-        ("{", "not the settings of a run"),
+        ("{", "not a readable JSON file"),
         ("[]", "not the settings of a run"),
         ('{"model": "demo", "tag": ""}', "does not tell model, fold and tag"),
         ('{"model": "demo", "tag": "", "fold": []}', "does not tell model, fold and tag"),

@@ -92,9 +92,12 @@ def test_two_processes_give_the_weights_of_one(alone, together):
         load_checkpoint(r.checkpoint_path(1), "demo").model for r in (together, alone)
     )
     start = load_checkpoint(alone.checkpoint_path(0), "demo").model
-    for name, weight in expected.items():
-        torch.testing.assert_close(ours[name], weight, rtol=1e-3, atol=1e-4, msg=name)
-    assert any(not torch.equal(start[name], expected[name]) for name in expected)
+    off, moved = (
+        torch.cat([(a[name] - b[name]).double().flatten() for name in expected]).norm()
+        for a, b in ((ours, expected), (expected, start))
+    )
+    # Adam turns a gradient near 0 into a step by its sign: single weights may differ by rounding.
+    assert 0 < off / moved < 0.02
 
 
 def test_two_processes_predict_every_image_once_and_in_order(alone, together):

@@ -2,20 +2,15 @@ import errno
 import json
 import os
 import stat
-import subprocess
-import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from src.system.files import (
     IDLE_SECONDS,
-    LOCK_NAME,
     OutputError,
     check_place,
-    locked_dir,
     make_dir,
     new_folder,
     replaced_file,
@@ -23,7 +18,6 @@ from src.system.files import (
     write_json,
     write_text,
 )
-from tests.paths import ROOT
 
 
 def test_replaced_file_writes_the_whole_file(tmp_path):
@@ -241,74 +235,3 @@ def test_write_csv_writes_header_and_rows_as_they_are_read_everywhere(tmp_path):
     path = tmp_path / "new" / "a.csv"
     write_csv(path, ("name", "n"), [("ä, b", 1), ("", 2.5)])
     assert path.read_bytes() == 'name,n\n"ä, b",1\n,2.5\n'.encode()
-
-
-# Locks
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from src.system.files import locked_dir
-with locked_dir(Path(sys.argv[1]), "works there"):
-    print("held", flush=True)
-    sys.stdin.readline()
-"""
-
-
-@contextmanager
-def held_elsewhere(path):
-    """Let another process hold a folder, until a line is written to it, or to the block's end."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)],
-        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def test_a_folder_that_another_process_holds_is_refused(tmp_path):
-    with held_elsewhere(tmp_path) as holder:
-        words = rf"process {holder.pid} on \S+ works there; come later$"
-        with (
-            pytest.raises(OutputError, match=words),
-            locked_dir(tmp_path, "works there; come later"),
-        ):
-            pass
-    with locked_dir(tmp_path, "works there"):  # the holder was killed
-        assert f"process {os.getpid()} on " in (tmp_path / LOCK_NAME).read_text()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_is_waited_for_if_asked(tmp_path):
-    told = []
-    with held_elsewhere(tmp_path) as holder:
-
-        def let_go(message):
-            told.append(message)
-            holder.stdin.write("\n")
-            holder.stdin.flush()
-
-        with locked_dir(tmp_path, "works there", wait=let_go):
-            # The holder has removed its own lock file; this process holds a new one.
-            assert f"process {os.getpid()} on " in (tmp_path / LOCK_NAME).read_text()
-        assert holder.wait() == 0
-    assert len(told) == 1
-    assert told[0].startswith(f"{tmp_path}: process {holder.pid} on ")
-
-
-def test_a_folder_that_cannot_be_locked_is_named(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr("fcntl.lockf", refuse)
-    with (
-        pytest.raises(OutputError, match="cannot be written: No locks available"),
-        locked_dir(tmp_path, "works there"),
-    ):
-        pass

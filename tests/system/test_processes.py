@@ -1,8 +1,10 @@
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from src.system import processes
 from src.system.errors import InputError
-from src.system.processes import map_files
+from src.system.processes import map_files, worker_errors
 from tests.paths import ROOT
 
 PATHS = [Path(f"f{i:02}") for i in range(40)]  # three chunks
@@ -64,6 +66,27 @@ def test_map_files_goes_on_where_a_process_dies_once(tmp_path):
     names = list(map_files(partial(die_once, tmp_path / "died"), PATHS, n_workers=2))
     assert names == [path.name for path in PATHS]
     assert (tmp_path / "died").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.EROFS, "Read-only file system"), "cannot be started: Read-only file system"),
+        (BrokenProcessPool(), "a worker process died: memory ran out"),
+    ],
+)
+def test_workers_that_cannot_be_had_end_in_one_line(monkeypatch, error, words):
+    def refuse(_):
+        raise error
+
+    monkeypatch.setattr(processes, "worker_pool", refuse)
+    with pytest.raises(InputError, match=words):
+        list(map_files(name_of, PATHS, n_workers=2))
+
+
+def test_an_error_about_a_file_is_none_of_the_workers():
+    with pytest.raises(PermissionError), worker_errors():
+        raise PermissionError(errno.EACCES, "Permission denied", "file")
 
 
 def children_of(pid):

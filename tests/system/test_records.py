@@ -5,7 +5,14 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from src.system.errors import InputError
-from src.system.records import MAX_SHOWN, Rule, build_record, check_fields, fits, show_value
+from src.system.records import (
+    MAX_SHOWN,
+    Rule,
+    build_record,
+    check_fields,
+    fits,
+    show_value,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import torch
 from src.experiments.checkpoints import load_checkpoint
 from src.experiments.runs import Run
 from src.prediction.predictions import ARRAYS, load_predictions
-from src.system.files import locked_dir
+from src.system.folder_lock import locked_dir
 from src.train_runner import main
 from tests.conftest import HANGS_AFTER, run_main
 from tests.paths import ROOT
