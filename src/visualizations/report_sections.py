@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from src.datasets.data_folder import StoredImages
-from src.datasets.patient_ids import fault_of_patient_id
 from src.experiments.history import read_history
 from src.metric import bootstrap_interval
 from src.prediction.presets import GATES, Postprocess
@@ -151,9 +150,6 @@ def write_gallery(findings: Findings, images: StoredImages, n_images: int) -> st
 def _write_entry(findings: Findings, entry: Entry, images: StoredImages) -> str:
     predictions, i = findings.predictions, entry.image
     name = str(predictions.ids[i])
-    fault = fault_of_patient_id(name)
-    if fault is not None:
-        raise InputError(f"the predictions' {fault}")
     path = images.image_path(name)
     image = as_float(images.read(name))
     size = tuple(predictions.image_sizes[i].tolist())
