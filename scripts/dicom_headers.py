@@ -70,6 +70,6 @@ def read_header(path: Path) -> Header | str:
         return f"{path}: {' '.join(str(error).split()) or type(error).__name__}"
     if not uid or not patient:
         return f"{path}: has no {' and no '.join(HEADER_TAGS[:2])}"
-    if fault_of_patient_id(patient) is not None:
+    if "/" in patient or fault_of_patient_id(patient) is not None:
         return f"{path}: PatientID {show_value(patient)} cannot be the name of a file"
     return Header(path.resolve(), patient, uid, rows, columns)

@@ -96,10 +96,10 @@ def _sizes_of_images(images_dir: Path, n_workers: int) -> dict[str, tuple[int, i
     """Read width and height of every image below a folder; other files do not matter."""
     from scripts.label_sources import size_of_image
     from src.challenge.coco import patient_of_name
-    from src.radiographs.image_files import find_image_files
+    from src.radiographs.image_index import index_images
     from src.system.processes import map_files
 
-    files = find_image_files(images_dir)
+    files = index_images(images_dir).files()
     sizes = map_files(size_of_image, [file.path for file in files], n_workers=n_workers)
     return {
         patient_of_name(file.id): size

@@ -25,7 +25,7 @@ from src.datasets.tables import AnnotationsError
 from src.radiographs.codestreams import PNG_MAGIC, jpeg_orientation, picture_size
 from src.radiographs.dicom import image_size
 from src.radiographs.dicom_elements import MAX_BYTES as MAX_IMAGE_BYTES
-from src.radiographs.pictures import JPEG_MAGIC
+from src.radiographs.image_index import JPEG_MAGIC
 from src.system.errors import InputError
 from src.system.files import read_bytes
 from src.system.records import MAX_CAUSE, cut_text, show_value

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.dicom_headers import Header, find_images, read_headers
-from src.datasets.annotations import BOX_COLUMNS, IMAGE_SIZE
+from src.datasets.annotations import BOX_COLUMNS
+from src.datasets.box_sizes import CHALLENGE_SIZE
 from src.structures import CLASS_NAMES, OPACITY
 from src.system.errors import InputError
 from src.system.files import read_json
@@ -155,8 +156,8 @@ def _check_headers(headers: Iterable[Header | str], findings: Findings) -> list[
             kind, detail = "files that share a PatientID", f"PatientID {header.patient_id}"
         elif sop_uids[header.sop_uid] > 1:
             kind, detail = "files that share a SOPInstanceUID", f"SOPInstanceUID {header.sop_uid}"
-        elif size != (IMAGE_SIZE, IMAGE_SIZE):
-            kind, detail = f"files not of {IMAGE_SIZE} x {IMAGE_SIZE} pixels", f"{size}"
+        elif size != CHALLENGE_SIZE:
+            kind, detail = "files not of {} x {} pixels".format(*CHALLENGE_SIZE), f"{size}"
         else:
             usable.append(header)
             continue
@@ -196,7 +197,8 @@ def _find_fault(name: str, annotation: dict[str, Any]) -> tuple[str, str] | None
         return "annotations whose label and data disagree", f"{name!r} with the data {data!r}"
     if box is not None:
         x, y, width, height = box
-        if not (0 <= x < x + width <= IMAGE_SIZE and 0 <= y < y + height <= IMAGE_SIZE):
+        rows, columns = CHALLENGE_SIZE
+        if not (0 <= x < x + width <= columns and 0 <= y < y + height <= rows):
             return "boxes outside their image or without area", f"{data!r}"
     return None
 

@@ -31,7 +31,8 @@ from src.experiments.experiment_file import as_trained, sample_options
 from src.experiments.runs import Run, load_run
 from src.experiments.table import get_experiment
 from src.prediction.presets import NMS_IOU, Postprocess
-from src.radiographs.image_files import ImageFile, find_image_files, split_unreadable
+from src.radiographs.image_files import split_unreadable
+from src.radiographs.image_index import ImageFile, index_images
 from src.scoring.sweep import Choice, choose_epoch
 from src.structures import MAX_CANDIDATES, images_as_float
 from src.system.command_line import (
@@ -161,7 +162,9 @@ def _choose_epoch(run: Run, epoch: int | None) -> Choice:
 
 
 def _readable_files(place: Path) -> list[ImageFile]:
-    files, unreadable = split_unreadable(find_image_files(place), 1)
+    index = index_images(place)
+    index.warn()
+    files, unreadable = split_unreadable(index.files(), 1)
     if unreadable:
         raise InputError(f"--check-images: {unreadable[0].cause}")
     return files

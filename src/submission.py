@@ -21,13 +21,14 @@ import numpy as np
 
 from src.actions.flags import add_postprocess_flags, postprocess_flags
 from src.challenge.coco import CocoId, CocoImage, read_coco, read_images
-from src.challenge.submission_check import check_ids, check_submission
-from src.challenge.submission_file import IMAGE_SIZE, SubmissionError
+from src.challenge.submission_check import check_ids, check_submission, read_image_sizes
+from src.challenge.submission_file import SizeOf, SubmissionError, parse_submission
 from src.challenge.submission_stats import (
     format_columns,
     submission_statistics,
     training_statistics,
 )
+from src.datasets.box_sizes import CHALLENGE_SIZE
 from src.datasets.patient_ids import fault_of_patient_ids
 from src.datasets.tables import read_sample_ids
 from src.prediction.coco_results import read_results, write_results, write_submission_of
@@ -140,7 +141,7 @@ def _in_words(size_rule: str, k: float | None) -> str:
 
 def _check(arguments: argparse.Namespace) -> None:
     path = arguments.submission
-    submission = check_submission(path, arguments.sample, image_size=arguments.image_size)
+    submission = check_submission(path, arguments.sample, size_of=_choose_sizes(arguments))
     for fault in submission.faults:
         print(fault.describe(path))
     sys.stdout.flush()  # the verdict comes last
@@ -150,6 +151,16 @@ def _check(arguments: argparse.Namespace) -> None:
     n_boxes = sum(map(len, submission.boxes.values()))
     held = "the form" if arguments.sample is None else f"the form and {arguments.sample}"
     print(f"{path}: agrees with {held}: {n_rows} images, {n_boxes} boxes", file=sys.stderr)
+
+
+def _choose_sizes(arguments: argparse.Namespace) -> SizeOf:
+    """Take the sizes of the images of --data-dir, or one for all: --image-size, the challenge's."""
+    if arguments.data_dir is not None:
+        patients = list(parse_submission(arguments.submission).lines)
+        return read_image_sizes(arguments.data_dir, patients).get
+    if arguments.image_size is None:
+        return lambda patient: CHALLENGE_SIZE
+    return lambda patient: (arguments.image_size, arguments.image_size)
 
 
 def _stats(arguments: argparse.Namespace) -> None:
@@ -194,7 +205,9 @@ def _parse_arguments() -> argparse.Namespace:
     check.set_defaults(act=_check)
     check.add_argument("submission", type=Path, help="a CSV file")
     check.add_argument("--sample", type=Path, help="sample submission, for its patients")
-    check.add_argument("--image-size", type=positive, default=IMAGE_SIZE, help="of each side")
+    sizes = check.add_mutually_exclusive_group()
+    sizes.add_argument("--image-size", type=positive, help="of each side (default: 1024)")
+    sizes.add_argument("--data-dir", type=Path, help="hold boxes against the sizes of its images")
 
     stats = actions.add_parser("stats", help="describe the boxes of a submission")
     stats.set_defaults(act=_stats)

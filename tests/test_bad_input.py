@@ -270,12 +270,12 @@ def test_a_broken_training_image_is_refused_in_a_worker_too(
     assert not list((output / "demo_new_fold_0").rglob("*.safetensors"))
 
 
-def test_a_folder_without_dicom_files_is_refused(refused, data, output):
+def test_a_folder_without_images_is_refused(refused, data, output):
     for path in (data / "stage_2_test_images").iterdir():
-        path.rename(path.with_suffix(".txt"))
+        path.rename(path.with_name(f".{path.name}"))
     flags = ("--action", "generate_predictions", "--split", "test", "--epoch", "1")
     arguments = (*QUICK, *flags, "--data-dir", data, "--output-dir", output)
-    refused(train_runner.main, *arguments, folders=(data, output), words=["holds no .dcm files"])
+    refused(train_runner.main, *arguments, folders=(data, output), words=["holds no image files"])
 
 
 def test_test_images_that_the_sample_submission_does_not_list_are_refused(

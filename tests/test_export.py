@@ -20,7 +20,7 @@ from src.experiments.checkpoints import load_checkpoint
 from src.experiments.networks import build_model
 from src.experiments.table import EXPERIMENTS, get_experiment
 from src.onnx_export.padded import RESULTS, PaddedDetector
-from src.radiographs.image_files import find_image_files
+from src.radiographs.image_index import index_images
 from src.retinanet.anchors import make_anchors
 from src.retinanet.candidates import find_candidates, suppress
 from src.structures import CLASS_NAMES, MAX_CANDIDATES, Detections, Grey, RawOutputs
@@ -265,7 +265,7 @@ def test_every_reduction_is_told_to_the_user_of_the_file():
 
 
 def test_exported_network_agrees_on_real_images(exported, eager):
-    files = find_image_files(shared("lungs/test"))[:6]
+    files = index_images(shared("lungs/test")).files()[:6]
     dataset = TestDataset(files, SampleOptions(img_size=IMG_SIZE))
     network = build_model(get_experiment("demo")).eval()
     network.load_state_dict(load_checkpoint(eager.checkpoint_path(1), "demo").model)

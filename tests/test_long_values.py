@@ -7,7 +7,7 @@ from src.challenge.leaderboard import score_submission
 from src.challenge.submission_check import check_ids, check_submission
 from src.challenge.submission_file import read_submission
 from src.datasets.annotations import Record, read_label_files
-from src.datasets.detection_dataset import check_images_exist
+from src.datasets.data_folder import open_image_folder
 from src.datasets.folds import read_folds, split_records
 from src.datasets.tables import read_sample_ids, read_table
 from src.experiments.history import read_history
@@ -93,7 +93,8 @@ def test_folds_of_other_patients(tmp_path):
 
 
 def test_images_that_are_missing(tmp_path):
-    refuse(tmp_path / "a", check_images_exist, [Record(LONG, 1, NO_BOXES)], tmp_path)
+    (tmp_path / "a.dcm").touch()
+    refuse(tmp_path / "a", open_image_folder, tmp_path, [LONG])
 
 
 def test_columns_that_are_missing(tmp_path):

@@ -2,6 +2,8 @@ import json
 import re
 from dataclasses import asdict, replace
 
+import cv2
+import numpy as np
 import pytest
 
 from src import submission
@@ -52,6 +54,23 @@ def test_check_knows_other_sizes_of_images(tmp_path, call_main):
     path = write_rows(tmp_path, "a,0.5 0 0 200 1")
     outcome = call_main(submission.main, "check", path, "--image-size", "199")
     assert (outcome.code, outcome.out.count("\n")) == (2, 1)
+
+
+def test_check_takes_the_sizes_of_the_images_that_are_there(tmp_path, call_main):
+    for split, name, size in (("test", "a b", (200, 100)), ("train", "c", (50, 50))):
+        (tmp_path / split).mkdir()
+        cv2.imwrite(str(tmp_path / split / f"{name}.png"), np.zeros(size, np.uint8))
+    path = write_rows(tmp_path, "a b,0.5 0 0 100 200", "c,0.5 0 0 50 50")
+    command = ("check", path, "--data-dir", tmp_path)
+    assert call_main(submission.main, *command).code == 0
+    write_rows(tmp_path, "a b,0.5 0 0 101 200", "c,0.5 0 0 50 51", "unknown,0.5 0 0 9999 1")
+    outcome = call_main(submission.main, *command)
+    assert outcome.code == 2
+    first, second = outcome.out.splitlines()
+    assert first.endswith("outside the image: x 0, width 101, of 100")
+    assert second.endswith("outside the image: y 0, height 51, of 50")
+    write_rows(tmp_path, "unknown,0.5 0 0 9999 1")
+    assert "no images of the submission's patients" in call_main(submission.main, *command).err
 
 
 def test_write_makes_the_submission_of_saved_predictions(tmp_path, call_main):

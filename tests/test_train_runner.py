@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import src.training.loop
-from src.datasets.data_folder import DicomFolder
+from src.datasets.data_folder import ImageFolder
 from src.datasets.pixel_cache import PixelCache
 from src.experiments.runs import Run, load_run
 from src.experiments.table import EXPERIMENTS
@@ -232,7 +232,7 @@ def test_train_reads_out_of_the_cache_if_asked(phantoms, tmp_path, call_main, mo
         monkeypatch.setattr(src.training.loop.Training, step, lambda _: None)
     flags = (*TRAINING, "--data-dir", phantoms, "--output-dir", tmp_path)
     assert call_main(main, *flags, "--cache").code == call_main(main, *flags).code == 0
-    assert [type(images.source) for images in sources] == [PixelCache, DicomFolder]
+    assert [type(images.source) for images in sources] == [PixelCache, ImageFolder]
 
 
 def test_generate_predictions_takes_several_epochs_of_the_validation_fold(

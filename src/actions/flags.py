@@ -104,7 +104,7 @@ class Flags:
     split: str = flag(PREDICT, "validation fold or test images", "valid",
                       choices=("valid", "test"))
     input: Path | None = flag(PREDICT, "predict this image, or a folder of them", kind=Path)
-    skip_unreadable: bool = switch(PREDICT, "skip files of --input that are no radiographs")
+    skip_unreadable: bool = switch(PREDICT, "skip files that are no radiographs")
     folds: tuple[int, ...] | None = flag(PREDICT, "combine these folds into an ensemble",
                                          kind=below(MAX_FOLDS), nargs="+")
     tta: str | None = flag(PREDICT, "predict mirrored images as well", choices=("hflip",))
@@ -254,8 +254,8 @@ def _find_faults_of_training(flags: Flags, given: Collection[str]) -> Iterator[s
 
 
 def _find_faults_of_predictions(flags: Flags, given: Collection[str]) -> Iterator[str]:
-    if flags.skip_unreadable and flags.input is None:
-        yield "--skip-unreadable needs --input"
+    if flags.skip_unreadable and flags.input is None and flags.split != "test":
+        yield "--skip-unreadable needs --input or --split test"
     for name in ("out", "overlays"):
         if name in given and not flags.fills_folder:
             yield f"{flag_of(FIELDS[name])} needs --input, or --split test and an ensemble"

@@ -222,7 +222,11 @@ def _find_images(networks: NetworkSet, flags: Flags) -> ImageSet:
             n_workers=flags.num_workers,
         )
     if flags.split == "test":
-        return test_image_set(flags.data_dir)
+        return test_image_set(
+            flags.data_dir,
+            skip_unreadable=flags.skip_unreadable,
+            n_workers=flags.num_workers,
+        )
     assert networks.fold is not None  # checked with the tasks
     images = load_labelled_images(
         flags.data_dir, networks.fold, debug=flags.debug, cache_dir=flags.cache_dir

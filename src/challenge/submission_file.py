@@ -11,7 +11,7 @@ import csv
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,6 @@ from src.system.files import read_bytes
 from src.system.records import cut_text, show_value
 
 HEADER = ("patientId", "PredictionString")
-IMAGE_SIZE = 1024  # pixels along each side of every image of the challenge
 ROUNDING = 0.1  # pixels that a right or lower edge may gain: x and width have one decimal each
 SLACK = 1e-6  # of floating-point sums
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -44,6 +43,8 @@ class SubmittedBox(NamedTuple):
 
 
 N_FIELDS = len(SubmittedBox._fields)
+Size = tuple[int, int]  # height and width of an image, pixels
+SizeOf = Callable[[str], Size | None]
 Problem = tuple[str, bool]  # what is wrong in a row, and whether it is fatal
 
 
@@ -81,11 +82,12 @@ class Submission:
     faults: list[Fault] = field(default_factory=list)
 
 
-def parse_submission(path: Path, *, image_size: int | None = None) -> Submission:
+def parse_submission(path: Path, *, size_of: SizeOf = lambda patient: None) -> Submission:
     """Read what can be read of a submission, and collect all that is wrong with it.
 
     Args:
-        image_size: pixels; a box that leaves an image of this side is a fault. None asks nothing.
+        size_of: gives the height and width of a patient's image, pixels; a box that leaves it is a
+            fault. None asks nothing.
 
     Raises:
         SubmissionError: there is no such file, or it is a device, or too large.
@@ -100,7 +102,7 @@ def parse_submission(path: Path, *, image_size: int | None = None) -> Submission
     faults += _check_header(lines[0])
     for number, line in enumerate(lines[1:], start=2):
         faults += [
-            Fault(number, *problem) for problem in _parse_line(submission, number, line, image_size)
+            Fault(number, *problem) for problem in _parse_line(submission, number, line, size_of)
         ]
     if not submission.lines:
         faults.append(Fault(None, "has no rows"))
@@ -140,7 +142,7 @@ def _check_header(line: bytes) -> Iterator[Fault]:
 
 
 def _parse_line(
-    submission: Submission, number: int, line: bytes, image_size: int | None
+    submission: Submission, number: int, line: bytes, size_of: SizeOf
 ) -> Iterator[Problem]:
     """Put one row into `submission`, unless it cannot be understood; yield what is wrong."""
     text = line.decode(errors="replace")
@@ -161,7 +163,7 @@ def _parse_line(
     first = submission.lines.setdefault(patient, number)
     if first != number:
         problems.append((f"patient {cut_text(patient)} again, after line {first}", True))
-    boxes, more = _parse_boxes(cells[1], image_size) if is_split else ([], [])
+    boxes, more = _parse_boxes(cells[1], size_of(patient)) if is_split else ([], [])
     problems += more
     if not any(is_fatal for _, is_fatal in problems):
         submission.boxes[patient] = boxes
@@ -194,7 +196,7 @@ def _split_cells(text: str) -> tuple[list[str], list[Problem]]:
     return cells, problems
 
 
-def _parse_boxes(text: str, image_size: int | None) -> tuple[list[SubmittedBox], list[Problem]]:
+def _parse_boxes(text: str, size: Size | None) -> tuple[list[SubmittedBox], list[Problem]]:
     """Read a PredictionString: its boxes, and its problems."""
     words = text.split()
     problems = [(problem, False) for problem in _space_problems(text, words)]
@@ -209,7 +211,7 @@ def _parse_boxes(text: str, image_size: int | None) -> tuple[list[SubmittedBox],
     values = list(map(float, words))
     boxes = [SubmittedBox(*values[i : i + N_FIELDS]) for i in range(0, len(values), N_FIELDS)]
     for i, box in enumerate(boxes, start=1):
-        problems += [(f"box {i}: {problem}", False) for problem in _box_problems(box, image_size)]
+        problems += [(f"box {i}: {problem}", False) for problem in _box_problems(box, size)]
     return boxes, problems
 
 
@@ -223,14 +225,13 @@ def _space_problems(text: str, words: list[str]) -> Iterator[str]:
         yield "numbers separated by more than one space, or by something else"
 
 
-def _box_problems(box: SubmittedBox, image_size: int | None) -> Iterator[str]:
+def _box_problems(box: SubmittedBox, size: Size | None) -> Iterator[str]:
     if not 0 <= box.confidence <= 1:
         yield f"confidence {box.confidence:g} is not between 0 and 1"
-    for start, length in (("x", "width"), ("y", "height")):
+    height, width = size or (math.inf, math.inf)
+    for start, length, side in (("x", "width", width), ("y", "height", height)):
         begin, extent = getattr(box, start), getattr(box, length)
         if extent <= 0:
             yield f"{length} {extent:g} is not positive"
-        elif image_size is not None and not (
-            begin >= 0 and begin + extent <= image_size + ROUNDING + SLACK
-        ):
-            yield f"outside the image: {start} {begin:g}, {length} {extent:g}, of {image_size}"
+        elif size is not None and not (begin >= 0 and begin + extent <= side + ROUNDING + SLACK):
+            yield f"outside the image: {start} {begin:g}, {length} {extent:g}, of {side}"

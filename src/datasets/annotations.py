@@ -20,8 +20,6 @@ from src.datasets.tables import AnnotationsError, read_table, refuse_rows
 from src.structures import CLASS_NAMES, NORMAL, OPACITY, UNKNOWN_CATEGORY
 from src.system.records import cut_text
 
-IMAGE_SIZE = 1024  # every image of the challenge has this many pixels along each side
-
 BOX_COLUMNS = ["x", "y", "width", "height"]
 LABEL_COLUMNS = ["patientId", *BOX_COLUMNS, "Target"]
 
@@ -33,7 +31,7 @@ class Record:
     Attributes:
         patient_id: also the name of the image's file.
         category: an index into `CLASS_NAMES`, or `UNKNOWN_CATEGORY`.
-        boxes_xywh: (M, 4) float64, pixels of the 1024 x 1024 file; M is 0 without an opacity.
+        boxes_xywh: (M, 4) float64, pixels of the file; M is 0 without an opacity.
     """
 
     patient_id: str
@@ -50,20 +48,15 @@ def read_records(folder: DataFolder) -> list[Record]:
     Raises:
         AnnotationsError: a file is missing or a row is wrong.
     """
-    folder.check()
-    classes_path = folder.classes_path if folder.classes_path.exists() else None
-    records = read_label_files(folder.labels_path, classes_path, needs_classes=False)
-    if all(record.category != UNKNOWN_CATEGORY for record in records):
-        return records
-    warnings.warn(
-        f"{folder.labels_path}: no class is given: an image with boxes is {CLASS_NAMES[OPACITY]!r} "
-        f"and one without is {CLASS_NAMES[NORMAL]!r}; the global head learns these two",
-        stacklevel=1,  # one place, so that it is said once
-    )
-    return [
-        replace(record, category=OPACITY if len(record.boxes_xywh) else NORMAL)
-        for record in records
-    ]
+    records, has_classes = _read_folder(folder)
+    if not has_classes:
+        opacity, normal = CLASS_NAMES[OPACITY], CLASS_NAMES[NORMAL]
+        warnings.warn(
+            f"{folder.labels_path}: no class is given: an image with boxes is {opacity!r} and one "
+            f"without is {normal!r}; the global head learns these two",
+            stacklevel=2,
+        )
+    return records
 
 
 def read_folder_classes(folder: DataFolder) -> dict[str, int]:
@@ -76,13 +69,26 @@ def read_folder_classes(folder: DataFolder) -> dict[str, int]:
     folder.check()
     if folder.classes_path.exists():
         return read_classes(folder.classes_path)
-    return {record.patient_id: record.category for record in read_records(folder)}
+    return {record.patient_id: record.category for record in _read_folder(folder)[0]}
+
+
+def _read_folder(folder: DataFolder) -> tuple[list[Record], bool]:
+    """Read the labels of a data folder, and say whether it gives classes."""
+    folder.check()
+    classes_path = folder.classes_path if folder.classes_path.exists() else None
+    records = read_label_files(folder.labels_path, classes_path, needs_classes=False)
+    if all(record.category != UNKNOWN_CATEGORY for record in records):
+        return records, True
+    return [
+        replace(record, category=OPACITY if len(record.boxes_xywh) else NORMAL)
+        for record in records
+    ], False
 
 
 def read_label_files(
     labels_path: Path, classes_path: Path | None = None, *, needs_classes: bool = True
 ) -> list[Record]:
-    """Read boxes and classes.
+    """Read boxes and classes; whether boxes lie inside of their images, `check_boxes` finds out.
 
     Repeated rows are dropped with a warning that counts them. Differs from the original, which
     counted the boxes of stage_1_test_meta.csv as often as that file repeats them.
@@ -150,9 +156,8 @@ def _check_boxes(path: Path, labels: pd.DataFrame) -> dict[str, pd.Series]:
         bad = has_box & ~(values[column] > 0)
         refuse_rows(path, labels, bad, f"{column} {{{column}}} is not positive")
     for start, length in (("x", "width"), ("y", "height")):
-        outside = (values[start] < 0) | (values[start] + values[length] > IMAGE_SIZE)
-        problem = f"box outside the image: {start} {{{start}}}, {length} {{{length}}}, "
-        refuse_rows(path, labels, has_box & outside, problem + f"of {IMAGE_SIZE}")
+        problem = f"box outside the image: {start} {{{start}}}, {length} {{{length}}}"
+        refuse_rows(path, labels, has_box & (values[start] < 0), problem)
     return values
 
 

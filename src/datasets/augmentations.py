@@ -18,8 +18,9 @@ from src.datasets.transforms import Crop, central_crop
 from src.radiographs.pixels import FloatImage, Pixels, as_float
 from src.structures import WHITE
 
-MAX_CENTER_SHIFT = 32.0  # source pixels, each way, at every level; the original release
-
+# Each way, at every level, as a share of the image's shorter side: the original release's 32 source
+# pixels of 1024.
+MAX_CENTER_SHIFT = 32 / 1024
 
 SALT_AND_PEPPER_SHARE = 0.01  # of the cells
 SALT_AND_PEPPER_GRID = (0.1, 0.2)  # cells per pixel along each side
@@ -49,7 +50,8 @@ def draw_crop(
         source_crop: side of the central square that is shown, source pixels; None shows all.
     """
     whole = central_crop(source_size, size, source_crop)
-    shift_x, shift_y = rng.uniform(-MAX_CENTER_SHIFT, MAX_CENTER_SHIFT, size=2).tolist()
+    farthest = MAX_CENTER_SHIFT * min(source_size)
+    shift_x, shift_y = rng.uniform(-farthest, farthest, size=2).tolist()
     stretch_x, stretch_y = np.exp2(rng.normal(0.0, level.scale, size=2)).tolist()
     return Crop(
         size=size,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from src.datasets.annotations import Record, read_records
-from src.datasets.data_folder import DataFolder
+from src.datasets.data_folder import DataFolder, describe_missing
 from src.datasets.folds import load_folds, split_records
 from src.datasets.tables import AnnotationsError, read_sample_ids
 from src.radiographs.image_facts import ExaminedImage, examine_images
-from src.radiographs.image_files import as_text, find_challenge_images
+from src.radiographs.image_index import ImageFile, as_text, describe_clash, index_images
 from src.system.errors import InputError
 from src.system.files import write_csv
 
@@ -21,13 +21,15 @@ FATAL = {
     "no labels": "the label files cannot be read",
     "no folds": "there is no such validation fold",
     "no image": "a labelled patient has no image",
+    "several images": "several image files for one labelled patient",
     "unreadable": "a labelled image cannot be read",
+    "box outside": "a box leaves its image",
 }
 KINDS = FATAL | {
     "leak": "the same pixels in two folds, or in training and test images",
     "duplicate": "the same pixels twice among the images of one fold, or of none",
     "unlabelled": "a training image has no labels",
-    "box outside": "a box leaves its image",
+    "left out": "a link, file or folder that cannot be used",
     "grey values": "an image leaves a detector little to see; only --full looks",
     "odd size": "an image has another size than most",
     "other patient": "the PatientID in the header is not the file's name",
@@ -62,11 +64,14 @@ def check_data_folder(
     findings: list[Finding] = []
     records, folds = _read_labels(folder, fold, findings)
     images_dir = folder.images_dir("train")
-    train_paths, test_paths = _image_paths(images_dir), _test_paths(folder)
-    images = list(examine_images([*train_paths, *test_paths], full=full, n_workers=n_workers))
-    train, test = images[: len(train_paths)], images[len(train_paths) :]
-    findings += _compare_labels(train, records, images_dir)
-    findings += _compare_sample(test, folder.sample_submission_path)
+    labelled = {record.patient_id for record in records}
+    train_files = _find_files(images_dir, labelled, findings)
+    sample_ids = _read_sample(folder.sample_submission_path, findings)
+    test_files = _find_test_files(folder, sample_ids, findings)
+    images = list(examine_images([*train_files, *test_files], full=full, n_workers=n_workers))
+    train, test = images[: len(train_files)], images[len(train_files) :]
+    findings += _compare_labels(train, labelled, images_dir)
+    findings += _compare_sample(test, sample_ids, folder.sample_submission_path)
     findings += _compare_boxes(train, records)
     findings += _compare_headers(images)
     findings += _find_duplicates(train, test, folds)
@@ -100,17 +105,47 @@ def write_findings(path: Path, findings: Iterable[Finding]) -> None:
     write_csv(path, Finding._fields, findings)
 
 
-def _image_paths(images_dir: Path) -> list[Path]:
+def _find_files(
+    images_dir: Path, named: Collection[str], findings: list[Finding]
+) -> list[ImageFile]:
+    """List the images of a folder; what cannot be used, and clashes of ids, become findings."""
     try:
-        return [file.path for file in find_challenge_images(images_dir)]
+        index = index_images(images_dir)
     except InputError:  # no images: then every labelled patient lacks one
         return []
+    for path, cause in index.left_out:
+        shown = as_text(str(path))
+        findings.append(Finding("left out", "", shown, cause.removeprefix(f"{shown}: ")))
+    files = []
+    for patient, names in index.group(named).items():
+        files += [ImageFile(patient, images_dir / name) for name in names]
+        if len(names) > 1 and (patient in named or not named):
+            place = str(images_dir / names[1])
+            detail = describe_clash(patient, names)
+            findings.append(Finding("several images", patient, place, detail))
+    return sorted(files, key=lambda file: file.path)
 
 
-def _test_paths(folder: DataFolder) -> list[Path]:
+def _find_test_files(
+    folder: DataFolder, named: Collection[str], findings: list[Finding]
+) -> list[ImageFile]:
     try:
-        return _image_paths(folder.images_dir("test"))
+        images_dir = folder.images_dir("test")
     except AnnotationsError:  # a training needs no test images
+        return []
+    return _find_files(images_dir, named, findings)
+
+
+def _read_sample(path: Path, findings: list[Finding]) -> list[str]:
+    """Read the patients of the sample submission, if there is one."""
+    if not path.exists():
+        return []
+    try:
+        return read_sample_ids(path)
+    except AnnotationsError as error:
+        findings.append(
+            Finding("no test image", "", str(path), f"not a sample submission: {error}")
+        )
         return []
 
 
@@ -133,42 +168,38 @@ def _read_labels(
 
 
 def _compare_labels(
-    images: Sequence[ExaminedImage], records: Sequence[Record], images_dir: Path
+    images: Sequence[ExaminedImage], labelled: Collection[str], images_dir: Path
 ) -> Iterator[Finding]:
     """Compare the training images with the labelled patients."""
-    labelled = {f"{record.patient_id}.dcm" for record in records}
-    for name in labelled - {image.path.name for image in images}:
-        yield Finding("no image", Path(name).stem, str(images_dir / name), "no such file")
+    for patient in set(labelled) - {image.id for image in images}:
+        missing = describe_missing(images_dir, patient)
+        path = f"{images_dir / patient}.dcm"
+        yield Finding("no image", patient, path, missing.removeprefix(f"{path}: "))
     for image in images:
-        is_labelled = image.path.name in labelled
-        if records and not is_labelled:
-            yield _finding("unlabelled", image, "its name is no labelled patient's with .dcm")
+        is_labelled = image.id in labelled
+        if labelled and not is_labelled:
+            yield _finding("unlabelled", image, "its name is no labelled patient's")
         if image.facts is None:
             kind = "unreadable" if is_labelled else "unreadable, not trained on"
             yield _finding(kind, image, image.cause)
 
 
-def _compare_sample(images: Sequence[ExaminedImage], path: Path) -> Iterator[Finding]:
-    """Compare the test images with the patients of the sample submission, if there is one."""
+def _compare_sample(
+    images: Sequence[ExaminedImage], patients: Sequence[str], path: Path
+) -> Iterator[Finding]:
+    """Compare the test images with the patients of the sample submission."""
     for image in images:
         if image.facts is None:
             yield _finding("unreadable, not trained on", image, image.cause)
-    if not path.exists():
-        return
-    try:
-        patients = read_sample_ids(path)
-    except AnnotationsError as error:
-        yield Finding("no test image", "", str(path), f"not a sample submission: {error}")
-        return
-    for patient in set(patients) - {image.path.stem for image in images}:
+    for patient in set(patients) - {image.id for image in images}:
         yield Finding("no test image", patient, str(path), "the sample submission names it")
 
 
 def _compare_boxes(images: Sequence[ExaminedImage], records: Sequence[Record]) -> Iterator[Finding]:
-    """Check boxes against the size of their own image; reading the labels checked 1024 pixels."""
-    boxes = {f"{record.patient_id}.dcm": record.boxes_xywh for record in records}
+    """Check boxes against the size of their own image."""
+    boxes = {record.patient_id: record.boxes_xywh for record in records}
     for image in images:
-        own = boxes.get(image.path.name)
+        own = boxes.get(image.id)
         if own is None or image.facts is None:
             continue
         for x, y, width, height in own:
@@ -188,7 +219,7 @@ def _compare_headers(images: Sequence[ExaminedImage]) -> Iterator[Finding]:
             yield _finding("odd size", image, f"{image.facts.size}; most are {usual}")
         for odd in image.odd:
             yield _finding("grey values", image, odd)
-        if image.facts.patient_id not in ("", image.path.stem):
+        if image.facts.patient_id not in ("", image.id, *image.id.split("/")):
             yield _finding("other patient", image, f"PatientID {image.facts.patient_id!r:.80}")
 
 
@@ -200,7 +231,7 @@ def _find_duplicates(
     for images, is_test in ((train, False), (test, True)):
         for image in images:
             if image.facts is not None:
-                fold = folds.get(image.path.stem)
+                fold = folds.get(image.id)
                 place = "a test image" if is_test else NO_FOLD if fold is None else f"fold {fold}"
                 same[image.facts.pixel_digest].append((image, place))
     for group in same.values():
@@ -212,4 +243,4 @@ def _find_duplicates(
 
 
 def _finding(kind: str, image: ExaminedImage, detail: str) -> Finding:
-    return Finding(kind, *map(as_text, (image.path.stem, str(image.path), detail)))
+    return Finding(kind, *map(as_text, (image.id, str(image.path), detail)))

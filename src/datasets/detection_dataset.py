@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from src.datasets.annotations import IMAGE_SIZE, Record
+from src.datasets.annotations import Record
 from src.datasets.augmentations import augment_pixels, draw_crop
+from src.datasets.box_sizes import CHALLENGE_SIZE
 from src.datasets.data_folder import ImageSource
 from src.datasets.sample_options import AUGMENTATION_LEVELS, Reduction, SampleOptions
 from src.datasets.transforms import (
@@ -24,11 +24,9 @@ from src.datasets.transforms import (
     warp_boxes,
     warp_image,
 )
-from src.radiographs.image_files import list_folder
 from src.radiographs.pixels import FloatImage, Pixels, as_float
 from src.structures import Target, images_as_float
 from src.system.errors import InputError
-from src.system.records import cut_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,24 +205,7 @@ def _averages(reduction: Reduction, image: Pixels, size: int, source_crop: int |
     """Say whether an image shrinks by the mean of areas."""
     if reduction != "auto":
         return reduction == "area"
-    is_the_challenges = image.shape == (IMAGE_SIZE, IMAGE_SIZE)
-    return not is_the_challenges or (source_crop or IMAGE_SIZE) % size != 0
-
-
-def check_images_exist(records: Sequence[Record], images_dir: Path) -> None:
-    """Look for every image before the work begins.
-
-    Raises:
-        InputError: some are missing; the first is named and the rest counted.
-    """
-    present = {path.name for path in list_folder(images_dir)}
-    missing = [r.patient_id for r in records if f"{r.patient_id}.dcm" not in present]
-    if missing:
-        more = f" and {len(missing) - 1} more images" if len(missing) > 1 else ""
-        raise InputError(
-            f"{images_dir / cut_text(missing[0])}.dcm: no such file;{more} of "
-            f"{len(records)} labelled ones missing"
-        )
+    return image.shape != CHALLENGE_SIZE or (source_crop or CHALLENGE_SIZE[0]) % size != 0
 
 
 def _make_sample(

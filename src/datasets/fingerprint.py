@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from src.datasets.annotations import Record
+from src.datasets.data_folder import StoredImages
 from src.datasets.tables import AnnotationsError
 
 
@@ -24,7 +24,7 @@ class FileState(NamedTuple):
     modified: int
 
 
-def image_states(patient_ids: Iterable[str], images_dir: Path) -> dict[str, FileState]:
+def image_states(patient_ids: Iterable[str], source: StoredImages) -> dict[str, FileState]:
     """Look at the images of some patients, in their order.
 
     Raises:
@@ -32,7 +32,7 @@ def image_states(patient_ids: Iterable[str], images_dir: Path) -> dict[str, File
     """
     states = {}
     for patient in patient_ids:
-        path = images_dir / f"{patient}.dcm"
+        path = source.image_path(patient)
         try:
             status = path.stat()
         except OSError as error:
@@ -46,7 +46,7 @@ def images_fingerprint(states: Mapping[str, FileState]) -> str:
     return _digest(f"{patient}\t{states[patient].size}" for patient in sorted(states))
 
 
-def data_fingerprint(records: Sequence[Record], images_dir: Path) -> str:
+def data_fingerprint(records: Sequence[Record], source: StoredImages) -> str:
     """Return the SHA-256 of labels, and of the names and sizes of the images, in hexadecimal.
 
     It is a second's work for the challenge: no image is opened. The order of the records, their
@@ -55,7 +55,7 @@ def data_fingerprint(records: Sequence[Record], images_dir: Path) -> str:
     Raises:
         AnnotationsError: an image is missing.
     """
-    states = image_states([record.patient_id for record in records], images_dir)
+    states = image_states([record.patient_id for record in records], source)
     labels = (
         f"{record.patient_id}\t{record.category}\t{record.boxes_xywh.tolist()}"
         for record in sorted(records, key=lambda record: record.patient_id)

@@ -16,13 +16,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from src.datasets.annotations import Record, read_records
-from src.datasets.data_folder import DataFolder, DicomFolder, ImageSource
+from src.datasets.box_sizes import check_boxes, read_box_sizes
+from src.datasets.data_folder import DataFolder, StoredImages, open_image_folder
 from src.datasets.detection_dataset import (
     EpochSampler,
     Sample,
     TrainingDataset,
     ValidationDataset,
-    check_images_exist,
 )
 from src.datasets.folds import load_folds, split_records
 from src.datasets.pixel_cache import open_or_build_cache
@@ -50,7 +50,7 @@ class LabelledImages:
     train: Sequence[Record]
     valid: Sequence[Record]
     images_dir: Path
-    source: ImageSource
+    source: StoredImages
 
 
 def load_labelled_images(
@@ -68,7 +68,8 @@ def load_labelled_images(
             if it is not there, on all cores.
 
     Raises:
-        InputError: something is missing or wrong, or there is no room for the cache.
+        InputError: something is missing or wrong, a box leaves its image, or there is no room for
+            the cache.
     """
     folder = DataFolder(data_dir)
     images_dir = folder.images_dir("train")
@@ -76,13 +77,13 @@ def load_labelled_images(
     train, valid = split_records(records, load_folds(folder), fold)
     if debug:
         train, valid = train[:N_DEBUG_TRAIN], valid[:N_DEBUG_VALID]
-    check_images_exist([*train, *valid], images_dir)
-    source: ImageSource = DicomFolder(images_dir)
+    patients = [record.patient_id for record in [*train, *valid]]
+    files = open_image_folder(images_dir, patients)
+    source: StoredImages = files
     if cache_dir is not None:
-        patients = [record.patient_id for record in [*train, *valid]]
-        source = open_or_build_cache(
-            patients, DicomFolder(images_dir), cache_dir, n_workers=os.cpu_count() or 1
-        )
+        source = open_or_build_cache(patients, files, cache_dir, n_workers=os.cpu_count() or 1)
+    both = [*train, *valid]
+    check_boxes(folder.labels_path, both, read_box_sizes(both, source))
     return LabelledImages(train, valid, images_dir, source)
 
 

@@ -8,20 +8,23 @@ from pathlib import PurePosixPath
 from src.system.records import show_value
 
 DICOM_ENDING = ".dcm"
-NOT_IN_FILE_NAMES = "/\\\0"
+NOT_IN_FILE_NAMES = "\\\0"
 NOT_IN_SUBMISSIONS = ',"'
 
 
 def fault_of_patient_id(text: str) -> str | None:
     """Say why a text can be no patientId, None where it can.
 
-    A patientId is the name of a file without its ending, and stands in a row of a submission, whose
-    cells are written without quotation marks.
+    A patientId is the name of a file without its ending, or its path below the folder of images,
+    and stands in a row of a submission, whose cells are written without quotation marks. Files and
+    folders whose names begin with a dot are hidden and are no images.
     """
     if not text.strip():
         return "patientId is empty"
     shown = f"patientId {show_value(text)}"
-    if text.startswith(".") or any(letter in text for letter in NOT_IN_FILE_NAMES):
+    parts = text.split("/")
+    is_path = all(part and not part.startswith(".") for part in parts)
+    if not is_path or any(letter in text for letter in NOT_IN_FILE_NAMES):
         return f"{shown} cannot be the name of a file"
     if text != text.strip():
         return f"{shown} has spaces around it"

@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from src.datasets.data_folder import DicomFolder
+from src.datasets.data_folder import ImageFolder
 from src.datasets.fingerprint import FileState, image_states, images_fingerprint
-from src.radiographs.dicom import image_size, read_pixels
+from src.radiographs.image_files import read_any_image, read_any_size
 from src.radiographs.pixels import Pixels
 from src.structures import Grey
 from src.system.errors import InputError
@@ -60,7 +60,7 @@ class CachedImage(NamedTuple):
 class PixelCache:
     """Reads images from the cache, and those that it lacks from their files."""
 
-    def __init__(self, path: Path, images: Mapping[str, CachedImage], files: DicomFolder) -> None:
+    def __init__(self, path: Path, images: Mapping[str, CachedImage], files: ImageFolder) -> None:
         self.path = path
         self.images = images
         self.files = files
@@ -79,6 +79,15 @@ class PixelCache:
             return self.files.read(patient_id, grey=grey)
         view = self._bytes[image.offset : image.end]
         return view.reshape(image.height, image.width).copy()
+
+    def image_path(self, patient_id: str) -> Path:
+        """Return the image's own file."""
+        return self.files.image_path(patient_id)
+
+    def read_sizes(self, patient_ids: Sequence[str]) -> list[tuple[int, int]]:
+        """Return the height and width of each image, pixels."""
+        images = [self.images[patient] for patient in patient_ids]
+        return [(image.height, image.width) for image in images]
 
     @property
     def n_left_out(self) -> int:
@@ -100,7 +109,7 @@ class PixelCache:
 
 
 def open_or_build_cache(
-    patient_ids: Sequence[str], files: DicomFolder, cache_dir: Path, *, n_workers: int
+    patient_ids: Sequence[str], files: ImageFolder, cache_dir: Path, *, n_workers: int
 ) -> PixelCache:
     """Open the cache of some images; build it first if it is missing or not current.
 
@@ -111,7 +120,7 @@ def open_or_build_cache(
     Raises:
         InputError: an image gives no radiograph, or there is no room for the cache.
     """
-    states = image_states(patient_ids, files.images_dir)
+    states = image_states(patient_ids, files)
     path = _cache_path(cache_dir, states)
     cache = open_cache(path, states, files)
     if cache is not None:
@@ -121,7 +130,7 @@ def open_or_build_cache(
         if cache is None:
             remove_leftovers(cache_dir, "pixels_*", f".tmp{path.suffix}", idle=0)
             _build(path, states, files, n_workers)
-            states = image_states(patient_ids, files.images_dir)
+            states = image_states(patient_ids, files)
             cache = open_cache(path, states, files)
     if cache is None:
         raise InputError(f"{files.images_dir}: images changed while they were read; try again")
@@ -132,7 +141,7 @@ def open_or_build_cache(
 
 
 def open_cache(
-    path: Path, states: Mapping[str, FileState], files: DicomFolder
+    path: Path, states: Mapping[str, FileState], files: ImageFolder
 ) -> PixelCache | None:
     """Open a cache if it is whole and its image files are still those that it was built from.
 
@@ -183,10 +192,10 @@ def _cache_path(cache_dir: Path, states: Mapping[str, FileState]) -> Path:
     return cache_dir / f"pixels_{images_fingerprint(states)[:16]}.bin"
 
 
-def _build(path: Path, states: Mapping[str, FileState], files: DicomFolder, n_workers: int) -> None:
+def _build(path: Path, states: Mapping[str, FileState], files: ImageFolder, n_workers: int) -> None:
     """Decode all images into the file: first their sizes, then the pixels, then the index."""
-    paths = [files.path(patient) for patient in states]
-    sizes = map_files(image_size, paths, n_workers=n_workers)
+    paths = [files.image_path(patient) for patient in states]
+    sizes = map_files(read_any_size, paths, n_workers=n_workers)
     planned, end = _plan(states, list(tqdm(sizes, "sizes", len(paths), unit="image")))
     _check_room(path, len(planned), end)
     with replaced_file(path) as temporary:
@@ -226,7 +235,7 @@ def _write_pixels(cache: Path, path: Path, image: CachedImage) -> bool:
 
     What is not written remains a hole in the file, which takes no disk space.
     """
-    pixels = read_pixels(path)
+    pixels = read_any_image(path)
     if pixels.dtype != np.uint8 or pixels.shape != (image.height, image.width):
         return False
     content = np.ascontiguousarray(pixels).data

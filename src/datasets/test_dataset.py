@@ -9,7 +9,8 @@ from torch.utils.data import Dataset
 
 from src.datasets.detection_dataset import Sample, shrink_image
 from src.datasets.sample_options import SampleOptions
-from src.radiographs.image_files import ImageFile, read_any_image
+from src.radiographs.image_files import read_any_image
+from src.radiographs.image_index import ImageFile
 from src.structures import UNKNOWN_CATEGORY, Target
 
 

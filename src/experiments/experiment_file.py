@@ -103,13 +103,13 @@ def read_stored_training(path: Path) -> StoredTraining:
 def as_trained(run: Run, experiment: Experiment) -> Experiment:
     """Return the experiment with the way of reading images that its run was trained with.
 
-    The experiment's own way may be another one by now. It counts where the run's experiment.json
-    is not there, as with checkpoints from elsewhere.
+    The experiment's own way may be another one by now. It counts where no experiment.json of a
+    training is there, as with checkpoints from elsewhere.
 
     Raises:
         InputError: the file is there, and is no experiment.json.
     """
-    if not run.experiment_path.exists():
+    if "settings" not in read_description(run.experiment_path):  # a prediction's has none
         return experiment
     trained = read_stored_training(run.experiment_path).settings
     return replace(experiment, grey=trained.grey, reduction=trained.reduction)

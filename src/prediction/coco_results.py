@@ -51,15 +51,17 @@ def write_results(
     """Write the boxes that count as COCO results, and beside them where they come from.
 
     Args:
-        images: of the annotations that the results go with, for their ids; None names each image by
-            its patientId.
+        images: of the annotations that the results go with, for their ids; None names each image as
+            the predictions do: by its patientId or its file.
 
     Raises:
         CocoError: an image is not among `images`.
     """
     ids = {image.patient_id: key for key, image in (images or {}).items()}
     results: list[dict[str, Any]] = []
-    for index, patient in enumerate(predictions.patient_ids):
+    by_file = predictions.provenance.named_by != "patient"
+    for index, name in enumerate(predictions.ids.tolist()):
+        patient = patient_of_name(name) if by_file else name
         if images is not None and patient not in ids:
             raise CocoError(
                 f"{predictions_path}: image {show_value(patient)} is not in the COCO file"
@@ -70,7 +72,7 @@ def write_results(
             sides = (x, y, right - x, bottom - y)
             results.append(
                 {
-                    "image_id": ids.get(patient, patient),
+                    "image_id": ids.get(patient, name),
                     "category_id": category_id,
                     "bbox": [round(float(side), BOX_DECIMALS) for side in sides],
                     "score": round(float(score), SCORE_DECIMALS),

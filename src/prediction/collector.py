@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from src.prediction.predictions import Predictions, join_predictions, take_images
@@ -17,44 +18,69 @@ from src.system.distributed import Processes
 
 
 class PredictionCollector:
-    """Joins the detections of batches into Predictions."""
+    """Joins the detections of batches into Predictions.
+
+    Nothing else of a batch is kept, and what is kept lies in a few large blocks: small pieces of
+    memory between the large ones of the network's next batches would let the process grow by many
+    times their size.
+    """
 
     def __init__(self, provenance: Provenance) -> None:
         """Begin without images; `provenance` says what will have made the predictions."""
         self.provenance = provenance
-        self.batches: list[Batch] = []
-        self.counts: list[int] = []  # of boxes, in each image
-        self.boxes_xyxy: list[Tensor] = []  # of a batch's images together, as the next two
-        self.scores: list[Tensor] = []
-        self.class_probs: list[Tensor] = []
+        self.ids: list[str] = []
+        self.image_sizes = _Rows(np.int64, 2)
+        self.class_probs = _Rows(np.float32, 3)
+        self.counts = _Rows(np.int64)  # of boxes, in each image
+        self.boxes_xyxy = _Rows(np.float32, 4)
+        self.scores = _Rows(np.float32)
+        self.true_counts = _Rows(np.int64)
+        self.true_boxes_xyxy = _Rows(np.float32, 4)
+        self.true_categories = _Rows(np.int64)
 
     def add(self, batch: Batch, found: list[Detections]) -> None:
         """Keep what was found in a batch, and its truth."""
-        self.batches.append(
-            Batch(torch.empty(0), batch.targets, batch.ids, batch.file_sizes)  # drop the pixels
-        )
-        self.counts += [len(image.scores) for image in found]
-        self.boxes_xyxy.append(torch.cat([image.boxes_xyxy for image in found]).cpu())
-        self.scores.append(torch.cat([image.scores for image in found]).cpu())
-        self.class_probs.append(torch.stack([image.class_probs for image in found]).cpu())
+        targets = batch.targets
+        self.ids += batch.ids
+        self.image_sizes.add(batch.file_sizes)
+        self.class_probs.add(torch.stack([image.class_probs for image in found]).cpu())
+        self.counts.add([len(image.scores) for image in found])
+        self.boxes_xyxy.add(torch.cat([image.boxes_xyxy for image in found]).cpu())
+        self.scores.add(torch.cat([image.scores for image in found]).cpu())
+        self.true_counts.add([len(target.boxes_xyxy) for target in targets])
+        self.true_boxes_xyxy.add(torch.cat([target.boxes_xyxy for target in targets]))
+        self.true_categories.add([target.category for target in targets])
 
     def finish(self) -> Predictions:
         """Return the predictions of all batches, in the order in which they came."""
-        targets = [target for batch in self.batches for target in batch.targets]
         return Predictions(
-            ids=np.array([patient for batch in self.batches for patient in batch.ids], dtype=str),
-            image_sizes=np.array(
-                [size for batch in self.batches for size in batch.file_sizes], dtype=np.int64
-            ).reshape(-1, 2),
-            class_probs=_join(self.class_probs, (0, 3)),
-            offsets=_offsets(self.counts),
-            boxes_xyxy=_join(self.boxes_xyxy, (0, 4)),
-            scores=_join(self.scores, (0,)),
-            true_offsets=_offsets([len(target.boxes_xyxy) for target in targets]),
-            true_boxes_xyxy=_join([target.boxes_xyxy for target in targets], (0, 4)),
-            true_categories=np.array([target.category for target in targets], dtype=np.int64),
+            ids=np.array(self.ids, dtype=str),
+            image_sizes=self.image_sizes.joined(),
+            class_probs=self.class_probs.joined(),
+            offsets=_offsets(self.counts.joined()),
+            boxes_xyxy=self.boxes_xyxy.joined(),
+            scores=self.scores.joined(),
+            true_offsets=_offsets(self.true_counts.joined()),
+            true_boxes_xyxy=self.true_boxes_xyxy.joined(),
+            true_categories=self.true_categories.joined(),
             provenance=self.provenance,
         )
+
+
+class _Rows:
+    """Rows of numbers in one block of memory that grows."""
+
+    def __init__(self, dtype: type[np.number[Any]], *shape: int) -> None:
+        """Begin without rows; `shape` is that of one."""
+        self.dtype, self.shape = dtype, shape
+        self.content = bytearray()
+
+    def add(self, rows: ArrayLike) -> None:
+        self.content += np.asarray(rows, dtype=self.dtype).tobytes()
+
+    def joined(self) -> NDArray[Any]:
+        """Return all rows; no more can be added then."""
+        return np.frombuffer(self.content, dtype=self.dtype).reshape(-1, *self.shape)
 
 
 def gather_predictions(own: Predictions, processes: Processes) -> Predictions:
@@ -93,9 +119,5 @@ def progress_bar(
         bar.close()
 
 
-def _join(parts: list[Tensor], empty_shape: tuple[int, ...]) -> np.ndarray:
-    return torch.cat([torch.empty(empty_shape), *parts]).numpy()
-
-
-def _offsets(counts: list[int]) -> np.ndarray:
+def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)

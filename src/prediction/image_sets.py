@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,16 +14,11 @@ from src.datasets.annotations import Record
 from src.datasets.data_folder import DataFolder
 from src.datasets.detection_dataset import Sample, SampleOptions, ValidationDataset
 from src.datasets.loaders import LabelledImages
-from src.datasets.patient_ids import DICOM_ENDING, fault_of_patient_ids, patient_of_file
+from src.datasets.patient_ids import fault_of_patient_ids, patient_of_file
+from src.datasets.tables import read_sample_ids
 from src.datasets.test_dataset import TestDataset
-from src.radiographs.image_files import (
-    ImageFile,
-    as_text,
-    find_challenge_images,
-    find_image_files,
-    read_any_image,
-    split_unreadable,
-)
+from src.radiographs.image_files import read_any_image, split_unreadable
+from src.radiographs.image_index import ImageFile, ImageIndex, as_text, index_images
 from src.radiographs.pixels import Pixels
 from src.system.errors import InputError
 from src.system.records import cut_text
@@ -84,34 +79,39 @@ class ImageSet:
 def labelled_image_set(images: LabelledImages, records: Sequence[Record]) -> ImageSet:
     """Take some of the labelled images, such as those of the validation fold."""
     ids = tuple(record.patient_id for record in records)
+    paths = [images.source.image_path(patient) for patient in ids]
     return ImageSet(
         place=images.images_dir.resolve(),
         ids=ids,
         named_by="patient",
-        files=tuple(f"{patient}{DICOM_ENDING}" for patient in ids),
+        files=tuple(path.relative_to(images.images_dir).as_posix() for path in paths),
         dataset=lambda options: ValidationDataset(records, images.source, options),
         read=lambda image: images.source.read(ids[image]),
     )
 
 
-def test_image_set(data_dir: Path) -> ImageSet:
+def test_image_set(
+    data_dir: Path, *, skip_unreadable: bool = False, n_workers: int | None = None
+) -> ImageSet:
     """Take the test images of a data folder; their ids are patientIds.
 
+    The sample submission, where there is one, says which images go by their path.
+
+    Args:
+        skip_unreadable: read every file first, and name and leave out those that are no
+            radiographs.
+        n_workers: processes that read them.
+
     Raises:
-        InputError: there are none.
+        InputError: there are none, or two have one id.
     """
     folder = DataFolder(data_dir)
-    place, sample_path = folder.images_dir("test"), folder.sample_submission_path
-    files = find_challenge_images(place)
-    return ImageSet(
-        place=place.resolve(),
-        ids=tuple(file.id for file in files),
-        named_by="patient",
-        files=tuple(as_text(file.path.name) for file in files),
-        dataset=lambda options: TestDataset(files, options),
-        read=lambda image: read_any_image(files[image].path),
-        sample_path=sample_path if sample_path.exists() else None,
-    )
+    index = index_images(folder.images_dir("test"))
+    sample_path = folder.sample_submission_path if folder.sample_submission_path.exists() else None
+    named = read_sample_ids(sample_path) if sample_path else []
+    names = index.names_by_id(named)
+    files = [ImageFile(patient, index.root / name) for patient, name in names.items()]
+    return _unlabelled_set(index, files, skip_unreadable, n_workers, sample_path=sample_path)
 
 
 def own_image_set(place: Path, *, skip_unreadable: bool, n_workers: int | None) -> ImageSet:
@@ -125,20 +125,35 @@ def own_image_set(place: Path, *, skip_unreadable: bool, n_workers: int | None) 
     Raises:
         InputError: there are none, or none that is readable.
     """
-    files: Sequence[ImageFile] = find_image_files(place)
+    index = index_images(place)
+    images = _unlabelled_set(index, index.files(), skip_unreadable, n_workers)
+    return replace(images, place=place.resolve(), named_by="file")
+
+
+def _unlabelled_set(
+    index: ImageIndex,
+    files: Sequence[ImageFile],
+    skip_unreadable: bool,
+    n_workers: int | None,
+    *,
+    sample_path: Path | None = None,
+) -> ImageSet:
+    """Take files without labels, as patients' images; say what is left out."""
     if skip_unreadable:
         files, unreadable = split_unreadable(files, n_workers or 1)
-        for file in unreadable:
+        for file in [*index.left_out, *unreadable]:
             print(f"skipped: {file.cause}", file=sys.stderr)
         if not files:
-            raise InputError(f"{place}: none of its {len(unreadable)} files is readable")
-    names = tuple(file.id for file in files)
+            raise InputError(f"{index.root}: none of its {len(unreadable)} files is readable")
+    else:
+        index.warn()
     return ImageSet(
-        place=place.resolve(),
-        ids=names,
-        named_by="file",
-        files=names,
+        place=index.root.resolve(),
+        ids=tuple(file.id for file in files),
+        named_by="patient",
+        files=tuple(as_text(file.path.relative_to(index.root).as_posix()) for file in files),
         dataset=lambda options: TestDataset(files, options),
         read=lambda image: read_any_image(files[image].path),
+        sample_path=sample_path,
         advice="--skip-unreadable leaves such files out",
     )

@@ -32,6 +32,7 @@ from src.structures import Grey
 from src.system.errors import InputError
 from src.system.files import read_bytes
 
+N_HEADER_BYTES = 2**16  # before the pixels, in nearly all files
 GREY = ("MONOCHROME1", "MONOCHROME2")
 # What the data elements show where no header names it: implicit or not, little endian or not.
 _SYNTAX_OF: dict[tuple[bool | None, bool | None], UID] = {
@@ -115,7 +116,14 @@ def image_size(path: Path) -> tuple[int, int]:
     challenge_size = read_challenge_size(path)
     if challenge_size is not None:
         return challenge_size
-    dataset = _read_dataset(path, stop_before_pixels=True)
+    try:
+        return _header_size(path, n_bytes=N_HEADER_BYTES)
+    except DicomError:  # the header is longer, or something is wrong
+        return _header_size(path)
+
+
+def _header_size(path: Path, *, n_bytes: int | None = None) -> tuple[int, int]:
+    dataset = _read_dataset(path, stop_before_pixels=True, n_bytes=n_bytes)
     _check_header(path, dataset, has_pixels=False)
     return int(dataset.Rows), int(dataset.Columns)
 
@@ -144,8 +152,10 @@ def read_facts(path: Path) -> ImageFacts:
         raise DicomError(f"{path}: broken header: {cause_of(error)}") from error
 
 
-def _read_dataset(path: Path, *, stop_before_pixels: bool = False) -> Dataset:
-    content = read_bytes(path, MAX_BYTES, DicomError)
+def _read_dataset(
+    path: Path, *, stop_before_pixels: bool = False, n_bytes: int | None = None
+) -> Dataset:
+    content = read_bytes(path, MAX_BYTES, DicomError, n_bytes=n_bytes)
     if not content:
         raise DicomError(f"{path}: the file is empty")
     try:

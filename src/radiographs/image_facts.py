@@ -14,14 +14,18 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from src.radiographs.dicom import DicomError, ImageFacts, read_facts, read_image
+from src.radiographs.dicom import ImageFacts
+from src.radiographs.image_files import read_any_facts, read_any_image
+from src.radiographs.image_index import ImageFile
 from src.radiographs.remarks import KINDS, heard_remarks
+from src.system.errors import InputError
 from src.system.processes import MAX_WORKERS, map_files
 
 
 class ExaminedImage(NamedTuple):
     """A file; the facts of its image, or why there are none; what is odd about its grey values."""
 
+    id: str
     path: Path
     facts: ImageFacts | None
     cause: str
@@ -29,7 +33,7 @@ class ExaminedImage(NamedTuple):
 
 
 def examine_images(
-    paths: Sequence[Path], *, full: bool = False, n_workers: int | None = None
+    files: Sequence[ImageFile], *, full: bool = False, n_workers: int | None = None
 ) -> Iterator[ExaminedImage]:
     """Read every image, and show how far it is.
 
@@ -39,16 +43,18 @@ def examine_images(
     """
     if n_workers is None:
         n_workers = min(os.cpu_count() or 1, MAX_WORKERS)
-    images = map_files(partial(_examine, full=full), paths, n_workers=n_workers)
+    read = partial(_examine, full=full)
+    ids, paths = [file.id for file in files], [file.path for file in files]
+    images = map_files(read, paths, ids, n_workers=n_workers)
     yield from tqdm(images, "check", len(paths), unit="file")
 
 
-def _examine(path: Path, *, full: bool) -> ExaminedImage:
+def _examine(path: Path, name: str, *, full: bool) -> ExaminedImage:
     with heard_remarks() as heard:
         try:
-            facts = read_facts(path)
+            facts = read_any_facts(path)
             if full:
-                read_image(path)
-        except DicomError as error:
-            return ExaminedImage(path, None, str(error).removeprefix(f"{path}: "))
-    return ExaminedImage(path, facts, "", tuple(KINDS[kind] for _, kind in heard))
+                read_any_image(path)
+        except InputError as error:
+            return ExaminedImage(name, path, None, str(error).removeprefix(f"{path}: "))
+    return ExaminedImage(name, path, facts, "", tuple(KINDS[kind] for _, kind in heard))

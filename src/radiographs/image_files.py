@@ -2,93 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from tqdm import tqdm
 
+from src.radiographs.challenge_dicom import read_challenge_size
 from src.radiographs.codestreams import PNG_MAGIC
-from src.radiographs.dicom import read_pixels
+from src.radiographs.dicom import ImageFacts, image_size, read_facts, read_pixels
 from src.radiographs.dicom_elements import MAX_BYTES
-from src.radiographs.pictures import JPEG_MAGIC, PictureError, read_picture
+from src.radiographs.image_index import JPEG_MAGIC, ImageFile, UnreadableFile
+from src.radiographs.pictures import (
+    PictureError,
+    read_picture,
+    read_picture_facts,
+    read_picture_size,
+)
 from src.radiographs.pixels import Pixels
 from src.structures import Grey
 from src.system.errors import InputError
 from src.system.files import read_bytes
-from src.system.processes import map_files
-
-
-class ImageFile(NamedTuple):
-    """A file and the name that its boxes go by."""
-
-    id: str
-    path: Path
-
-
-class UnreadableFile(NamedTuple):
-    """A file that gives no radiograph, and why."""
-
-    path: Path
-    cause: str
-
-
-def find_image_files(place: Path) -> list[ImageFile]:
-    """List a file, or every file below a folder, sorted by name; hidden ones are left alone.
-
-    Their ids are their paths below the folder, whatever lies beside them.
-
-    Raises:
-        InputError: there is nothing, or a folder that cannot be read.
-    """
-    if place.is_file():
-        return [ImageFile(as_text(place.name), place)]
-    if not place.is_dir():
-        raise InputError(f"{place}: no such file or folder")
-    paths = sorted(path for path in _walk(place) if path.is_file())
-    if not paths:
-        raise InputError(f"{place}: holds no files")
-    return [ImageFile(as_text(path.relative_to(place).as_posix()), path) for path in paths]
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield what lies in a folder and in those below, but for hidden ones."""
-    for path in list_folder(folder):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            yield from _walk(path)
-        else:
-            yield path
-
-
-def find_challenge_images(folder: Path) -> list[ImageFile]:
-    """List the .dcm files of one of the challenge's folders, sorted by name.
-
-    Raises:
-        InputError: there are none.
-    """
-    paths = sorted(path for path in list_folder(folder) if path.suffix.lower() == ".dcm")
-    if not paths:
-        raise InputError(f"{folder}: holds no .dcm files")
-    return [ImageFile(as_text(path.stem), path) for path in paths]
-
-
-def list_folder(folder: Path) -> list[Path]:
-    """List what lies in a folder.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        return list(folder.iterdir())
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read: {error.strerror}") from error
-
-
-def as_text(name: str) -> str:
-    """Write as escapes what is no text in the name of a file; it may hold any bytes."""
-    return name.encode("utf-8", "backslashreplace").decode()
+from src.system.processes import MAX_WORKERS, map_files
 
 
 def read_any_image(path: Path, *, grey: Grey = "viewer") -> Pixels:
@@ -103,10 +38,50 @@ def read_any_image(path: Path, *, grey: Grey = "viewer") -> Pixels:
     Raises:
         PictureError, DicomError: the file gives no radiograph; the message names it and the cause.
     """
+    return read_picture(path, grey=grey) if _is_picture(path) else read_pixels(path, grey=grey)
+
+
+def read_any_size(path: Path) -> tuple[int, int]:
+    """Return an image's height and width, of a DICOM, PNG or JPEG file, from its header.
+
+    Raises:
+        PictureError, DicomError: as `read_any_image`, as far as the header tells.
+    """
+    return read_picture_size(path) if _is_picture(path) else image_size(path)
+
+
+def read_sizes(paths: Sequence[Path], *, n_workers: int | None = None) -> list[tuple[int, int]]:
+    """Return the heights and widths of images.
+
+    The challenge's 6,012 files with boxes take .6 seconds in this process, less than other
+    processes take to start; they read what is of other kinds.
+
+    Args:
+        n_workers: processes; None: one for each core, 8 at most.
+
+    Raises:
+        InputError: one gives no radiograph, as far as its header tells.
+    """
+    sizes = [read_challenge_size(path) for path in paths]
+    others = [path for path, size in zip(paths, sizes, strict=True) if size is None]
+    if n_workers is None:
+        n_workers = min(os.cpu_count() or 1, MAX_WORKERS)
+    found = map_files(read_any_size, others, n_workers=n_workers)
+    return [next(found) if size is None else size for size in sizes]
+
+
+def read_any_facts(path: Path) -> ImageFacts:
+    """Read what tells an image of a DICOM, PNG or JPEG file, without decoding it.
+
+    Raises:
+        PictureError, DicomError: as `read_any_image`, as far as the headers tell.
+    """
+    return read_picture_facts(path) if _is_picture(path) else read_facts(path)
+
+
+def _is_picture(path: Path) -> bool:
     magic = read_bytes(path, MAX_BYTES, PictureError, n_bytes=len(PNG_MAGIC))
-    if magic.startswith((PNG_MAGIC, JPEG_MAGIC)):
-        return read_picture(path, grey=grey)
-    return read_pixels(path, grey=grey)
+    return magic.startswith((PNG_MAGIC, JPEG_MAGIC))
 
 
 def split_unreadable(

@@ -9,6 +9,8 @@ EXIF data say, for every viewer does.
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from pathlib import Path
 
 import imagecodecs
@@ -17,7 +19,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from src.radiographs.codestreams import PNG_MAGIC, jpeg_orientation, picture_size
-from src.radiographs.dicom import cause_of
+from src.radiographs.dicom import ImageFacts, cause_of
 from src.radiographs.dicom_elements import MAX_BYTES
 from src.radiographs.grey_values import grey_between_percentiles
 from src.radiographs.pixels import MAX_PIXELS, FloatImage, Pixels
@@ -27,7 +29,8 @@ from src.structures import Grey
 from src.system.errors import InputError
 from src.system.files import read_bytes
 
-JPEG_MAGIC = b"\xff\xd8\xff"
+N_HEADER_BYTES = 2**16  # where the size stands, unless EXIF data are longer
+HEADER_ERRORS = (ValueError, IndexError, struct.error)
 
 Picture = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -54,12 +57,55 @@ def read_picture(path: Path, *, grey: Grey = "viewer") -> Pixels:
     return pixels
 
 
+def read_picture_size(path: Path) -> tuple[int, int]:
+    """Return the height and width of a picture, upright, from its header.
+
+    Raises:
+        PictureError: it cannot be read.
+    """
+    content = read_bytes(path, MAX_BYTES, PictureError, n_bytes=N_HEADER_BYTES)
+    try:
+        return _upright_size(content)
+    except HEADER_ERRORS:  # the size may stand behind what was read
+        return _size(path, read_bytes(path, MAX_BYTES, PictureError))
+
+
+def read_picture_facts(path: Path) -> ImageFacts:
+    """Read what tells a picture, without decoding it.
+
+    Raises:
+        PictureError: it cannot be read; damage within the pixels stays unseen.
+    """
+    content = read_bytes(path, MAX_BYTES, PictureError)
+    rows, columns = _size(path, content)
+    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+    return ImageFacts(rows=rows, columns=columns, patient_id="", pixel_digest=digest)
+
+
+def _size(path: Path, content: bytes) -> tuple[int, int]:
+    try:
+        return _upright_size(content)
+    except HEADER_ERRORS as error:
+        raise PictureError(f"{path}: the picture cannot be decoded: {cause_of(error)}") from error
+
+
+def _upright_size(content: bytes) -> tuple[int, int]:
+    """Return height and width as a viewer shows them.
+
+    Raises:
+        ValueError: the header is broken, or names no size of a radiograph.
+    """
+    size = picture_size(content)
+    if not 0 < size.rows * size.columns <= MAX_PIXELS:
+        raise ValueError(f"{size} pixels is not the size of a radiograph")
+    lies = not content.startswith(PNG_MAGIC) and jpeg_orientation(content) > 4
+    return (size.columns, size.rows) if lies else (size.rows, size.columns)
+
+
 def _decode(path: Path) -> Picture:
     content = read_bytes(path, MAX_BYTES, PictureError)
     try:
-        size = picture_size(content)
-        if not 0 < size.rows * size.columns <= MAX_PIXELS:
-            raise ValueError(f"{size} pixels is not the size of a radiograph")
+        _upright_size(content)
         return _decode_png(content) if content.startswith(PNG_MAGIC) else _decode_jpeg(content)
     except Exception as error:  # decoders raise their own kinds
         raise PictureError(f"{path}: the picture cannot be decoded: {cause_of(error)}") from error

@@ -133,7 +133,7 @@ class TrainingFiles:
                     f"repeated began with: their SHA-256 is {init_weights.sha256[:12]}, it had "
                     f"{str(options.init_sha256)[:12]}"
                 )
-        fingerprint = data_fingerprint([*images.train, *images.valid], images.images_dir)
+        fingerprint = data_fingerprint([*images.train, *images.valid], images.source)
         if options.data_fingerprint not in (None, fingerprint):
             raise InputError(
                 f"{images.images_dir}: labels or images are not those of the experiment that is "

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from src.datasets.annotations import Record, read_records
-from src.datasets.data_folder import DataFolder
+from src.datasets.box_sizes import (
+    Size,
+    Sizes,
+    scaled_boxes,
+    sizes_of_labelled,
+    usual_size,
+)
+from src.datasets.data_folder import DataFolder, ImageFolder, open_image_folder
 from src.datasets.sample_options import AUGMENTATION_LEVELS
 from src.datasets.tables import AnnotationsError
 from src.datasets.transforms import FloatArray
+from src.radiographs.pixels import FloatImage, as_float
 from src.system.errors import InputError
 
 
@@ -33,13 +42,24 @@ class Subject:
     seed: int
     patient_id: str | None
 
+    @cached_property
+    def sizes(self) -> Sizes:
+        """Return the sizes of the images that have boxes."""
+        return sizes_of_labelled(self.folder, self.records)
+
+    @property
+    def usual_size(self) -> Size:
+        """Return the size that most images with boxes have: height and width, pixels."""
+        return usual_size(self.sizes)
+
     def boxes_xywh(self) -> FloatArray:
-        """Return all boxes, (N, 4).
+        """Return all boxes, (N, 4), in images stretched to the usual size.
 
         Raises:
             AnnotationsError: there are none.
         """
-        boxes = np.concatenate([record.boxes_xywh for record in self.records])
+        size = self.usual_size
+        boxes = np.concatenate([scaled_boxes(each, self.sizes, size) for each in self.records])
         if len(boxes) == 0:
             raise AnnotationsError(f"{self.folder.labels_path}: holds no boxes")
         return boxes
@@ -55,16 +75,19 @@ class Subject:
         with_boxes = [record for record in self.records if len(record.boxes_xywh)]
         return self.choose(self.records if self.patient_id else with_boxes or self.records)
 
-    def image_path(self, record: Record) -> Path:
-        """Return the path of a record's image.
+    @cached_property
+    def images(self) -> ImageFolder:
+        """Return the images of the labelled patients, as far as they are there."""
+        patients = [record.patient_id for record in self.records]
+        return open_image_folder(self.folder.images_dir("train"), patients, needs_all=False)
+
+    def read_image(self, record: Record) -> FloatImage:
+        """Read the image of a record.
 
         Raises:
             AnnotationsError: it is not there.
         """
-        path = self.folder.images_dir("train") / f"{record.patient_id}.dcm"
-        if not path.is_file():
-            raise AnnotationsError(f"{path}: no such file")
-        return path
+        return as_float(self.images.read(record.patient_id))
 
 
 def read_subject(data_dir: Path, *, level: int, seed: int, patient_id: str | None) -> Subject:

@@ -9,8 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from src.datasets.annotations import IMAGE_SIZE
-from src.datasets.data_folder import DicomFolder
 from src.datasets.detection_dataset import SampleOptions, TrainingDataset, ValidationDataset
 from src.datasets.sample_options import AUGMENTATION_LEVELS
 from src.datasets.tables import AnnotationsError
@@ -22,7 +20,6 @@ from src.datasets.transforms import (
     warp_boxes,
     warp_image,
 )
-from src.radiographs.dicom import read_image
 from src.radiographs.pixels import as_float
 from src.structures import CLASS_NAMES
 from src.visualizations.eda_example import Subject
@@ -69,7 +66,7 @@ def hull_growth(boxes_xywh: FloatArray, angles: FloatArray, points: BoxPoints) -
     Returns:
         (A, N), 1 for a box that stays as large as it is.
     """
-    whole = central_crop((IMAGE_SIZE, IMAGE_SIZE), IMAGE_SIZE)
+    whole = central_crop((SAMPLE_SIZE, SAMPLE_SIZE), SAMPLE_SIZE)  # its size does not matter
     areas = []
     for angle in angles.tolist():
         boxes_xyxy = warp_boxes(boxes_xywh, replace(whole, angle=angle), points)
@@ -91,7 +88,7 @@ def draw_examples(subject: Subject) -> Figure:
     figure = new_figure(2.4 * len(records), 2.8)
     panels = figure.subplots(1, len(records), squeeze=False)[0]
     for axes, record in zip(panels, records, strict=True):
-        show_image(axes, read_image(subject.image_path(record)), title=CLASS_NAMES[record.category])
+        show_image(axes, subject.read_image(record), title=CLASS_NAMES[record.category])
         corner, size = record.boxes_xywh[:, :2], record.boxes_xywh[:, 2:]
         draw_boxes(axes, np.concatenate([corner, corner + size], axis=1), BOX_COLOUR)
         axes.set_xlabel(drawable(record.patient_id), fontsize=NAME_SIZE, color="0.4")
@@ -101,7 +98,7 @@ def draw_examples(subject: Subject) -> Figure:
 def draw_augmentation(subject: Subject) -> Figure:
     """Show an image as it is and several draws of its augmentation, as training sees them."""
     record, level = subject.shown_record(), subject.level
-    source = DicomFolder(subject.image_path(record).parent)
+    source = subject.images
     options = SampleOptions(img_size=SAMPLE_SIZE, augmentation_level=level, seed=subject.seed)
     draws = TrainingDataset([record], source, options)
     samples = [ValidationDataset([record], source, options)[0]]
@@ -120,7 +117,7 @@ def draw_rotation_example(subject: Subject) -> Figure:
     record = subject.shown_record()
     if len(record.boxes_xywh) == 0:
         raise AnnotationsError(f"patient {record.patient_id} has no box to turn")
-    image = read_image(subject.image_path(record))
+    image = subject.read_image(record)
     box = max(record.boxes_xywh, key=lambda box: box[2] * box[3])
     x, y, width, height = box.tolist()
     scale = SAMPLE_SIZE / (EXAMPLE_MARGIN * max(width, height))

@@ -11,7 +11,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from src.datasets.annotations import IMAGE_SIZE, Record
+from src.datasets.annotations import Record
+from src.datasets.box_sizes import Size
 from src.datasets.transforms import FloatArray
 from src.structures import CLASS_NAMES
 from src.visualizations.eda_example import Subject
@@ -31,22 +32,24 @@ def count_boxes(records: Sequence[Record]) -> list[int]:
     return np.bincount([len(record.boxes_xywh) for record in records]).tolist()
 
 
-def cover_shares(boxes_xywh: FloatArray, size: int) -> FloatArray:
+def cover_shares(boxes_xywh: FloatArray, size: Size) -> FloatArray:
     """Return how large a share of the boxes covers each pixel.
 
     Args:
-        boxes_xywh: (N, 4) pixels of a size x size image, rounded to whole ones.
+        boxes_xywh: (N, 4) pixels of an image, rounded to whole ones.
+        size: height H and width W of the image.
 
     Returns:
-        (size, size), in [0, 1]; 0 without boxes.
+        (H, W), in [0, 1]; 0 without boxes.
     """
     x, y, width, height = np.rint(boxes_xywh).astype(np.int64).T
-    steps = np.zeros((size + 1, size + 1))
+    rows, columns = size
+    steps = np.zeros((rows + 1, columns + 1))
     # A box is a step up at its corner and down behind its ends: all are summed up at once.
-    for rows, columns, step in ((y, x, 1), (y + height, x + width, 1),
+    for down, right, step in ((y, x, 1), (y + height, x + width, 1),
                                 (y, x + width, -1), (y + height, x, -1)):  # fmt: skip
-        np.add.at(steps, (rows, columns), step)
-    return steps.cumsum(axis=0).cumsum(axis=1)[:size, :size] / max(1, len(boxes_xywh))
+        np.add.at(steps, (down, right), step)
+    return steps.cumsum(axis=0).cumsum(axis=1)[:rows, :columns] / max(1, len(boxes_xywh))
 
 
 def draw_class_counts(subject: Subject) -> Figure:
@@ -73,23 +76,24 @@ def draw_boxes_per_image(subject: Subject) -> Figure:
 
 def draw_box_maps(subject: Subject) -> Figure:
     """Draw where boxes lie and how large they are."""
-    boxes = subject.boxes_xywh()
+    boxes, image_size = subject.boxes_xywh(), subject.usual_size
     figure = new_figure(7.2, 2.8)
     place, size = figure.subplots(1, 2, gridspec_kw={"wspace": 0.1})
-    _draw_places(place, boxes)
-    _draw_sizes(size, boxes)
+    _draw_places(place, boxes, image_size)
+    _draw_sizes(size, boxes, image_size)
     return figure
 
 
-def _draw_places(axes: Axes, boxes_xywh: FloatArray) -> None:
-    percents = 100 * cover_shares(boxes_xywh, IMAGE_SIZE)
-    image = axes.imshow(percents, cmap=COLOUR_MAP, vmin=0, extent=(0, IMAGE_SIZE, IMAGE_SIZE, 0))
-    _label_pixels(axes, "x", "y", title=f"Place of {len(boxes_xywh):,} boxes")
+def _draw_places(axes: Axes, boxes_xywh: FloatArray, size: Size) -> None:
+    percents = 100 * cover_shares(boxes_xywh, size)
+    image = axes.imshow(percents, cmap=COLOUR_MAP, vmin=0, extent=(0, size[1], size[0], 0))
+    _label_pixels(axes, size, "x", "y", title=f"Place of {len(boxes_xywh):,} boxes")
     _add_scale(axes, image, "boxes over the pixel (%)")
 
 
-def _draw_sizes(axes: Axes, boxes_xywh: FloatArray) -> None:
-    edges = np.arange(0, IMAGE_SIZE + SIZE_BIN, SIZE_BIN)
+def _draw_sizes(axes: Axes, boxes_xywh: FloatArray, size: Size) -> None:
+    side = max(size)
+    edges = np.arange(0, side + SIZE_BIN, SIZE_BIN)
     width, height = boxes_xywh[:, 2:].T
     counts, *_ = np.histogram2d(height, width, bins=[edges, edges])
     scale = LogNorm(1, max(10.0, counts.max()))
@@ -97,7 +101,14 @@ def _draw_sizes(axes: Axes, boxes_xywh: FloatArray) -> None:
         edges, edges, np.where(counts, counts, np.nan), cmap=COLOUR_MAP, norm=scale
     )
     axes.axline((0, 0), slope=1, color="0.5", linewidth=0.8, linestyle=":")
-    axes.annotate("square", (930, 940), ha="right", va="bottom", color="0.4", fontsize="small")
+    axes.annotate(
+        "square",
+        (0.908 * side, 0.918 * side),
+        ha="right",
+        va="bottom",
+        color="0.4",
+        fontsize="small",
+    )
     median = (float(np.median(width)), float(np.median(height)))
     axes.plot(*median, marker="o", markersize=7, markerfacecolor="none", color=MARK_COLOUR)
     axes.annotate(
@@ -110,13 +121,13 @@ def _draw_sizes(axes: Axes, boxes_xywh: FloatArray) -> None:
         arrowprops={"arrowstyle": "-", "color": MARK_COLOUR, "shrinkB": 4},
     )
     axes.set(aspect="equal")
-    _label_pixels(axes, "width", "height", title="Size")
+    _label_pixels(axes, (side, side), "width", "height", title="Size")
     _add_scale(axes, image, f"boxes in {SIZE_BIN} × {SIZE_BIN} pixels")
 
 
-def _label_pixels(axes: Axes, x: str, y: str, *, title: str) -> None:
-    ticks = range(0, IMAGE_SIZE + 1, IMAGE_SIZE // 4)
-    axes.set(xlabel=f"{x} (pixels)", ylabel=f"{y} (pixels)", xticks=ticks, yticks=ticks)
+def _label_pixels(axes: Axes, size: Size, x: str, y: str, *, title: str) -> None:
+    yticks, xticks = (range(0, side + 1, max(1, side // 4)) for side in size)
+    axes.set(xlabel=f"{x} (pixels)", ylabel=f"{y} (pixels)", xticks=xticks, yticks=yticks)
     axes.set_title(title, loc="left", fontsize="medium")
 
 

@@ -182,7 +182,8 @@ def _draw_areas(axes: Axes, matches: Matches) -> None:
 def _draw_places(true_axes: Axes, found_axes: Axes, matches: Matches) -> None:
     """Draw where true boxes lie and where found ones, on one scale of colours."""
     tables = [
-        cover_shares(_in_cells(boxes), PLACE_SIZE) for boxes in (matches.true_boxes, matches.boxes)
+        cover_shares(_in_cells(boxes), (PLACE_SIZE, PLACE_SIZE))
+        for boxes in (matches.true_boxes, matches.boxes)
     ]
     top = max(table.max() for table in tables) or 1.0  # nothing is drawn at 0
     counts = (f"{len(matches.true_boxes):,} true boxes", f"{len(matches.boxes):,} found")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from html import escape
 
 import config
-from src.datasets.data_folder import DataFolder
+from src.datasets.data_folder import DataFolder, open_image_folder
 from src.experiments.runs import read_description
 from src.prediction.presets import Postprocess
 from src.prediction.saved_epochs import load_epoch, saved_epochs
@@ -135,6 +135,8 @@ def build_page(run_dir: Path, data_dir: Path | None, *, epoch: int | None, n_ima
     if data_dir is not None or not experiment.get("images"):
         images_dir = DataFolder(data_dir or config.DATA_DIR).images_dir("train")
     findings = find_boxes(load_epoch([run_dir], shown.epoch), shown.postprocess)
+    ids = [str(name) for name in findings.predictions.ids]
+    images = open_image_folder(images_dir, ids, needs_all=False)
     wider_path = run_dir / "sweep.npz"
     return PAGE.format(
         title=escape(run_dir.resolve().name),
@@ -151,7 +153,7 @@ def build_page(run_dir: Path, data_dir: Path | None, *, epoch: int | None, n_ima
         epoch=shown.epoch,
         setting=escape(sections.describe_postprocess(shown.postprocess)),
         legend=LEGEND,
-        gallery=sections.write_gallery(findings, images_dir, n_images),
+        gallery=sections.write_gallery(findings, images, n_images),
         settings=settings.write_settings(experiment),
     )
 

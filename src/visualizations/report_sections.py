@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from src.datasets.data_folder import StoredImages
 from src.experiments.history import read_history
 from src.metric import bootstrap_interval
 from src.prediction.presets import GATES, Postprocess
-from src.radiographs.dicom import read_image
+from src.radiographs.pixels import as_float
 from src.scoring.matching import HIT_IOU, Findings
 from src.scoring.sweep import AXES, NEAR_BEST, Sweep
 from src.structures import CLASS_NAMES, LOSS_NAMES
 from src.system.errors import InputError
-from src.system.records import show_value
 from src.visualizations.gallery import (
     Entry,
     best_hits,
@@ -125,7 +125,7 @@ def write_scores(sweep: Sweep, notes: Iterable[str], *, wider: Sweep | None, hin
     )
 
 
-def write_gallery(findings: Findings, images_dir: Path, n_images: int) -> str:
+def write_gallery(findings: Findings, images: StoredImages, n_images: int) -> str:
     """Show the images that are worth a look, list by list, with the rule of each."""
     lists = (
         ("Worst false positives", worst_false_positives,
@@ -141,21 +141,17 @@ def write_gallery(findings: Findings, images_dir: Path, n_images: int) -> str:
     sections = []
     for title, choose, rule in lists:
         entries = choose(findings, n_images)
-        figures = "".join(_write_entry(findings, entry, images_dir) for entry in entries)
+        figures = "".join(_write_entry(findings, entry, images) for entry in entries)
         body = f'<div class="gallery">{figures}</div>' if entries else "<p>None.</p>"
         sections.append(f'<section><h3>{title}</h3><p class="note">{rule}</p>{body}</section>')
     return "".join(sections)
 
 
-def _write_entry(findings: Findings, entry: Entry, images_dir: Path) -> str:
+def _write_entry(findings: Findings, entry: Entry, images: StoredImages) -> str:
     predictions, i = findings.predictions, entry.image
     name = str(predictions.ids[i])
-    if Path(name).name != name:
-        raise InputError(
-            f"the predictions' patientId {show_value(name)} cannot be the name of a file"
-        )
-    path = images_dir / f"{name}.dcm"
-    image = read_image(path)
+    path = images.image_path(name)
+    image = as_float(images.read(name))
     size = tuple(predictions.image_sizes[i].tolist())
     if image.shape != size:
         raise InputError(

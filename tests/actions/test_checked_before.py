@@ -167,8 +167,8 @@ def test_what_a_later_epoch_has_saved_is_checked_before_the_first_is_predicted(
 
 
 def test_the_weights_of_every_epoch_are_looked_for_first(run, refuse):
-    refuse("--epoch", "0", "5", words="005.pt: no such checkpoint")
-    refuse("--epoch", "0", "5", "--split", "test", words="005.pt: no such checkpoint")
+    refuse("--epoch", "0", "5", words="005.safetensors: no such checkpoint")
+    refuse("--epoch", "0", "5", "--split", "test", words="005.safetensors: no such checkpoint")
 
 
 def test_results_by_another_size_rule_are_not_written_over_unless_told(data, predict, run):

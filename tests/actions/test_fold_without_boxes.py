@@ -22,7 +22,8 @@ from src.visualizations import (
 
 LAST = 1
 
-pytestmark = pytest.mark.filterwarnings("error")
+# Not all: a library that is first imported by one of these tests may say that it is deprecated.
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning", "error::UserWarning")
 
 
 @pytest.fixture

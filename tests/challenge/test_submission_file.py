@@ -6,6 +6,10 @@ from src.challenge.submission_file import SubmissionError, parse_submission, rea
 from tests.submission_files import HEADER, write_rows
 
 
+def of_64(patient):
+    return 64, 64
+
+
 def problems_of(path, **options):
     return [
         (fault.line, fault.problem, fault.is_fatal)
@@ -15,7 +19,7 @@ def problems_of(path, **options):
 
 def test_parse_submission_reads_boxes_and_finds_no_fault(tmp_path):
     path = write_rows(tmp_path, "b,0.5 1 2 3 4 1 0 0 1024 1024", "a,", "c,1e-1 .5 0.5 1. +2")
-    parsed = parse_submission(path, image_size=1024)
+    parsed = parse_submission(path, size_of=lambda _: (1024, 1024))
     assert parsed.faults == []
     assert parsed.boxes == {
         "b": [(0.5, 1, 2, 3, 4), (1, 0, 0, 1024, 1024)],
@@ -92,7 +96,7 @@ BOX = [(0.5, 1, 2, 3, 4)]
     ],
 )
 def test_parse_submission_finds_what_is_wrong_but_clear(tmp_path, row, words, boxes):
-    parsed = parse_submission(write_rows(tmp_path, "a,", row, "c,"), image_size=64)
+    parsed = parse_submission(write_rows(tmp_path, "a,", row, "c,"), size_of=of_64)
     (fault,) = parsed.faults
     assert (fault.line, fault.is_fatal) == (3, False)
     assert re.search(words, fault.problem)
@@ -101,7 +105,7 @@ def test_parse_submission_finds_what_is_wrong_but_clear(tmp_path, row, words, bo
 
 def test_parse_submission_names_each_wrong_box_and_number(tmp_path):
     path = write_rows(tmp_path, "a,2 0 0 1 1 0.5 0 0 1 1 0.5 0 0 65 0", "b,x y 0 0 0")
-    assert [(line, text[:12]) for line, text, _ in problems_of(path, image_size=64)] == [
+    assert [(line, text[:12]) for line, text, _ in problems_of(path, size_of=of_64)] == [
         (2, "box 1: confi"), (2, "box 3: outsi"), (2, "box 3: heigh"),
         (3, "number 1, 'x"), (3, "number 2, 'y"),
     ]  # fmt: skip
@@ -109,9 +113,9 @@ def test_parse_submission_names_each_wrong_box_and_number(tmp_path):
 
 def test_parse_submission_allows_what_rounding_to_one_decimal_adds(tmp_path):
     path = write_rows(tmp_path, "a,0.5 0.1 0 64 64")
-    assert problems_of(path, image_size=64) == []
+    assert problems_of(path, size_of=of_64) == []
     path = write_rows(tmp_path, "a,0.5 0.2 0 64 64")
-    assert len(problems_of(path, image_size=64)) == 1
+    assert len(problems_of(path, size_of=of_64)) == 1
 
 
 def test_parse_submission_finds_an_empty_line(tmp_path):

@@ -182,8 +182,6 @@ def test_read_classes_keeps_the_order_of_the_file(tmp_path):
         ("a,10,20,30,0,1", "height 0 is not positive"),
         ("a,-1,20,30,40,1", "box outside the image: x -1, width 30"),
         ("a,10,-0.5,30,40,1", "box outside the image: y -0.5"),
-        ("a,1000,20,30,40,1", "box outside the image: x 1000, width 30, of 1024"),
-        ("a,10,1000,30,40,1", "box outside the image: y 1000, height 40, of 1024"),
         ("a,10,20,30,40,2", "Target '2' is not 0 or 1"),
         ("a,10,20,30,40,", "Target '' is not 0 or 1"),
         ("a,10,20,30,40,1.0", "Target '1.0' is not 0 or 1"),
@@ -198,6 +196,9 @@ def test_read_classes_keeps_the_order_of_the_file(tmp_path):
         ("../b,,,,,0", "patientId '../b' cannot be the name of a file"),
         ("b\\c,,,,,0", r"patientId 'b\\c' cannot be the name of a file"),
         (".b,,,,,0", "patientId '.b' cannot be the name of a file"),
+        ("/b,,,,,0", "patientId '/b' cannot be the name of a file"),
+        ("a//b,,,,,0", "patientId 'a//b' cannot be the name of a file"),
+        ("a/.b,,,,,0", "patientId 'a/.b' cannot be the name of a file"),
         ("b\0,,,,,0", r"patientId 'b\x00' cannot be the name of a file"),
         ("b,,", "Target '' is not 0 or 1"),
         ("a{x},ten,20,30,40,1", "x 'ten' is not a number"),
@@ -385,3 +386,10 @@ def test_images_dir_says_how_to_get_a_data_folder(tmp_path):
     message = refusal(DataFolder(tmp_path / "none").images_dir, "train")
     assert f"{tmp_path / 'none'}: no such data folder" in message
     assert "scripts/dataset_download.sh" in message
+
+
+@pytest.mark.parametrize("patient", ["a b", "1.2.840.1", "é", "study 1/view.v2", "007"])
+def test_a_patient_id_may_hold_spaces_dots_letters_and_slashes(tmp_path, patient):
+    path = tmp_path / "labels.csv"
+    path.write_text(f"patientId,x,y,width,height,Target,class\n{patient},,,,,0,Normal\n")
+    assert [record.patient_id for record in read_label_files(path)] == [patient]

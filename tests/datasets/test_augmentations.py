@@ -107,14 +107,16 @@ def test_draw_crop_shears_by_the_levels_angle(number):
 
 
 @pytest.mark.parametrize("number", LEVELS)
-def test_draw_crop_shifts_by_up_to_32_source_pixels(number):
-    crops = draw_crops(AUGMENTATION_LEVELS[number], source_size=(1024, 768))
-    shifts = np.array([crop.center_xy for crop in crops]) - (384, 512)
-    assert np.abs(shifts).max() <= 32
-    np.testing.assert_allclose(shifts.min(axis=0), -32, atol=0.3)
-    np.testing.assert_allclose(shifts.max(axis=0), 32, atol=0.3)
+@pytest.mark.parametrize(("size", "most"), [((1024, 1024), 32), ((1024, 768), 24),
+                                            ((2500, 2048), 64)])  # fmt: skip
+def test_draw_crop_shifts_by_up_to_a_share_of_the_shorter_side(number, size, most):
+    crops = draw_crops(AUGMENTATION_LEVELS[number], source_size=size)
+    shifts = np.array([crop.center_xy for crop in crops]) - (size[1] / 2, size[0] / 2)
+    assert np.abs(shifts).max() <= most
+    np.testing.assert_allclose(shifts.min(axis=0), -most, atol=0.01 * most)
+    np.testing.assert_allclose(shifts.max(axis=0), most, atol=0.01 * most)
     # The standard error of a uniform's standard deviation is .45 of a normal's.
-    np.testing.assert_allclose(shifts.std(axis=0), 32 / np.sqrt(3), rtol=MAX_SD_ERROR)
+    np.testing.assert_allclose(shifts.std(axis=0), most / np.sqrt(3), rtol=MAX_SD_ERROR)
     assert_uncorrelated(*shifts.T)
 
 

@@ -4,6 +4,7 @@ import csv
 import os
 import shutil
 
+import cv2
 import numpy as np
 import pydicom
 import pytest
@@ -103,10 +104,33 @@ def test_a_missing_image_is_found(data):
     assert verdict(findings, 0) == (False, "a training of fold 0 would fail: 1 no image")
 
 
-def test_an_image_of_another_ending_is_missing_and_unlabelled(data):
+def test_an_image_of_another_ending_and_kind_is_sound(data):
     image(data, "p04").rename(image(data, "p04").with_suffix(".DCM"))
-    assert [finding.patient for finding in found(data, "no image")] == ["p04"]
-    assert [finding.patient for finding in found(data, "unlabelled")] == ["p04"]
+    cv2.imwrite(str(image(data, "p06").with_suffix(".png")), np.eye(128, dtype=np.uint8) * 255)
+    image(data, "p06").unlink()
+    assert kinds_of(data) == {"odd size"}
+
+
+def test_two_files_for_one_patient_are_found(data):
+    shutil.copy(image(data, "p04"), image(data, "p04").with_suffix(".DCM"))
+    (finding,) = found(data, "several images")
+    assert finding.patient == "p04"
+    assert "p04.DCM and p04.dcm" in finding.detail
+    assert not verdict([finding], 0)[0]
+
+
+def test_hidden_files_are_no_images(data):
+    for split in ("train", "test"):
+        (image(data, "p04", split).with_name("._p04.dcm")).write_text("of macOS")
+        (image(data, "p04", split).with_name(".DS_Store")).write_text("of macOS")
+    assert kinds_of(data) == {"odd size"}
+
+
+def test_a_broken_link_is_left_out_with_its_cause(data):
+    (image(data, "p04").with_name("other.dcm")).symlink_to("nowhere")
+    (finding,) = found(data, "left out")
+    assert finding.file.endswith("other.dcm")
+    assert finding.detail == "a broken link: No such file or directory"
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", None])
@@ -145,11 +169,12 @@ def test_an_unreadable_image_that_no_training_needs_is_no_obstacle(data):
     assert verdict(check_data_folder(data, 0, n_workers=0), 0)[0]
 
 
-def test_a_pipe_among_the_images_is_unreadable(data):
+def test_a_pipe_among_the_images_is_left_out(data):
     image(data, "p04").unlink()
     os.mkfifo(image(data, "p04"))
-    (finding,) = found(data, "unreadable")
+    (finding,) = found(data, "left out")
     assert "not a regular file" in finding.detail
+    assert [finding.patient for finding in found(data, "no image")] == ["p04"]
 
 
 def test_an_unlabelled_image_is_found(data):

@@ -226,7 +226,7 @@ def test_load_folds_makes_them_without_a_file(tmp_path):
     assert not (tmp_path / "folds.csv").exists()
 
 
-@pytest.mark.filterwarnings("ignore:.*no class is given")
+@pytest.mark.filterwarnings("error")  # read_records says what is missing
 def test_load_folds_makes_them_without_a_class_file(tmp_path):
     rows = [f"p{i},,,,,0" if i % 2 else f"p{i},1,1,5,5,1" for i in range(9, -1, -1)]
     header = "patientId,x,y,width,height,Target"

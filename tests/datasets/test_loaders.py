@@ -23,12 +23,13 @@ from src.datasets.loaders import (
 from src.datasets.sample_options import SampleOptions
 from src.datasets.tables import AnnotationsError
 from src.datasets.test_dataset import TestDataset
-from src.radiographs.image_files import ImageFile, find_challenge_images
+from src.radiographs.image_index import ImageFile
 from src.structures import Target
 from src.system.errors import InputError
 from tests.conftest import HANGS_AFTER
 from tests.datasets.conftest import LANDSCAPE, LANDSCAPE_SIZE, N_TEST, N_TRAIN
 from tests.dicom_files import write_dicom
+from tests.image_folders import image_files
 from tests.paths import ROOT
 
 CPU = torch.device("cpu")
@@ -218,7 +219,7 @@ def test_a_broken_image_ends_a_command_in_one_line(tmp_path, n_workers):
 
 
 def test_unlabelled_loader_shows_every_image_in_order(data_dir):
-    paths = find_challenge_images(data_dir / "stage_2_test_images")
+    paths = image_files(data_dir / "stage_2_test_images")
     dataset = TestDataset(paths, OPTIONS)
     batches = list(unlabelled_loader(dataset, batch_size=2, n_workers=0, device=CPU))
     assert [batch.ids for batch in batches] == [("t0", "t1"), ("t2", "t3"), ("t4",)]
@@ -260,10 +261,10 @@ LEAVE_A_WORKER = """
 import sys, torch
 from pathlib import Path
 from src.datasets.sample_options import SampleOptions
-from src.radiographs.image_files import find_challenge_images
+from tests.image_folders import image_files
 from src.datasets.loaders import unlabelled_loader
 from src.datasets.test_dataset import TestDataset
-dataset = TestDataset(find_challenge_images(Path(sys.argv[1])), SampleOptions(img_size=32))
+dataset = TestDataset(image_files(Path(sys.argv[1])), SampleOptions(img_size=32))
 kept = iter(unlabelled_loader(dataset, batch_size=1, n_workers=1, device=torch.device("cpu")))
 next(kept)
 """
@@ -279,11 +280,11 @@ LIMIT_SHARED_MEMORY = """
 import resource, sys, torch
 from pathlib import Path
 from src.datasets.sample_options import SampleOptions
-from src.radiographs.image_files import find_challenge_images
+from tests.image_folders import image_files
 from src.datasets.loaders import unlabelled_loader
 from src.datasets.test_dataset import TestDataset
 from src.system.command_line import report_errors
-dataset = TestDataset(find_challenge_images(Path(sys.argv[1])), SampleOptions(img_size=32))
+dataset = TestDataset(image_files(Path(sys.argv[1])), SampleOptions(img_size=32))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # bytes; /dev/shm is made of files
 with report_errors():
     next(iter(unlabelled_loader(dataset, batch_size=1, n_workers=1, device=torch.device("cpu"))))

@@ -11,7 +11,7 @@ from src.datasets.tables import AnnotationsError, read_sample_ids, read_table
 
 SOUND = ("0004cfab-14fd-4e49-80ba-63a80b6bddd6", "p 1", "é", "007", "NA", "a'b", "a.b", "~", "#1")
 WRONG = {
-    "": "empty", "  ": "empty", "a/b": "name of a file", "a\\b": "name of a file",
+    "": "empty", "  ": "empty", "a//b": "name of a file", "a\\b": "name of a file",
     ".a": "name of a file", "a\0b": "name of a file", " a": "spaces around", "a ": "spaces around",
     "a\nb": "line break", "a\rb": "line break", "a\tb": "cannot be shown", "a\x1b[2J": "be shown",
     "a\u2028b": "line break", "a,b": "comma", 'a"b': "quotation mark", ",": "comma",

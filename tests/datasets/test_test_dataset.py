@@ -5,15 +5,14 @@ import pytest
 import torch
 
 from src.datasets.annotations import Record
-from src.datasets.data_folder import DicomFolder
 from src.datasets.detection_dataset import ValidationDataset
 from src.datasets.sample_options import SampleOptions
 from src.datasets.test_dataset import TestDataset
 from src.radiographs.dicom import DicomError
-from src.radiographs.image_files import ImageFile, find_challenge_images
+from src.radiographs.image_index import ImageFile
 from src.structures import UNKNOWN_CATEGORY
-from src.system.errors import InputError
 from tests.dicom_files import write_challenge_dicom
+from tests.image_folders import image_folder
 
 RNG_SEED = 6
 OPTIONS = SampleOptions(img_size=32)
@@ -55,7 +54,7 @@ def test_test_dataset_gives_squares_and_keeps_the_files_size(tmp_path, size, dty
 def test_test_dataset_shows_images_as_validation_does(tmp_path, options):
     path = write_random(tmp_path / "a.dcm")
     records = [Record("a", 0, np.zeros((0, 4)))]
-    validation = ValidationDataset(records, DicomFolder(tmp_path), options)
+    validation = ValidationDataset(records, image_folder(tmp_path), options)
     assert torch.equal(TestDataset(files(path), options)[0].image, validation[0].image)
 
 
@@ -63,20 +62,3 @@ def test_test_dataset_refuses_a_broken_file(tmp_path):
     (tmp_path / "a.dcm").write_bytes(b"no image")
     with pytest.raises(DicomError, match=r"a\.dcm"):
         TestDataset(files(tmp_path / "a.dcm"), OPTIONS)[0]
-
-
-def test_find_challenge_images_sorts_and_leaves_other_files(tmp_path):
-    for name in ("b.dcm", "C.DCM", "a.dcm", "a.txt", "dcm"):
-        (tmp_path / name).touch()
-    assert [file.path.name for file in find_challenge_images(tmp_path)] == [
-        "C.DCM",
-        "a.dcm",
-        "b.dcm",
-    ]
-
-
-def test_find_challenge_images_refuses_a_folder_without(tmp_path):
-    (tmp_path / "a.png").touch()
-    with pytest.raises(InputError, match=r"holds no \.dcm files") as caught:
-        find_challenge_images(tmp_path)
-    assert str(tmp_path) in str(caught.value)

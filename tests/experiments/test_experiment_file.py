@@ -80,6 +80,13 @@ def test_a_run_is_used_with_the_way_of_reading_that_it_was_trained_with(stored, 
     assert as_trained(replace(run, fold=1), today) == today
 
 
+def test_a_run_that_holds_predictions_alone_was_trained_in_no_other_way(tmp_path):
+    run = Run("demo", 2, "", tmp_path)
+    run.dir.mkdir()
+    run.experiment_path.write_text('{"model": "demo", "tag": "", "fold": 2, "members": []}')
+    assert as_trained(run, EXPERIMENTS["demo"]) == EXPERIMENTS["demo"]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

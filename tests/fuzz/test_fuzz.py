@@ -108,7 +108,7 @@ def test_any_table_of_folds_or_epochs_is_read_or_refused(tmp_path, rows):
 @given(rows=st.lists(st.tuples(words, st.lists(numbers, max_size=2 * N_FIELDS).map(" ".join))))
 def test_any_submission_is_read_with_its_faults(tmp_path, rows):
     path = write_csv(tmp_path / "a.csv", "patientId,PredictionString", rows)
-    submission = parse_submission(path, image_size=1024)
+    submission = parse_submission(path, size_of=lambda _: (1024, 1024))
     for boxes in submission.boxes.values():
         assert np.isfinite(np.array(boxes, dtype=float)).all()
     assert all(len(fault.describe(path)) < 1000 for fault in submission.faults)

@@ -35,7 +35,7 @@ def test_what_an_input_shows_beside_its_file_is_cut_off(tmp_path):
     strings = prediction_strings(predictions, choose_boxes(predictions, ALL))
     assert strings == {"image-0": "0.9000 0.0 0.0 256.0 256.0 0.8000 256.0 256.0 256.0 256.0"}
     write(tmp_path / "s.csv", predictions)
-    assert check_submission(tmp_path / "s.csv", image_size=512).faults == []
+    assert check_submission(tmp_path / "s.csv", size_of=lambda _: (512, 512)).faults == []
 
 
 def test_a_box_without_area_at_the_precision_of_files_is_left_out(tmp_path):

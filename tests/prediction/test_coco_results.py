@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,22 @@ def test_results_come_back_as_the_same_submission(place, run, with_images):
     own, theirs = (score_submission(place / name, place / "labels.csv").score
                    for name in ("direct.csv", "back.csv"))  # fmt: skip
     assert own == pytest.approx(theirs, abs=0.01)
+
+
+def test_images_that_are_files_keep_their_names(place, run):
+    predictions = random_predictions(4, n_images=N_IMAGES)
+    names = np.array([f"folder/{patient}.png" for patient in predictions.ids])
+    made_by = replace(predictions.provenance, named_by="file")
+    replace(predictions, ids=names, provenance=made_by).save(place / "p.npz")
+    out = write_results(run, place)
+    assert {each["image_id"] for each in json.loads(out.read_text())} <= set(names.tolist())
+    truth = json.loads((place / "truth.json").read_text())
+    for image in truth["images"]:
+        image["file_name"] = f"folder/{image['file_name']}"
+    (place / "truth.json").write_text(json.dumps(truth))
+    out = write_results(run, place, "--images", place / "truth.json")
+    keys = {image["id"] for image in truth["images"]}
+    assert {each["image_id"] for each in json.loads(out.read_text())} <= keys
 
 
 def test_results_say_beside_where_they_come_from(place, run):

@@ -1,7 +1,5 @@
-import errno
-import os
+import shutil
 import struct
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,12 +7,12 @@ import pytest
 from PIL import Image, ImageOps
 
 from src.radiographs.image_files import (
-    ImageFile,
-    find_challenge_images,
-    find_image_files,
+    read_any_facts,
     read_any_image,
+    read_any_size,
     split_unreadable,
 )
+from src.radiographs.image_index import index_images
 from src.system.errors import InputError
 from tests.dicom_files import write_challenge_dicom
 
@@ -145,68 +143,52 @@ def test_a_dicom_file_is_read_as_such(tmp_path):
     assert read_any_image(path).shape == PIXELS.shape
 
 
-def test_files_are_found_at_any_depth_without_hidden_ones(tmp_path):
-    for name in ("b/x.png", "a.jpg", ".hidden/y.png", "b/.z.png"):
-        write_picture(tmp_path / "x.png").rename(_made(tmp_path / name))
-    assert [file.id for file in find_image_files(tmp_path)] == ["a.jpg", "b/x.png"]
-
-
-def test_a_file_goes_by_its_path_whatever_lies_beside_it(tmp_path):
-    _made(tmp_path / "a/p1.dcm").touch()
-    assert [file.id for file in find_image_files(tmp_path)] == ["a/p1.dcm"]
-    for neighbour in ("b/p1.dcm", "x.png"):
-        _made(tmp_path / neighbour).touch()
-        assert find_image_files(tmp_path)[0].id == "a/p1.dcm"
-    assert [file.id for file in find_image_files(tmp_path / "a")] == ["p1.dcm"]
-    assert [file.id for file in find_image_files(tmp_path / "a" / "p1.dcm")] == ["p1.dcm"]
-
-
-@pytest.mark.parametrize(
-    ("find", "name"), [(find_image_files, r"p\udcff.dcm"), (find_challenge_images, r"p\udcff")]
-)
-def test_a_name_that_is_no_text_is_an_id_in_escapes(tmp_path, find, name):
-    path = tmp_path / os.fsdecode(b"p\xff.dcm")
-    path.touch()
-    assert find(tmp_path) == [ImageFile(name, path)]
-
-
-def test_a_single_file_is_found(tmp_path):
-    path = write_picture(tmp_path / "a.png")
-    assert find_image_files(path) == [ImageFile("a.png", path)]
-
-
-@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
-def test_nothing_to_read_is_refused(tmp_path, make):
-    make(tmp_path / "place")
-    with pytest.raises(InputError, match="place: "):
-        find_image_files(tmp_path / "place")
-
-
-def test_a_folder_below_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
-    write_picture(tmp_path / "a.png")
-    (tmp_path / "b").mkdir()
-    iterate = Path.iterdir
-
-    def refuse(path):
-        if path.name == "b":
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return iterate(path)
-
-    monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(InputError, match="b: cannot be read: Permission denied"):
-        find_image_files(tmp_path)
-
-
 def test_unreadable_files_are_told_apart_with_their_cause(tmp_path):
     write_picture(tmp_path / "a.png")
     (tmp_path / "b.txt").write_text("notes")
-    readable, unreadable = split_unreadable(find_image_files(tmp_path), n_workers=1)
+    readable, unreadable = split_unreadable(index_images(tmp_path).files(), n_workers=1)
     assert [file.id for file in readable] == ["a.png"]
     assert [(file.path.name, "not a DICOM" in file.cause) for file in unreadable] == [
         ("b.txt", True)
     ]
 
 
-def _made(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_size_of_a_jpeg_is_the_upright_one(tmp_path, orientation):
+    Image.fromarray(PIXELS).save(tmp_path / "a.jpg", exif=_exif(orientation))
+    assert read_any_size(tmp_path / "a.jpg") == read_any_image(tmp_path / "a.jpg").shape
+    facts = read_any_facts(tmp_path / "a.jpg")
+    assert (facts.rows, facts.columns) == read_any_size(tmp_path / "a.jpg")
+
+
+def test_the_size_stands_behind_long_exif_data_too(tmp_path):
+    path = write_picture(tmp_path / "a.jpg")
+    content = path.read_bytes()
+    segment = b"\xff\xe1" + struct.pack(">H", 60_002) + bytes(60_000)
+    path.write_bytes(content[:2] + segment * 2 + content[2:])
+    assert read_any_size(path) == PIXELS.shape
+
+
+def test_sizes_and_facts_of_other_kinds(tmp_path):
+    write_picture(tmp_path / "a.png")
+    write_challenge_dicom(tmp_path / "b.png", PIXELS)
+    assert read_any_size(tmp_path / "a.png") == read_any_size(tmp_path / "b.png") == PIXELS.shape
+    shutil.copy(tmp_path / "a.png", tmp_path / "c.png")
+    facts = [read_any_facts(tmp_path / name) for name in ("a.png", "c.png", "b.png")]
+    assert facts[0] == facts[1]
+    assert facts[0].pixel_digest != facts[2].pixel_digest
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\nrest", b"\xff\xd8\xffrest", b"", b"text"])
+def test_the_size_of_a_broken_file_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "a file"
+    path.write_bytes(content)
+    for read in (read_any_size, read_any_facts):
+        with pytest.raises(InputError, match="a file: "):
+            read(path)
+
+
+def _exif(orientation):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    return exif

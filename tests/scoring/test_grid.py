@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.datasets.annotations import IMAGE_SIZE, read_label_files
+from src.datasets.annotations import read_label_files
+from src.datasets.box_sizes import CHALLENGE_SIZE
 from src.prediction.predictions import Predictions, PredictionsError, join_predictions
 from src.prediction.presets import GATES, Postprocess
 from src.prediction.provenance import Provenance
@@ -68,7 +69,7 @@ def test_a_perfect_detector_scores_one_on_the_real_labels():
     offsets = offsets_of([len(record.boxes_xywh) for record in records])
     predictions = Predictions(
         ids=np.array([record.patient_id for record in records]),
-        image_sizes=np.full((len(records), 2), IMAGE_SIZE),
+        image_sizes=np.full((len(records), 2), CHALLENGE_SIZE[0]),
         class_probs=np.full((len(records), 3), 1 / 3, np.float32),
         offsets=offsets,
         boxes_xyxy=boxes,
@@ -76,7 +77,7 @@ def test_a_perfect_detector_scores_one_on_the_real_labels():
         true_offsets=offsets,
         true_boxes_xyxy=boxes,
         true_categories=np.array([record.category for record in records]),
-        provenance=Provenance(img_size=IMAGE_SIZE),
+        provenance=Provenance(img_size=CHALLENGE_SIZE[0]),
     )
     # Real boxes overlap here and there, so nothing may be suppressed.
     score = sweep_epoch(predictions, Grid(thresholds=(0.3,), nms=(1.0,))).item()

@@ -60,4 +60,4 @@ def test_a_sweep_knows_whether_there_was_something_to_hit():
 
 
 def test_no_boxes_cover_nothing():
-    assert not cover_shares(np.zeros((0, 4)), 8).any()
+    assert not cover_shares(np.zeros((0, 4)), (8, 8)).any()

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import src.training.loop
-from src.datasets.data_folder import DicomFolder
 from src.datasets.loaders import load_labelled_images
 from src.experiments.checkpoints import CheckpointError, load_checkpoint
 from src.experiments.experiment_file import read_stored_training
@@ -22,6 +21,7 @@ from src.system.errors import InputError
 from src.training.loop import Training
 from src.training.options import TrainingOptions
 from src.training.run_files import TrainingFiles
+from tests.image_folders import image_folder
 from tests.made_checkpoints import as_version_1, copy_checkpoint, rewrite_facts
 
 ON_CPU = Acceleration(device=torch.device("cpu"))
@@ -415,7 +415,7 @@ def test_a_broken_image_is_one_error_from_a_worker_too(images, phantoms, tmp_pat
     for n_workers in (0, 1):
         run = Run("demo", 0, f"workers{n_workers}", tmp_path)
         training = started(
-            run, SMALL, replace(images, source=DicomFolder(broken)), options(n_workers=n_workers)
+            run, SMALL, replace(images, source=image_folder(broken)), options(n_workers=n_workers)
         )
         with pytest.raises(InputError) as caught:
             training.run()

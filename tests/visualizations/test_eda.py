@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from src.datasets.annotations import Record, read_records
-from src.datasets.data_folder import DataFolder, DicomFolder
+from src.datasets.data_folder import DataFolder
 from src.datasets.detection_dataset import TrainingDataset
 from src.datasets.sample_options import AUGMENTATION_LEVELS, SampleOptions
 from src.radiographs.dicom import read_image
@@ -23,6 +23,7 @@ from src.visualizations.eda_images import (
     hull_growth,
 )
 from src.visualizations.eda_labels import count_boxes, count_classes, cover_shares
+from tests.image_folders import image_folder
 from tests.paths import ROOT
 
 NOT_NORMAL, NORMAL, OPACITY = 0, 1, 2
@@ -99,7 +100,7 @@ def test_boxes_per_image_are_counted_with_gaps():
 def test_cover_shares_of_two_boxes_by_hand():
     boxes_xywh = np.array([[0.0, 1.0, 2.0, 3.0], [1.0, 0.0, 3.0, 2.0]])
     expected = np.array([[0, 1, 1, 1], [1, 2, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]]) / 2
-    np.testing.assert_array_equal(cover_shares(boxes_xywh, 4), expected)
+    np.testing.assert_array_equal(cover_shares(boxes_xywh, (4, 4)), expected)
 
 
 def test_cover_shares_equal_a_count_at_every_pixel():
@@ -109,7 +110,7 @@ def test_cover_shares_equal_a_count_at_every_pixel():
     expected = np.zeros((32, 32))
     for x, y, width, height in boxes_xywh.astype(int):
         expected[y : y + height, x : x + width] += 1 / 50
-    np.testing.assert_allclose(cover_shares(boxes_xywh, 32), expected, atol=1e-12)
+    np.testing.assert_allclose(cover_shares(boxes_xywh, (32, 32)), expected, atol=1e-12)
 
 
 def test_the_hull_of_a_turned_square_by_hand():
@@ -208,7 +209,7 @@ def test_examples_show_each_class_with_its_boxes(phantoms):
     for axes in panels:
         record = by_id[axes.get_xlabel()]
         assert axes.get_title(loc="left") == CLASS_NAMES[record.category]
-        image = read_image(subject.image_path(record))
+        image = read_image(subject.images.image_path(record.patient_id))
         np.testing.assert_array_equal(values_of(axes.images[0]), image)
         assert list(axes.images[0].get_extent()) == [0, 1024, 1024, 0]  # the frame of the boxes
         corner, size = np.split(record.boxes_xywh, 2, axis=1)
@@ -251,14 +252,14 @@ def test_augmentation_shows_what_training_sees(phantoms):
     panels = FIGURES["augmentation"](subject).axes
     assert len(panels) == 1 + N_DRAWS
     options = SampleOptions(img_size=SAMPLE_SIZE, augmentation_level=15, seed=3)
-    source = DicomFolder(subject.folder.images_dir("train"))
+    source = image_folder(subject.folder.images_dir("train"))
     training = TrainingDataset([subject.shown_record()], source, options)
     for epoch, axes in enumerate(panels[1:]):
         sample = training[epoch, 0]
         np.testing.assert_array_equal(values_of(axes.images[0]), sample.picture())
         drawn = [box_of(patch) for patch in axes.patches]
         np.testing.assert_allclose(drawn, sample.target.boxes_xyxy.numpy(), rtol=1e-6)
-    image = read_image(subject.image_path(subject.shown_record()))
+    image = read_image(subject.images.image_path(subject.shown_record().patient_id))
     np.testing.assert_array_equal(values_of(panels[0].images[0]), image[::2, ::2])
 
 
