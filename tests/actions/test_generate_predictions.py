@@ -126,7 +126,7 @@ def test_files_of_other_names_become_no_submission(predict, tmp_path):
     [
         (("--folds", "0", "--epoch", "1"), "--out needs --input"),
         (("--split", "test", "--folds", "0", "3", "--epoch", "1"), "no such checkpoint"),
-        (("--split", "test", "--folds", "7"), "0 and 3"),
+        (("--split", "test", "--folds", "20"), "0 and 19"),
         (("--input", "nowhere", "--epoch", "1"), "no such file or folder"),
         (("--input", "nowhere", "--epoch", "1", "5"), "005.safetensors: no such checkpoint"),
         (("--split", "test", "--epoch", "1"), "--out needs --input"),

@@ -33,6 +33,7 @@ from src.challenge.coco import read_coco, read_images
 from src.challenge.leaderboard import score_submission
 from src.challenge.submission_check import check_submission
 from src.datasets.annotations import read_classes, read_label_files
+from src.datasets.data_folder import ImageFolder
 from src.datasets.fingerprint import FileState
 from src.datasets.folds import read_folds
 from src.datasets.pixel_cache import PAGE, CachedImage, open_cache, write_index
@@ -57,7 +58,6 @@ from src.system.errors import InputError
 from src.visualizations.report_settings import summarise_experiment, write_settings
 from tests import dicom_files
 from tests.fuzz.mutations import mutate, mutate_archive, mutate_end, mutate_png
-from tests.image_folders import image_folder
 from tests.made_checkpoints import as_version_1, make_checkpoint, make_state
 from tests.made_predictions import random_predictions
 from tests.paths import SHARED
@@ -183,7 +183,9 @@ def cache_seeds(folder: Path) -> Iterator[bytes]:
 def use_cache(path: Path) -> None:
     """Read all images; what is no cache, or not of these files, is built again."""
     states = {patient: image.state for patient, image in CACHED.items()}
-    cache = open_cache(path, states, image_folder(path.parent))
+    cache = open_cache(
+        path, states, ImageFolder(path.parent, {name: f"{name}.dcm" for name in CACHED})
+    )
     if cache is None:
         raise InputError(f"{path}: to be built again")
     for patient, image in cache.images.items():

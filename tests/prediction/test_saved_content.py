@@ -71,7 +71,7 @@ ODD_FIELDS = {  # texts of JSON
     "an endless model": ("model", json.dumps("m" * 50_000)),
     "a tag that leaves the folder": ("tag", '"/../../tmp/x"'),
     "a tag with control characters": ("tag", r'"a\u001b[2J"'),
-    "fold 7": ("fold", "7"),
+    "fold 20": ("fold", "20"),
     "fold 10^400": ("fold", "1" + "0" * 400),
     "epoch -1": ("epoch", "-1"),
     "epoch 10^4000": ("epoch", "1" + "0" * 4000),
