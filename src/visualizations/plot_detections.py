@@ -13,7 +13,6 @@ from pathlib import Path
 if __name__ == "__main__":  # run by path: find `config` and `src` from the repository's root
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -203,7 +202,7 @@ def _in_cells(boxes_xywh: FloatArray) -> FloatArray:
     return np.concatenate([start, end - start], axis=1)
 
 
-def _parse_arguments() -> argparse.Namespace:
+def main() -> None:
     parser = CommandParser("Draw which boxes runs find and miss at one epoch.")
     add = parser.add_argument
     add("runs", type=Path, nargs="+", help="folders of runs with predictions")
@@ -214,11 +213,7 @@ def _parse_arguments() -> argparse.Namespace:
     add("--nms", type=fraction, default=NMS_IOU, help="IoU over which the weaker of two boxes goes")
     add("--out", type=Path, default=Path("detections.png"), help="_<figure> is added to the name; "
         "PNG, a PDF beside")  # fmt: skip
-    return parser.parse_args()
-
-
-def main() -> None:
-    arguments = _parse_arguments()
+    arguments = parser.parse_args()
     with report_errors():
         check_picture_path(arguments.out)
         runs = [
