@@ -16,22 +16,22 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 import config
 from src.actions.flags import Flags, parse_flags
-from src.experiments.table import get_experiment
 from src.system.command_line import report_errors
 
 
 def main() -> None:
     flags = parse_flags(data_dir=config.DATA_DIR, output_dir=config.OUTPUT_DIR)
     with report_errors():
-        for model in flags.models:
-            get_experiment(model)  # a wrong name is reported before PyTorch is imported
         act(flags)
 
 
 def act(flags: Flags) -> None:
     """Import what the flags ask for, and do it; before that, `--help` would wait for it."""
+    from src.experiments.table import get_experiment
     from src.system.processes import tune_process
 
+    for model in flags.models:
+        get_experiment(model)  # a wrong name is reported before PyTorch is imported
     tune_process()  # before PyTorch is imported
     if flags.list_models:
         from src.actions.list_models import list_models

@@ -11,6 +11,7 @@ import reprlib
 import sys
 import types
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import (
     Annotated,
     Any,
@@ -63,10 +64,16 @@ def check_fields(record: object) -> None:
     Raises:
         InputError: a field is not; the message gives its name, its value and what is right.
     """
-    for name, hint in get_type_hints(type(record), include_extras=True).items():
+    for name, hint in _hints_of(type(record)).items():  # type: ignore[arg-type]
         value = getattr(record, name)
         if not fits(value, hint):
             raise InputError(_say_wrong(name, value, hint))
+
+
+@cache
+def _hints_of(kind: type[Any]) -> dict[str, Any]:
+    """Return the type of each field; to work them out takes longer than to check a record."""
+    return get_type_hints(kind, include_extras=True)
 
 
 def build_record(kind: type[Record], values: object) -> Record:
@@ -86,7 +93,7 @@ def build_record(kind: type[Record], values: object) -> Record:
     unknown = [str(name) for name in values if name not in fields]
     if unknown:
         raise ValueError(f"unknown field {show_value(unknown[0])}")
-    hints = get_type_hints(kind, include_extras=True)
+    hints = _hints_of(kind)  # type: ignore[arg-type]
     given = {name: _convert(name, value, hints[name]) for name, value in values.items()}
     for name, field in fields.items():
         has_default = (
