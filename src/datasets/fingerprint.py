@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from src.datasets.annotations import Record
 from src.datasets.data_folder import StoredImages
-from src.datasets.tables import AnnotationsError
 
 
 class FileState(NamedTuple):
@@ -32,11 +31,7 @@ def image_states(patient_ids: Iterable[str], source: StoredImages) -> dict[str, 
     """
     states = {}
     for patient in patient_ids:
-        path = source.image_path(patient)
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise AnnotationsError(f"{path}: cannot be read: {error.strerror}") from error
+        status = source.image_path(patient).stat()
         states[patient] = FileState(status.st_size, status.st_mtime_ns)
     return states
 

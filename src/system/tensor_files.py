@@ -19,6 +19,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from src.system.files import replaced_file, text_name
+from src.system.streams import named_warnings
 
 ZIP_MAGIC = b"PK\x03\x04"  # torch.save writes a zip archive; before 2020 it wrote pickles in a row
 CHECKSUM = "crc32"  # key of the metadata: of the header without it, and of all numbers
@@ -105,11 +106,13 @@ def load_torch_file(path: Path, *, checked: bool = True) -> object:
         is_zip = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
     if not is_zip:
         # From memory: PyTorch asks a file for as many bytes as the file says that a text has.
-        return torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+        with named_warnings(path):
+            content = io.BytesIO(path.read_bytes())
+            return torch.load(content, map_location="cpu", weights_only=True)
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
             raise ValueError("compressed, which torch.save never does")
-    with text_name(path) as name:
+    with named_warnings(path), text_name(path) as name:
         return torch.load(name, map_location="cpu", weights_only=True, mmap=not checked)
 
 

@@ -20,6 +20,7 @@ from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.encoders.weight_sources import HubFile, WebFile
 from src.retinanet.encoders.weights import WeightsError, find_weights, load_encoder_weights
 from src.system.errors import InputError
+from src.system.files import OutputError
 
 SOURCES = {name: family_of(name).weight_sources(name) for name in ENCODERS}
 
@@ -402,7 +403,7 @@ def test_find_goes_on_to_the_next_source(tmp_path, downloads, monkeypatch, caplo
 
 def test_find_folder_that_cannot_be_made_is_named(tmp_path, downloads):
     (tmp_path / "weights").touch()
-    with pytest.raises(WeightsError, match=r"weights: cannot be made to keep weights in"):
+    with pytest.raises(OutputError, match=r"weights: cannot be created as a folder"):
         find_weights("resnet18", weights_dir=tmp_path / "weights")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from src.system.command_line import CommandParser, name_part, natural, report_errors
 from src.system.errors import InputError
-from src.system.streams import MAX_MESSAGE
+from src.system.streams import MAX_MESSAGE, named_warnings
 from tests.paths import ROOT
 
 
@@ -192,3 +192,17 @@ def test_a_command_without_a_standard_output_works(monkeypatch):
     with report_errors():
         print("to nobody")
     sys.stdout.close()
+
+
+def test_what_a_library_warns_of_names_the_file_and_comes_once(tmp_path):
+    def read(path):
+        with named_warnings(path):
+            warnings.warn("some odd value", UserWarning, stacklevel=1)
+            warnings.warn("some odd value", UserWarning, stacklevel=1)
+
+    with pytest.warns(UserWarning) as told:
+        for name in ("a", "b", "a"):
+            read(tmp_path / name)
+    assert [str(warning.message) for warning in told] == [
+        f"{tmp_path / name}: some odd value" for name in ("a", "b")
+    ]

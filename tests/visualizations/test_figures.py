@@ -1,12 +1,16 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
+from matplotlib.cbook import is_math_text
 from matplotlib.patches import Rectangle
 
+from src.system.texts import printable
 from src.visualizations.figures import (
     COLOURS,
     clean,
     draw_heat_map,
+    drawable,
     name_runs,
     new_figure,
     save_figure,
@@ -66,3 +70,25 @@ def test_a_heat_map_is_written_light_on_dark_and_dark_on_light():
     (frame,) = axes.patches
     assert isinstance(frame, Rectangle)
     assert frame.get_bbox().bounds == (0.5, -0.5, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["a$x_{$b", "$", "_a", r"a\$b", "\udcff\x1b", "100 %"])
+def test_a_name_is_drawn_as_it_is(tmp_path, name):
+    figure = new_figure(4, 3)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], label=drawable(name))
+    axes.set_title(drawable(name))
+    legend = axes.legend()
+    save_figure(figure, tmp_path / "figure.png")
+    (text,) = legend.get_texts()
+    assert not is_math_text(text.get_text())
+    assert text.get_text().replace(r"\$", "$").strip() == printable(name)  # as matplotlib draws it
+
+
+def test_letters_that_the_font_lacks_are_told_once_with_the_files_name(tmp_path):
+    figure = new_figure(4, 3)
+    figure.suptitle("肺")
+    with pytest.warns(UserWarning) as told:
+        save_figure(figure, tmp_path / "figure.png")
+    (warning,) = told
+    assert str(warning.message).startswith(f"{tmp_path / 'figure.png'}: Glyph ")

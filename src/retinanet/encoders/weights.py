@@ -12,6 +12,7 @@ from src.retinanet.encoders import family_of
 from src.retinanet.encoders.encoder import Encoder, list_keys
 from src.retinanet.encoders.weight_sources import WeightSource
 from src.system.errors import InputError
+from src.system.files import make_dir
 from src.system.tensor_files import load_tensors, load_torch_file
 
 logger = logging.getLogger(__name__)
@@ -107,10 +108,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _download(name: str, sources: tuple[WeightSource, ...], folder: Path, stem: str) -> Path:
     """Try the sources in turn; say how to do it by hand if none works."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WeightsError(f"{folder}: cannot be made to keep weights in ({error})") from error
+    make_dir(folder)
     failures = []
     for source in sources:
         try:
