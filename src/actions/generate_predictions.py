@@ -89,11 +89,15 @@ def _predict_and_write(flags: Flags, processes: Processes) -> None:
             inference.find_weights(task.networks)
     images = _find_images(tasks[0].networks, flags)
     _check_names(images)
-    for task in tasks:
-        if inference.uses_saved(task.place):
-            inference.load_saved(task.place, images, task.networks, task.postprocess)
-    for task in tasks:
-        predictions = inference.find_or_predict(task.place, images, task.networks, task.postprocess)
+    saved = [  # all of them first: one that does not fit ends the command before the work
+        inference.find_saved(task.place, images, task.networks, task.postprocess) for task in tasks
+    ]
+    for task, found in zip(tasks, saved, strict=True):
+        predictions = found
+        if predictions is None:
+            predictions = inference.predict(images, task.networks, task.postprocess)
+            if processes.is_first:
+                predictions.save(task.place.predictions)
         if processes.is_first:
             chosen = choose_boxes(predictions, task.postprocess)
             _write(task, images, predictions, chosen)

@@ -47,34 +47,20 @@ class Inference:
     weights_dir: Path | None = None
     overwrite: bool = False
 
-    def find_or_predict(
-        self, place: Place, images: ImageSet, networks: NetworkSet, postprocess: Postprocess
-    ) -> Predictions:
-        """Take the predictions that a run has saved, or else predict and save.
-
-        Raises:
-            InputError: what is saved is of other images or perhaps of other networks; or see
-                `predict`.
-        """
-        if self.uses_saved(place):
-            return self.load_saved(place, images, networks, postprocess)
-        predictions = self.predict(images, networks, postprocess)
-        if self.processes.is_first:
-            predictions.save(place.predictions)
-        return predictions
-
     def uses_saved(self, place: Place) -> bool:
         """Say whether predictions are taken from where they were saved before."""
         return place.is_run and not self.overwrite and place.predictions.exists()
 
-    def load_saved(
+    def find_saved(
         self, place: Place, images: ImageSet, networks: NetworkSet, postprocess: Postprocess
-    ) -> Predictions:
-        """Load what a run has saved.
+    ) -> Predictions | None:
+        """Load what a run has saved; None where the images are to be predicted.
 
         Raises:
             InputError: it is of other images or perhaps of other networks.
         """
+        if not self.uses_saved(place):
+            return None
         path = place.predictions
         if self.weights_dir is not None:
             raise InputError(f"{path}: is there already; --overwrite makes it again")

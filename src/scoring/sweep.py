@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from src.metric import FloatArray
 from src.prediction.presets import GATES, Postprocess
@@ -253,12 +252,3 @@ def choose_epoch(scores_path: Path, saved: Sequence[int], epoch: int | None = No
 
 def _from_check_metric(epoch: int) -> str:
     return f"check_metric, epoch {epoch}"
-
-
-def _read_axis(values: NDArray[Any], name: str, kinds: str) -> tuple[Any, ...]:
-    if values.dtype.kind not in kinds or values.ndim != 1:
-        raise ValueError(f"{name} is {values.dtype} with {values.ndim} dimensions")
-    axis = tuple(values.tolist())
-    if name == "gate" and not set(axis) <= set(GATES):
-        raise ValueError(f"gate {min(set(axis) - set(GATES))!r} does not exist")
-    return axis
