@@ -16,8 +16,8 @@ from src.datasets import folds
 from src.experiments.runs import Run
 from src.visualizations import plot_metrics, plot_val_loss
 from tests.conftest import TRAINING
+from tests.hostile_files import Exploit
 from tests.paths import ROOT
-from tests.pickled_code import Exploit
 
 LABELS = "stage_2_train_labels.csv"
 CLASSES = "stage_2_detailed_class_info.csv"

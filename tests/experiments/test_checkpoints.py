@@ -16,9 +16,9 @@ from src.experiments.checkpoints import (
 )
 from src.experiments.table import EXPERIMENTS
 from src.system.tensor_files import load_tensors, save_tensors
+from tests.hostile_files import Exploit, count_refusals
 from tests.made_checkpoints import as_version_1, make_checkpoint, make_state, rewrite_facts
 from tests.paths import ROOT
-from tests.pickled_code import Exploit
 
 FULL_DISK = """
 import resource, signal, sys
@@ -141,18 +141,7 @@ def test_damage_anywhere_in_a_checkpoint_is_refused_or_harmless(tmp_path, suffix
         torch.save(as_version_1(make_checkpoint()), path)
     else:
         make_checkpoint().save(path)
-    whole, rng = path.read_bytes(), np.random.default_rng(1)
-    n_refused = 0
-    for _ in range(600):
-        damaged = bytearray(whole)
-        for place in rng.integers(0, len(whole), 3):
-            damaged[place] = rng.integers(256)
-        path.write_bytes(damaged)
-        try:
-            load_checkpoint(path, "demo")
-        except CheckpointError:
-            n_refused += 1
-    assert n_refused > 200
+    assert count_refusals(path, lambda path: load_checkpoint(path, "demo"), CheckpointError) > 200
 
 
 def test_pickled_code_in_a_checkpoint_does_not_run(tmp_path):

@@ -15,8 +15,8 @@ from src.prediction.predictions import (
 from src.prediction.provenance import Provenance
 from src.system.files import OutputError
 from tests import oracles
+from tests.hostile_files import Exploit, count_refusals
 from tests.made_predictions import make_fold, random_predictions
-from tests.pickled_code import Exploit
 
 
 def refuse(path, match):
@@ -89,18 +89,7 @@ def test_a_file_that_is_something_else_is_refused(tmp_path):
 def test_damage_anywhere_in_the_file_is_refused_or_harmless(tmp_path):
     path = tmp_path / "000.npz"
     random_predictions(n_images=2).save(path)
-    whole, rng = path.read_bytes(), np.random.default_rng(0)
-    n_refused = 0
-    for _ in range(600):
-        damaged = bytearray(whole)
-        for place in rng.integers(0, len(whole), 2):
-            damaged[place] = rng.integers(256)
-        path.write_bytes(damaged)
-        try:
-            load_predictions(path)
-        except PredictionsError:
-            n_refused += 1
-    assert n_refused > 300
+    assert count_refusals(path, load_predictions, PredictionsError) > 300
 
 
 def test_pickled_code_in_a_predictions_file_does_not_run(tmp_path):

@@ -18,8 +18,8 @@ from src.scoring.sweep import (
     choose_epoch,
     load_sweep,
 )
+from tests.hostile_files import Exploit, count_refusals
 from tests.made_predictions import make_sweep
-from tests.pickled_code import Exploit
 
 SOUND: dict[str, Any] = {
     "epoch": np.arange(2),
@@ -219,18 +219,7 @@ def test_a_scores_file_whose_parts_do_not_fit_is_refused(tmp_path, changes):
 def test_damage_anywhere_in_a_scores_file_is_refused_or_harmless(tmp_path):
     path = tmp_path / "scores.npz"
     make_sweep([[0.1, 0.2], [0.3, 0.4]]).save(path)
-    whole, rng = path.read_bytes(), np.random.default_rng(0)
-    n_refused = 0
-    for _ in range(600):
-        damaged = bytearray(whole)
-        for place in rng.integers(0, len(whole), 3):
-            damaged[place] = rng.integers(256)
-        path.write_bytes(damaged)
-        try:
-            load_sweep(path)
-        except ScoresError:
-            n_refused += 1
-    assert n_refused > 200
+    assert count_refusals(path, load_sweep, ScoresError) > 200
 
 
 def test_pickled_code_in_a_scores_file_does_not_run(tmp_path):

@@ -1,5 +1,4 @@
 import io
-import os
 import pickle
 import zipfile
 from collections import Counter, OrderedDict
@@ -12,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from src.system.tensor_files import load_tensors, load_torch_file, save_tensors
+from tests.hostile_files import Exploit
 
 STATUS = Path("/proc/self/status")
 TENSORS = {
@@ -25,16 +25,6 @@ TENSORS = {
     "flags": torch.tensor([True, False]),
     "n": torch.arange(4, dtype=torch.int32),
 }
-
-
-class Exploit:
-    """Unpickling it runs a command."""
-
-    def __init__(self, touched):
-        self.touched = touched
-
-    def __reduce__(self):
-        return os.system, (f"touch '{self.touched}'",)
 
 
 def save_zipped(content, path):
