@@ -24,6 +24,8 @@ TENSORS = {
     "bytes": torch.arange(3, dtype=torch.uint8),
     "flags": torch.tensor([True, False]),
     "n": torch.arange(4, dtype=torch.int32),
+    "short": torch.tensor([-300, 300], dtype=torch.int16),
+    "signed": torch.tensor([-3, 3], dtype=torch.int8),
 }
 
 
