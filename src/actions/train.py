@@ -8,7 +8,7 @@ from pathlib import Path
 from src.actions.device import choose_acceleration
 from src.actions.flags import Flags
 from src.actions.resolve import choose_experiment, choose_run
-from src.datasets.loaders import load_labelled_images
+from src.datasets.loaders import LabelledImages, load_labelled_images
 from src.experiments.experiment_file import StoredTraining, as_trained, read_stored_training
 from src.experiments.networks import checkpoint_path
 from src.experiments.runs import Run
@@ -52,13 +52,20 @@ def train(flags: Flags, *, encoder_weights_dir: Path) -> None:
             skips_non_finite=flags.skip_non_finite,
             data_fingerprint=repeated.data_fingerprint if repeated else None,
         )
-        training = Training(run, experiment, images, options)
-        training.start()
-        if processes.is_first:
-            print(training.describe(), flush=True)
-        training.run()
+        _run_training(run, experiment, images, options)
         if processes.is_first:
             print(run.dir)
+
+
+def _run_training(
+    run: Run, experiment: Experiment, images: LabelledImages, options: TrainingOptions
+) -> None:
+    """Train; the network is gone before the processes part, as `joined_processes` wants it."""
+    training = Training(run, experiment, images, options)
+    training.start()
+    if options.processes.is_first:
+        print(training.describe(), flush=True)
+    training.run()
 
 
 def _choose_training(flags: Flags) -> tuple[Flags, Experiment, StoredTraining | None]:

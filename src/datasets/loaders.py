@@ -39,7 +39,13 @@ from src.system.processes import (
 )
 
 # What PyTorch says when it notices that a worker, or the thread that collects from them, has ended.
-WORKERS_ARE_LOST = ("DataLoader worker (pid", "Pin memory thread exited", "Too many open files")
+WORKERS_ARE_LOST = (
+    "DataLoader worker (pid",
+    "Pin memory thread exited",
+    "Too many open files",
+    "received 0 items of ancdata",
+)
+RAISED_IN_A_WORKER = "Caught "  # how PyTorch begins the message of an error that a worker sent
 N_DEBUG_TRAIN, N_DEBUG_VALID = 32, 16  # images
 
 
@@ -256,14 +262,25 @@ class _Loader(DataLoader[Any]):
             if self.num_workers:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             yield from batches
-        except (RuntimeError, ConnectionError) as error:  # the latter in the middle of a batch
-            is_lost = isinstance(error, ConnectionError)
-            if not is_lost and not str(error).startswith(WORKERS_ARE_LOST):
+        except (RuntimeError, OSError, EOFError) as error:
+            if not (self.num_workers and _tells_of_lost_workers(error)):
                 raise
             raise InputError(
-                f"a process that prepares batches is lost: {WHY_WORKERS_DIE} ({error}); fewer "
-                f"--num-workers need less memory, and with 0 there are none"
+                f"a process that prepares batches is lost: {WHY_WORKERS_DIE} "
+                f"({str(error) or type(error).__name__}); fewer --num-workers need less memory, "
+                f"and with 0 there are none"
             ) from error
+
+
+def _tells_of_lost_workers(error: Exception) -> bool:
+    """Say whether an error of PyTorch's loader is the loss of a worker, not a fault in a data set.
+
+    A batch lies in memory that its worker hands over when the batch is received. To a worker that
+    ends just then, the connection is refused, reset, or closed before anything came.
+    """
+    if isinstance(error, RuntimeError):
+        return str(error).startswith(WORKERS_ARE_LOST)
+    return not str(error).startswith(RAISED_IN_A_WORKER)
 
 
 def prepare_process() -> None:

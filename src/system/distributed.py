@@ -6,7 +6,9 @@ PyTorch's distributed package is used.
 
 from __future__ import annotations
 
+import gc
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,6 +62,11 @@ ALONE = Processes()
 def joined_processes(device_name: str) -> Iterator[Processes]:
     """Join the processes that torchrun started, until the block ends.
 
+    A network that is trained by several processes holds their group. If it is the last to hold it,
+    its end waits for the group's threads, which may wait for Python's lock in turn: for ever. So
+    what the functions that the block called left behind, also by an error, is freed before the
+    group ends. The block itself must not hold such a network.
+
     Args:
         device_name: the --device flag; processes on GPUs talk by NCCL, on the CPU by gloo.
 
@@ -84,8 +91,19 @@ def joined_processes(device_name: str) -> Iterator[Processes]:
     dist.init_process_group("nccl" if on_cuda else "gloo")
     try:
         yield Processes(rank, count)
+    except BaseException as error:
+        _forget_frames(error)
+        raise
     finally:
+        gc.collect()
         dist.destroy_process_group()
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Free the local variables of the functions that an error, and those before it, ended."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _from_environment(name: str, default: int | None) -> int:

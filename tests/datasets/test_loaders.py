@@ -334,14 +334,31 @@ def test_a_worker_that_is_killed_ends_in_one_line_where_a_batch_is_asked_for():
     assert "--num-workers" in str(caught.value)
 
 
-def test_an_error_of_our_own_in_a_worker_keeps_its_traceback():
+@pytest.mark.parametrize(
+    "error", [EOFError(), ConnectionResetError("reset"), OSError("got end of file during message")]
+)
+def test_a_worker_that_is_lost_while_its_batch_is_received_ends_in_one_line(monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("multiprocessing.connection.answer_challenge", fail)
+    loader = unlabelled_loader(DeadlyDataset(), batch_size=4, n_workers=1, device=CPU)
+    with pytest.raises(InputError, match=rf"is lost: .*\({str(error) or 'EOFError'}\); fewer"):
+        next(iter(loader))
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+@pytest.mark.parametrize("kind", [RuntimeError, EOFError, OSError])
+def test_an_error_of_our_own_keeps_its_traceback(kind, n_workers):
     class Faulty(DeadlyDataset):
         def __getitem__(self, index):
-            raise RuntimeError("DataLoader worker (pid 1) is a name of ours")
+            raise kind("DataLoader worker (pid 1) is a name of ours")
 
-    loader = unlabelled_loader(Faulty(), batch_size=4, n_workers=1, device=CPU)
-    with pytest.raises(RuntimeError, match="in __getitem__"):
+    loader = unlabelled_loader(Faulty(), batch_size=4, n_workers=n_workers, device=CPU)
+    with pytest.raises(kind, match="a name of ours") as caught:
         next(iter(loader))
+    in_main = any(entry.name == "__getitem__" for entry in caught.traceback)
+    assert in_main or "in __getitem__" in str(caught.value)
 
 
 def test_shared_memory_that_cannot_be_written_ends_in_one_line(monkeypatch):

@@ -4,6 +4,8 @@ import csv
 import os
 import shutil
 import socket
+import weakref
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -154,6 +156,38 @@ def test_a_process_that_fails_ends_all_and_says_why(phantoms, run_command, tmp_p
     outcome = torchrun(run_command, "--action", "train", *TRAINING, *folders, ok=False)
     assert outcome.code != 0
     assert f"error: {broken}: not a DICOM file" in outcome.err
+
+
+class Network:
+    """Stands for a network that holds the group, and itself, as modules with hooks do."""
+
+    def __init__(self):
+        self.itself = self
+
+
+@pytest.mark.parametrize("error", [None, InputError])
+def test_a_network_is_gone_before_the_group_that_it_holds(monkeypatch, error):
+    networks: list[weakref.ref[Network]] = []
+    left: list[Network | None] = []
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda backend: None)
+    monkeypatch.setattr(
+        "torch.distributed.destroy_process_group", lambda: left.extend(ref() for ref in networks)
+    )
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+
+    def work():
+        network = Network()
+        networks.append(weakref.ref(network))
+        try:
+            if error is not None:
+                raise MemoryError
+        except MemoryError as cause:
+            raise error("what went wrong") from cause
+
+    with nullcontext() if error is None else pytest.raises(error), joined_processes("cpu"):
+        work()
+    assert left == [None]
 
 
 @pytest.mark.parametrize(
