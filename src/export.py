@@ -61,14 +61,18 @@ GREY_VALUES = {
         "their darkest to their brightest pixel; MONOCHROME1 inverts."
     ),
 }
-_PART = "The whole image, or its central square of source_crop pixels, is squeezed into "
+_PART = (
+    "The input shows the whole image; with fit pad the square around it, black where no image is; "
+    "with a source_crop the central square of as many pixels. What is shown becomes img_size x "
+    "img_size "
+)
 _SUBSAMPLE = (
-    "img_size x img_size without smoothing: pixel (x, y) is the bilinear value at (left + x * "
+    "without smoothing: pixel (x, y) is the bilinear value at (left + x * "
     "shown_width / img_size, top + y * shown_height / img_size) of the file, where left and top "
     "are the corner of what is shown"
 )
 _AREA = (
-    "img_size x img_size by the mean over the area of each pixel: the file is resized by img_size "
+    "by the mean over the area of each pixel: the file is resized by img_size "
     "/ shown_width and img_size / shown_height (OpenCV's INTER_AREA), then what is shown is cut "
     "out of its centre; what is smaller than img_size is enlarged bilinearly. left and top are the "
     "corner of what is shown, in the file"
@@ -78,7 +82,7 @@ SHOWN = {
     "area": f"{_PART}{_AREA}.",
     "auto": (
         f"{_PART}{_AREA}. Files of 1024 x 1024 pixels of which a whole number makes one of "
-        f"img_size are reduced in another way: {_SUBSAMPLE}."
+        f"img_size become it {_SUBSAMPLE}."
     ),
 }
 
@@ -180,6 +184,7 @@ def _describe_run(run: Run, experiment: Experiment, choice: Choice) -> dict[str,
         "encoder": experiment.encoder,
         "img_size": experiment.img_size,
         "source_crop": experiment.source_crop,
+        "fit": experiment.fit,
         "grey": experiment.grey,
         "reduction": experiment.reduction,
         "preprocessing": f"{GREY_VALUES[experiment.grey]} {SHOWN[experiment.reduction]}",

@@ -33,6 +33,38 @@ Precision = Literal["fp32", "bf16", "fp16"]  # of convolutions and products
 #   viewer: as a DICOM viewer shows the file: LUTs, window, padding, else percentiles
 #   range: from the darkest to the brightest pixel
 Grey = Literal["viewer", "range"]
+# How an image that is no square becomes one:
+#   squeeze: each side is shrunk by itself; the original's way
+#   pad: its sides keep their ratio, and what is missing of the square is black
+Fit = Literal["squeeze", "pad"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownArea:
+    """What the network input shows of an image: an area around its middle, squeezed into a square.
+
+    Attributes:
+        source_crop: side of a square, pixels of the image's file; None shows the whole image.
+        fit: how the whole image becomes a square; a `source_crop` is one.
+    """
+
+    source_crop: int | None = None
+    fit: Fit = "squeeze"
+
+    def size(self, file_size: tuple[int, int]) -> tuple[int, int]:
+        """Return height and width of the area; where the image is smaller, it is black.
+
+        Args:
+            file_size: height and width of the image in its file, pixels.
+        """
+        if self.source_crop is not None:
+            return self.source_crop, self.source_crop
+        if self.fit == "pad":
+            return max(file_size), max(file_size)
+        return file_size
+
+
+WHOLE = ShownArea()
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from src.experiments.runs import DEBUG_TAG, ENSEMBLE_TAG, Run
 from src.prediction.presets import GATES, PRESETS, SIZE_RULES
-from src.structures import MAX_FOLDS, Precision
+from src.structures import MAX_FOLDS, Fit, Precision
 from src.system.command_line import (
     CommandParser,
     add_flag,
@@ -75,6 +75,8 @@ class Flags:
     seed: int = flag(TRAIN, "of all random numbers", 1234, kind=natural)
     learning_rate: float | None = flag(TRAIN, "of the optimizer (default: the experiment's)",
                                        kind=rate)
+    fit: Fit | None = flag(TRAIN, "how images become squares (default: squeeze)",
+                           choices=get_args(Fit))
     accumulate: int | None = flag(TRAIN, "batches for each step (default: 1)", kind=positive)
     checkpoint_encoder: bool = switch(TRAIN, "use less memory: compute the encoder twice")
     resume: bool = switch(TRAIN, "continue a training that was stopped")
@@ -154,10 +156,11 @@ EXCLUSIVE = (
     *(("epoch", other) for other in ("from_epoch", "num_epochs")),
     ("folds", "fold"),
     ("input", "split"),
+    *(("fit", other) for other in ("resume", "from_epoch")),
     *(("init_weights", other) for other in ("from_epoch", "weights_dir", "encoder_weights")),
     *(("from_experiment", other) for other in (
-        "models", "fold", "seed", "precision", "batch_size", "accumulate", "learning_rate",
-        "num_epochs")),
+        "models", "fold", "seed", "precision", "fit", "batch_size", "accumulate",
+        "learning_rate", "num_epochs")),
 )  # fmt: skip
 FIELDS = {each.name: each for each in fields(Flags)}
 

@@ -32,6 +32,7 @@ def choose_experiment(flags: Flags) -> Experiment:
     """Look up the experiment of the run, with the settings that flags change."""
     return get_experiment(
         flags.model,
+        fit=flags.fit,
         batch_size=flags.batch_size,
         accumulate=flags.accumulate,
         learning_rate=flags.learning_rate,

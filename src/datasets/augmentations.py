@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from src.datasets.sample_options import AugmentationLevel
 from src.datasets.transforms import Crop, central_crop
 from src.radiographs.pixels import FloatImage, Pixels, as_float
-from src.structures import WHITE
+from src.structures import WHITE, WHOLE, ShownArea
 
 # Each way, at every level, as a share of the image's shorter side: the original release's 32 source
 # pixels of 1024.
@@ -38,7 +38,7 @@ def draw_crop(
     rng: np.random.Generator,
     *,
     hflip: bool = False,
-    source_crop: int | None = None,
+    shown: ShownArea = WHOLE,
 ) -> Crop:
     """Draw the part of an image that is shown, and how it is bent.
 
@@ -47,9 +47,9 @@ def draw_crop(
         size: side of the crop, pixels.
         hflip: mirror every second sample. Differs from the original, which names flips in its
             table and never makes them; off by default.
-        source_crop: side of the central square that is shown, source pixels; None shows all.
+        shown: the area around the image's middle that a sample without changes shows.
     """
-    whole = central_crop(source_size, size, source_crop)
+    whole = central_crop(source_size, size, shown)
     farthest = MAX_CENTER_SHIFT * min(source_size)
     shift_x, shift_y = rng.uniform(-farthest, farthest, size=2).tolist()
     stretch_x, stretch_y = np.exp2(rng.normal(0.0, level.scale, size=2)).tolist()

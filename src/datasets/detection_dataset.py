@@ -25,7 +25,7 @@ from src.datasets.transforms import (
     warp_image,
 )
 from src.radiographs.pixels import FloatImage, Pixels, as_float
-from src.structures import Target, images_as_float
+from src.structures import WHOLE, ShownArea, Target, images_as_float
 from src.system.errors import InputError
 
 
@@ -87,12 +87,12 @@ class TrainingDataset(LabelledDataset):
             level,
             rng,
             hflip=options.hflip,
-            source_crop=options.source_crop,
+            shown=options.shown,
         )
-        shown = crop
-        if _averages(options.reduction, pixels, options.img_size, options.source_crop):
-            pixels, shown = reduce_by_area(pixels, crop)
-        image = augment_pixels(warp_image(pixels, shown), level, rng)
+        crop_of_pixels = crop
+        if _averages(options.reduction, pixels, options.img_size, options.shown):
+            pixels, crop_of_pixels = reduce_by_area(pixels, crop)
+        image = augment_pixels(warp_image(pixels, crop_of_pixels), level, rng)
         boxes = warp_boxes(record.boxes_xywh, crop, options.box_points)
         boxes = drop_boxes_outside(boxes, options.img_size)
         if options.clip_boxes:
@@ -106,11 +106,9 @@ class ValidationDataset(LabelledDataset):
     def __getitem__(self, index: int) -> Sample:
         record, options = self.records[index], self.options
         pixels = self.source.read(record.patient_id, grey=options.grey)
-        image = shrink_image(
-            pixels, options.img_size, options.reduction, source_crop=options.source_crop
-        )
+        image = shrink_image(pixels, options.img_size, options.reduction, options.shown)
         size = (pixels.shape[0], pixels.shape[1])
-        crop = central_crop(size, options.img_size, options.source_crop)
+        crop = central_crop(size, options.img_size, options.shown)
         return _make_sample(record, image, warp_boxes(record.boxes_xywh, crop), size)
 
 
@@ -182,10 +180,9 @@ def shrink_image(
     image: Pixels,
     size: int,
     reduction: Reduction = "subsample",
-    *,
-    source_crop: int | None = None,
+    shown: ShownArea = WHOLE,
 ) -> Pixels:
-    """Squeeze a whole image, or its central square of side `source_crop`, into a square.
+    """Squeeze the area of an image that is shown into a square.
 
     Args:
         image: (H, W).
@@ -194,18 +191,18 @@ def shrink_image(
         A new (size, size); of every n-th pixel, as image[::2, ::2] for 1024 -> 512, of the type of
         `image`; float32 where pixels have to be mixed.
     """
-    crop = central_crop((image.shape[0], image.shape[1]), size, source_crop)
-    if _averages(reduction, image, size, source_crop):
+    crop = central_crop((image.shape[0], image.shape[1]), size, shown)
+    if _averages(reduction, image, size, shown):
         image, crop = reduce_by_area(as_float(image), crop)
     part = take_every_nth(image, crop)
     return warp_image(as_float(image), crop) if part is None else part.copy()
 
 
-def _averages(reduction: Reduction, image: Pixels, size: int, source_crop: int | None) -> bool:
+def _averages(reduction: Reduction, image: Pixels, size: int, shown: ShownArea) -> bool:
     """Say whether an image shrinks by the mean of areas."""
     if reduction != "auto":
         return reduction == "area"
-    return image.shape != CHALLENGE_SIZE or (source_crop or CHALLENGE_SIZE[0]) % size != 0
+    return image.shape != CHALLENGE_SIZE or shown.size(CHALLENGE_SIZE)[0] % size != 0
 
 
 def _make_sample(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from src.structures import Grey
+from src.structures import WHOLE, Grey, ShownArea
 
 BoxPoints = Literal["thirds", "corners"]
 # How images shrink to the network's input:
@@ -24,7 +24,7 @@ class SampleOptions:
 
     Attributes:
         img_size: side of the network input, pixels.
-        source_crop: side of the central square of the file that is shown; None shows all.
+        shown: the area of the image that becomes the input.
         augmentation_level: a key of `AUGMENTATION_LEVELS`; for training samples.
         box_points: which points of a box are carried through the crop.
         hflip: mirror every second training sample.
@@ -35,7 +35,7 @@ class SampleOptions:
     """
 
     img_size: int
-    source_crop: int | None = None
+    shown: ShownArea = WHOLE
     augmentation_level: int = 10
     box_points: BoxPoints = "thirds"
     hflip: bool = False

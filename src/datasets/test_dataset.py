@@ -29,9 +29,7 @@ class TestDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         file, options = self.files[index], self.options
         pixels = read_any_image(file.path, grey=options.grey)
-        image = shrink_image(
-            pixels, options.img_size, options.reduction, source_crop=options.source_crop
-        )
+        image = shrink_image(pixels, options.img_size, options.reduction, options.shown)
         return Sample(
             image=torch.from_numpy(image)[None],
             target=Target(torch.zeros(0, 4), UNKNOWN_CATEGORY),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from src.datasets.sample_options import BoxPoints
 from src.radiographs.pixels import Pixels
+from src.structures import WHOLE, ShownArea
 
 FloatArray = NDArray[np.float64]
 
@@ -70,16 +71,16 @@ class Crop:
         return np.array([[xx, xy, left], [yx, yy, top], [0.0, 0.0, 1.0]])
 
 
-def central_crop(source_size: tuple[int, int], size: int, source_crop: int | None = None) -> Crop:
-    """Return the crop that shows all of an image, squeezed into a square, or its centre.
+def central_crop(source_size: tuple[int, int], size: int, shown: ShownArea = WHOLE) -> Crop:
+    """Return the crop that shows the area around an image's middle, squeezed into a square.
 
     Args:
         source_size: height and width of the source image, pixels.
         size: side of the crop, pixels.
-        source_crop: side of the central square that is shown, source pixels; None shows all.
+        shown: the area; by default the whole image.
     """
     height, width = source_size
-    shown_height, shown_width = (source_crop, source_crop) if source_crop else source_size
+    shown_height, shown_width = shown.size(source_size)
     return Crop(size, (width / 2, height / 2), (size / shown_width, size / shown_height))
 
 

@@ -19,14 +19,16 @@ from src.retinanet.settings import (
     CandidateLimits,
     LossSettings,
 )
-from src.structures import ENCODER_STRIDE, MIN_IMG_SIZE, PAPER_LEVELS, Grey
+from src.structures import ENCODER_STRIDE, MIN_IMG_SIZE, PAPER_LEVELS, Fit, Grey, ShownArea
 from src.system.errors import InputError
 from src.system.records import Rule, above, check_fields, within
 
 # What shapes the network's input, and the way from its outputs to candidates: the same in training
 # and prediction, and for all networks of an ensemble.
-MUST_AGREE = ("img_size", "source_crop", "grey", "reduction", "pyramid_levels", "anchor_size",
-              "anchor_ratios", "anchor_scales", "min_score", "min_share_of_top")  # fmt: skip
+MUST_AGREE = (
+    *("img_size", "source_crop", "fit", "grey", "reduction", "pyramid_levels", "anchor_size"),
+    *("anchor_ratios", "anchor_scales", "min_score", "min_share_of_top"),
+)
 # What runs did before a setting came, where that is not its default today.
 FORMERLY = {"grey": "range", "reduction": "subsample"}
 MAX_IMG_SIZE = 4096  # pixels; radiographs have no more
@@ -82,6 +84,8 @@ class Experiment:
         img_size: side of the network input, pixels; a multiple of 32, at least 192.
         source_crop: side of the central square of the file that is shown, its pixels; None
             shows the whole image.
+        fit: how an image that is no square becomes one: "squeeze" shrinks each side by itself, the
+            paper's way, "pad" keeps their ratio and fills up with black.
         batch_size: images that go through the network together, on all GPUs.
         accumulate: batches to a training step, for a larger batch than memory holds.
         augmentation_level: a key of `sample_options.AUGMENTATION_LEVELS`.
@@ -118,6 +122,7 @@ class Experiment:
     encoder: str
     img_size: ImgSize = 512
     source_crop: Count | None = None
+    fit: Fit = "squeeze"
     batch_size: Count
     accumulate: Count = 1
     augmentation_level: Level = 10
@@ -171,6 +176,11 @@ class Experiment:
         if self.batch_norm == "auto":
             return not self.pretrained
         return self.batch_norm == "train"
+
+    @property
+    def shown(self) -> ShownArea:
+        """Return what the network input shows of an image."""
+        return ShownArea(source_crop=self.source_crop, fit=self.fit)
 
     @property
     def anchor_shapes(self) -> AnchorShapes:

@@ -112,14 +112,14 @@ def as_trained(run: Run, experiment: Experiment) -> Experiment:
     if "settings" not in read_description(run.experiment_path):  # a prediction's has none
         return experiment
     trained = read_stored_training(run.experiment_path).settings
-    return replace(experiment, grey=trained.grey, reduction=trained.reduction)
+    return replace(experiment, fit=trained.fit, grey=trained.grey, reduction=trained.reduction)
 
 
 def sample_options(experiment: Experiment, seed: int = 0) -> SampleOptions:
     """Take from an experiment what shapes its samples."""
     return SampleOptions(
         img_size=experiment.img_size,
-        source_crop=experiment.source_crop,
+        shown=experiment.shown,
         augmentation_level=experiment.augmentation_level,
         box_points=experiment.box_points,
         hflip=experiment.hflip,

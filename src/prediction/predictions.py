@@ -31,7 +31,8 @@ from src.system.records import MAX_CAUSE, build_record, cut_text
 FORMAT = "pneumonia-predictions"
 FORMAT_VERSION = 1
 FRAME = "pixels of the network input"  # of all boxes, for readers of the file
-OPTIONAL = {"ensemble": None, "named_by": "patient"}  # left out of the header at these values
+# What is left out of the header at these values.
+OPTIONAL = {"fit": "squeeze", "ensemble": None, "named_by": "patient"}
 MAX_PROB = 1 + 1e-5  # the mean of several float32 may be above 1 by rounding
 MAX_PLACE = 2.0**24  # pixels that a box may lie away
 
@@ -123,10 +124,10 @@ class Predictions:
         self, image: int, boxes_xyxy: NDArray[np.floating[Any]]
     ) -> NDArray[np.float64]:
         """Carry boxes (N, 4) of an image from pixels of the network input to those of its file."""
-        file_size = self.image_sizes[image, ::-1].astype(np.float64)  # width, height
-        source_crop = self.provenance.source_crop
-        shown = np.full(2, float(source_crop)) if source_crop else file_size
-        corner = (file_size - shown) / 2
+        height, width = self.image_sizes[image].tolist()
+        shown_height, shown_width = self.provenance.shown.size((height, width))
+        shown = np.array([shown_width, shown_height], dtype=np.float64)
+        corner = (np.array([width, height]) - shown) / 2
         boxes = boxes_xyxy.astype(np.float64)
         return boxes * np.tile(shown / self.img_size, 2) + np.tile(corner, 2)
 
@@ -186,11 +187,10 @@ def join_predictions(parts: Sequence[Predictions]) -> Predictions:
             raise PredictionsError(
                 f"predictions of {first.img_size} and of {part.img_size} px cannot be pooled"
             )
-        if part.provenance.source_crop != first.provenance.source_crop:
-            raise PredictionsError(
-                f"predictions of source crops {first.provenance.source_crop} and "
-                f"{part.provenance.source_crop} cannot be pooled"
-            )
+        for name in ("source_crop", "fit"):
+            ours, its = getattr(first.provenance, name), getattr(part.provenance, name)
+            if its != ours:
+                raise PredictionsError(f"predictions of {name} {ours} and {its} cannot be pooled")
         if part.provenance.named_by != first.provenance.named_by:
             raise PredictionsError("predictions of patients and of files cannot be pooled")
         for patient in part.ids.tolist():

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from src.experiments.experiment import MUST_AGREE, Experiment
 from src.experiments.runs import Run, ensemble_run
 from src.prediction.presets import Postprocess
-from src.structures import MAX_FOLDS
+from src.structures import MAX_FOLDS, Fit, ShownArea
 from src.system.errors import InputError
 from src.system.records import show_value
 
@@ -102,7 +102,7 @@ class Provenance(RunId):
 
     Attributes:
         img_size: side of the network input, pixels.
-        source_crop: side of the file's central square that the input shows; None shows all.
+        source_crop, fit: see `ShownArea`.
         epoch: of the network; of several the last.
         ensemble: how several were combined; None for one network alone.
         named_by: what the ids of the images are: patientIds, or paths of files below the folder
@@ -114,6 +114,7 @@ class Provenance(RunId):
 
     img_size: int
     source_crop: int | None = None
+    fit: Fit = "squeeze"
     epoch: int | None = None
     ensemble: Combination | None = None
     named_by: Literal["patient", "file"] = "patient"
@@ -125,6 +126,11 @@ class Provenance(RunId):
             if side is not None and not 0 < side <= MAX_SIDE:
                 raise ValueError(f"{name} {show_value(side)} is not from 1 to {MAX_SIDE} pixels")
         _require(self, "epoch", lambda epoch: 0 <= epoch < MAX_EPOCH)
+
+    @property
+    def shown(self) -> ShownArea:
+        """Return what the network input shows of an image."""
+        return ShownArea(source_crop=self.source_crop, fit=self.fit)
 
     @property
     def networks(self) -> tuple[NetworkId, ...]:
@@ -250,6 +256,7 @@ class NetworkSet:
         return Provenance(
             img_size=self.experiment.img_size,
             source_crop=self.experiment.source_crop,
+            fit=self.experiment.fit,
             model=self.run.model,
             fold=self.fold,
             tag=self.run.tag,

@@ -10,6 +10,7 @@ from src.datasets.augmentations import augment_pixels, draw_crop
 from src.datasets.sample_options import AUGMENTATION_LEVELS, AugmentationLevel
 from src.datasets.transforms import warp_image
 from src.radiographs.dicom import read_pixels
+from src.structures import ShownArea
 from tests import plain_ways
 from tests.paths import shared
 
@@ -136,7 +137,7 @@ def test_draw_crop_squeezes_a_landscape_into_the_square():
 
 def test_draw_crop_draws_around_the_central_square():
     rng = np.random.default_rng(26)
-    crop = draw_crop((300, 500), 100, AugmentationLevel(), rng, source_crop=200)
+    crop = draw_crop((300, 500), 100, AugmentationLevel(), rng, shown=ShownArea(source_crop=200))
     assert crop.scale_xy == pytest.approx((0.5, 0.5))
     assert crop.center_xy == pytest.approx((250, 150), abs=32)
 

@@ -19,7 +19,7 @@ from src.datasets.transforms import warp_image
 from src.radiographs.dicom import read_image
 from src.radiographs.image_index import ImageFile
 from src.radiographs.pixels import as_float
-from src.structures import OPACITY, images_as_float
+from src.structures import OPACITY, ShownArea, images_as_float
 from tests.datasets.conftest import IMAGE_SIZE, LANDSCAPE, LANDSCAPE_SIZE, N_TRAIN
 from tests.dicom_files import write_dicom
 from tests.image_folders import image_folder
@@ -191,12 +191,23 @@ def test_training_sample_keeps_the_size_of_a_landscape(data_dir):
 
 
 def test_training_samples_are_drawn_around_the_central_square(tmp_path):
-    options = {"img_size": 96, "augmentation_level": 1, "source_crop": 192}
+    options = {"img_size": 96, "augmentation_level": 1, "shown": ShownArea(source_crop=192)}
     sample = single(tmp_path, [(112, 112, 32, 32)], **options)[0, 0]
     assert sample.file_size == (256, 256)
     box = sample.target.boxes_xyxy[0]
     np.testing.assert_allclose(box[2:] - box[:2], 16, rtol=0, atol=1e-4)
     np.testing.assert_allclose(box, bright_hull(sample.picture()), rtol=0, atol=1)
+
+
+@pytest.mark.parametrize("level", [1, 10])
+def test_training_samples_of_a_landscape_are_padded_if_asked(data_dir, level):
+    dataset = make_training(data_dir, augmentation_level=level, shown=ShownArea(fit="pad"))
+    index = [record.patient_id for record in dataset.records].index(LANDSCAPE)
+    for epoch in range(5):
+        sample = dataset[epoch, index]
+        hull = bright_hull(sample.picture())
+        box = sample.target.boxes_xyxy[0].clamp(0, SIZE)
+        np.testing.assert_allclose(box, hull, rtol=0, atol=1 if level == 1 else 4)
 
 
 def test_training_dataset_has_the_length_of_its_records(data_dir):
@@ -236,6 +247,18 @@ def test_validation_sample_of_a_landscape_fills_the_square(data_dir):
     np.testing.assert_allclose(bright_hull(sample.picture()), [32, 0, 64, 64], atol=1)
 
 
+def test_validation_sample_of_a_landscape_is_padded_if_asked(data_dir):
+    dataset = make_validation(data_dir, shown=ShownArea(fit="pad"))
+    index = [record.patient_id for record in dataset.records].index(LANDSCAPE)
+    sample = dataset[index]
+    top = (SIZE - SIZE * LANDSCAPE_SIZE[0] / LANDSCAPE_SIZE[1]) / 2
+    expected = [SIZE / 2, top, SIZE, SIZE - top]
+    np.testing.assert_allclose(sample.target.boxes_xyxy, [expected], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(bright_hull(sample.picture()), expected, atol=1)
+    rows = np.arange(SIZE)
+    assert not sample.picture()[(rows < top - 1) | (rows > SIZE - top)].any()
+
+
 def test_validation_sample_of_a_negative_image_has_an_empty_table_of_boxes(data_dir):
     target = make_validation(data_dir)[0].target
     assert target.boxes_xyxy.shape == (0, 4)
@@ -244,7 +267,7 @@ def test_validation_sample_of_a_negative_image_has_an_empty_table_of_boxes(data_
 
 @pytest.mark.parametrize("reduction", ["subsample", "area"])
 def test_validation_sample_shows_the_central_square_if_asked(data_dir, reduction):
-    sample = make_validation(data_dir, source_crop=SIZE, reduction=reduction)[1]
+    sample = make_validation(data_dir, shown=ShownArea(source_crop=SIZE), reduction=reduction)[1]
     source = read_image(data_dir / "stage_2_train_images" / "p01.dcm")
     edge = (IMAGE_SIZE - SIZE) // 2
     centre = source[edge : edge + SIZE, edge : edge + SIZE]
@@ -290,7 +313,8 @@ def test_shrink_image_gives_a_square_of_float32(reduction):
 def test_shrink_image_takes_a_single_pixel(reduction):
     for source_crop in (None, 1024):
         image = np.full((1, 1), 7, np.uint8)
-        assert shrink_image(image, 64, reduction, source_crop=source_crop).shape == (64, 64)
+        shown = ShownArea(source_crop=source_crop)
+        assert shrink_image(image, 64, reduction, shown).shape == (64, 64)
 
 
 def test_shrink_image_averages_the_areas_of_a_landscape():
@@ -304,8 +328,9 @@ def test_shrink_image_averages_the_areas_of_a_landscape():
 )
 def test_auto_shrinks_the_challenges_images_as_the_original(size, source_crop):
     image = np.random.default_rng(0).integers(0, 256, (1024, 1024)).astype(np.uint8)
-    expected = shrink_image(image, size, "subsample", source_crop=source_crop)
-    found = shrink_image(image, size, "auto", source_crop=source_crop)
+    shown = ShownArea(source_crop=source_crop)
+    expected = shrink_image(image, size, "subsample", shown)
+    found = shrink_image(image, size, "auto", shown)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, expected)
 

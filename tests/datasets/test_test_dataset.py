@@ -10,7 +10,7 @@ from src.datasets.sample_options import SampleOptions
 from src.datasets.test_dataset import TestDataset
 from src.radiographs.dicom import DicomError
 from src.radiographs.image_index import ImageFile
-from src.structures import UNKNOWN_CATEGORY
+from src.structures import UNKNOWN_CATEGORY, ShownArea
 from tests.dicom_files import write_challenge_dicom
 from tests.image_folders import image_folder
 
@@ -49,10 +49,16 @@ def test_test_dataset_gives_squares_and_keeps_the_files_size(tmp_path, size, dty
 
 
 @pytest.mark.parametrize(
-    "options", [OPTIONS, replace(OPTIONS, reduction="area"), replace(OPTIONS, source_crop=40)]
+    "changes",
+    [
+        {},
+        {"reduction": "area"},
+        {"shown": ShownArea(source_crop=40)},
+        {"shown": ShownArea(fit="pad")},
+    ],
 )
-def test_test_dataset_shows_images_as_validation_does(tmp_path, options):
-    path = write_random(tmp_path / "a.dcm")
+def test_test_dataset_shows_images_as_validation_does(tmp_path, changes):
+    path, options = write_random(tmp_path / "a.dcm", (90, 70)), replace(OPTIONS, **changes)
     records = [Record("a", 0, np.zeros((0, 4)))]
     validation = ValidationDataset(records, image_folder(tmp_path), options)
     assert torch.equal(TestDataset(files(path), options)[0].image, validation[0].image)

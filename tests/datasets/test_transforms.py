@@ -12,6 +12,7 @@ from src.datasets.transforms import (
     warp_boxes,
     warp_image,
 )
+from src.structures import ShownArea
 from tests import plain_ways
 from tests.paths import shared
 
@@ -176,7 +177,7 @@ def test_warp_image_of_8_bits_equals_skimage_rounded():
 )
 def test_take_every_nth_equals_the_warp(source_size, size, source_crop):
     image = random_image(400)[: source_size[0], : source_size[1]]
-    crop = central_crop(source_size, size, source_crop)
+    crop = central_crop(source_size, size, ShownArea(source_crop=source_crop))
     taken = take_every_nth(image, crop)
     assert taken is not None
     np.testing.assert_array_equal(taken, warp_image(image, crop))
@@ -186,13 +187,14 @@ def test_take_every_nth_equals_the_warp(source_size, size, source_crop):
     "crop",
     [
         central_crop((100, 100), 64),
-        central_crop((65, 65), 32, 64),
+        central_crop((65, 65), 32, ShownArea(source_crop=64)),
         replace(central_crop((100, 100), 50), angle=1.0),
         replace(central_crop((100, 100), 50), shear=1.0),
         replace(central_crop((100, 100), 50), hflip=True),
         central_crop((100, 100), 200),
         Crop(4, (64.0, 64.0), (1.0, 1.0), shear=45.0),
-        central_crop((100, 100), 60, 120),
+        central_crop((100, 100), 60, ShownArea(source_crop=120)),
+        central_crop((50, 100), 50, ShownArea(fit="pad")),
         Crop(4, (-6.0, 50.0), (1.0, 1.0)),
         Crop(4, (99.0, 50.0), (1.0, 1.0)),
     ],
@@ -205,6 +207,7 @@ def test_take_every_nth_equals_the_warp(source_size, size, source_crop):
         "larger",
         "45 degrees",
         "around",
+        "padded",
         "left",
         "edge",
     ],
@@ -309,7 +312,7 @@ def test_central_crop_shows_all_by_default(size):
 
 def test_central_crop_shows_the_pixels_of_the_central_square():
     image = random_image(512)
-    warped = warp_image(image, central_crop((512, 512), 128, 256))
+    warped = warp_image(image, central_crop((512, 512), 128, ShownArea(source_crop=256)))
     np.testing.assert_array_equal(warped, image[128:384:2, 128:384:2])
 
 
@@ -317,8 +320,18 @@ def test_central_crop_shows_the_pixels_of_the_central_square():
 def test_central_crop_does_not_squeeze_the_central_square(size):
     height, width = size
     box = np.array([[width / 2 - 100, height / 2 - 100, 200.0, 200.0]])
-    boxes = warp_boxes(box, central_crop(size, 64, 200))
+    boxes = warp_boxes(box, central_crop(size, 64, ShownArea(source_crop=200)))
     np.testing.assert_allclose(boxes, [[0, 0, 64, 64]], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [(300, 500), (500, 300), (301, 128)])
+def test_central_crop_keeps_the_ratio_of_sides_where_it_pads(size):
+    height, width = size
+    crop = central_crop(size, 64, ShownArea(fit="pad"))
+    (x, y, x2, y2) = warp_boxes(np.array([[0.0, 0.0, width, height]]), crop)[0]
+    assert max(x2 - x, y2 - y) == pytest.approx(64)
+    assert (x2 - x) / (y2 - y) == pytest.approx(width / height)
+    assert (x + x2, y + y2) == pytest.approx((64, 64))
 
 
 # reduce_by_area

@@ -17,6 +17,7 @@ WRONG: dict[str, tuple[list, list[str]]] = {
     "encoder": ([None, 18, "resnet51", "timm", ""], ["text", "resnet50", "timm/<model>"]),
     "img_size": ([0, 7, -5, 160, 200, 4128, 10**9, True, 512.0, "512"], ["32", "192", "4096"]),
     "source_crop": ([0, -1, 768.0, False, 10**9], ["from 1", "None"]),
+    "fit": (["crop", None, True], ["squeeze", "pad"]),
     "batch_size": ([0, -2, True, 4.0, None, 10**400], ["from 1"]),
     "accumulate": ([0, True], ["from 1"]),
     "augmentation_level": ([999, 0, True, "10", []], ["10", "20", "21"]),

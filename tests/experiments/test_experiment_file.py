@@ -21,7 +21,7 @@ from src.system.errors import InputError
 STORED = StoredTraining(
     model="demo",
     fold=2,
-    settings=replace(EXPERIMENTS["demo"], clip_boxes=True, reduction="area", source_crop=900),
+    settings=replace(EXPERIMENTS["demo"], clip_boxes=True, reduction="area", fit="pad"),
     seed=7,
     precision="bf16",
     data_fingerprint="0" * 64,
@@ -64,17 +64,17 @@ def test_a_training_of_a_version_without_init_weights_began_without(stored):
 
 
 def test_a_setting_that_an_older_version_did_not_know_has_its_default(stored):
-    change(stored, drop_settings=("clip_boxes", "grey", "reduction", "source_crop"))
+    change(stored, drop_settings=("clip_boxes", "fit", "grey", "reduction", "source_crop"))
     plain = replace(
-        STORED.settings, clip_boxes=False, grey="range", reduction="subsample", source_crop=None
+        STORED.settings, clip_boxes=False, fit="squeeze", grey="range", reduction="subsample"
     )
     assert read_stored_training(stored) == replace(STORED, settings=plain)
 
 
 def test_a_run_is_used_with_the_way_of_reading_that_it_was_trained_with(stored, tmp_path):
     run, today = Run("demo", 2, "", tmp_path), EXPERIMENTS["demo"]
-    assert as_trained(run, today) == replace(today, reduction="area")
-    change(stored, drop_settings=("grey", "reduction"))
+    assert as_trained(run, today) == replace(today, fit="pad", reduction="area")
+    change(stored, drop_settings=("fit", "grey", "reduction"))
     formerly = replace(today, grey="range", reduction="subsample", batch_size=3)
     assert as_trained(run, replace(today, batch_size=3)) == formerly
     assert as_trained(replace(run, fold=1), today) == today
@@ -137,4 +137,4 @@ def test_samples_are_made_as_the_experiment_says():
     options = sample_options(STORED.settings, seed=5)
     shared = {field.name for field in fields(SampleOptions)} - {"seed"}
     expected = {name: value for name, value in asdict(STORED.settings).items() if name in shared}
-    assert asdict(options) == expected | {"seed": 5}
+    assert asdict(options) == expected | {"shown": asdict(STORED.settings.shown), "seed": 5}

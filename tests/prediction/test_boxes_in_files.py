@@ -9,6 +9,7 @@ import pytest
 
 from src.challenge.submission_check import check_submission
 from src.challenge.submission_file import SubmissionError
+from src.datasets.transforms import central_crop, warp_boxes
 from src.prediction.outputs import prediction_strings, write_boxes, write_submission
 from src.prediction.postprocess import choose_boxes
 from src.prediction.presets import Postprocess
@@ -73,6 +74,39 @@ def test_a_submission_of_any_boxes_passes_the_checker(tmp_path, seed):
             for box in boxes:
                 assert box.x >= 0 and box.x + box.width <= size + 0.1, patient
                 assert box.y >= 0 and box.y + box.height <= size + 0.1
+
+
+@pytest.mark.parametrize("img_size", [192, 512])
+@pytest.mark.parametrize("shown", [{}, {"fit": "pad"}, {"source_crop": 777}], ids=str)
+def test_boxes_go_into_the_input_and_back_to_half_a_pixel_of_their_file(shown, img_size):
+    rng = np.random.default_rng(5)
+    for height, width in [
+        (3001, 2047),
+        (1, 4096),
+        (640, 641),
+        (1024, 1024),
+        *rng.integers(50, 3000, (20, 2)),
+    ]:
+        corner = rng.uniform(0, 0.8, (8, 2)) * (width, height)
+        size = rng.uniform(0.01, 0.2, (8, 2)) * (width, height)
+        made_by = Provenance(img_size=img_size, **shown)
+        crop = central_crop((height, width), img_size, made_by.shown)
+        in_input = warp_boxes(np.hstack([corner, size]), crop).astype(np.float32)
+        predictions = replace(
+            make_predictions(([], [])),
+            image_sizes=np.array([[height, width]]),
+            provenance=made_by,
+        )
+        found = predictions.in_file_pixels(0, in_input)
+        np.testing.assert_allclose(found, np.hstack([corner, corner + size]), rtol=0, atol=0.01)
+
+
+def test_a_box_in_the_black_beside_a_file_is_left_out():
+    made = make_predictions(([], [([0, 0, 96, 40], 0.9), ([0, 40, 96, 100], 0.8)]))
+    made.image_sizes[:] = 500, 1000
+    padded = replace(made, provenance=Provenance(img_size=192, fit="pad"))
+    strings = prediction_strings(padded, choose_boxes(padded, ALL))
+    assert strings == {"image-0": "0.8000 0.0 0.0 500.0 270.8"}
 
 
 CELLS = ["a", "", " a", "a,b", 'a"b', '"', "a\nb", "a\rb", "a\r\nb", "\r", "\n", "a\x85b",

@@ -241,7 +241,11 @@ def test_an_image_in_two_folds_is_refused():
 
 @pytest.mark.parametrize(
     ("changes", "match"),
-    [({"img_size": 256}, "192 and of 256 px"), ({"source_crop": 768}, "crops None and 768")],
+    [
+        ({"img_size": 256}, "192 and of 256 px"),
+        ({"source_crop": 768}, "source_crop None and 768"),
+        ({"fit": "pad"}, "fit squeeze and pad"),
+    ],
 )
 def test_folds_of_different_inputs_are_refused(changes, match):
     with pytest.raises(PredictionsError, match=match):

@@ -65,6 +65,7 @@ def test_networks_of_different_encoders_folds_and_epochs_are_combined():
     [
         ({"img_size": 256}, "img_size is 192 and 256"),
         ({"source_crop": 768}, "source_crop is None and 768"),
+        ({"fit": "pad"}, "fit is squeeze and pad"),
         ({"pyramid_levels": (2, 3, 4, 5)}, r"pyramid_levels is \(3, .*7\) and \(2, 3, 4, 5\)"),
     ],
 )

@@ -58,18 +58,20 @@ def places_of(picture, colour):
 
 
 @pytest.mark.parametrize(
-    ("source_crop", "expected"),
+    ("shown", "expected"),
     [
-        (None, ([100, 100, 300, 200], [400, 100, 600, 200])),
+        ({}, ([100, 100, 300, 200], [400, 100, 600, 200])),
         # The input shows the central square of 200 x 200 pixels of the file.
-        (200, ([325, 150, 375, 200], [400, 150, 450, 200])),
+        ({"source_crop": 200}, ([325, 150, 375, 200], [400, 150, 450, 200])),
+        # The input shows the square of 800 x 800 pixels around the file.
+        ({"fit": "pad"}, ([100, 0, 300, 200], [400, 0, 600, 200])),
     ],
 )
-def test_boxes_lie_in_the_pixels_of_a_file_of_any_shape(source_crop, expected):
+def test_boxes_lie_in_the_pixels_of_a_file_of_any_shape(shown, expected):
     true, found = [24, 48, 72, 96], [96, 48, 144, 96]  # of an input of 192 pixels
     predictions = make_predictions(([true], [(found, 0.9)]))
     predictions.image_sizes[:] = 400, 800
-    object.__setattr__(predictions, "provenance", Provenance(img_size=192, source_crop=source_crop))
+    object.__setattr__(predictions, "provenance", Provenance(img_size=192, **shown))
     chosen = choose_boxes(predictions, Postprocess(threshold=0.0))
     picture = draw_predictions(np.zeros((400, 800), np.uint8), predictions, chosen, 0)[:400]
     np.testing.assert_allclose(places_of(picture, TRUE_COLOUR), expected[0], atol=3)
