@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from src.experiments.runs import DEBUG_TAG, ENSEMBLE_TAG, Run
 from src.prediction.presets import GATES, PRESETS, SIZE_RULES
+from src.retinanet.settings import DEFAULT_WEAK, WeakLimits
 from src.structures import MAX_FOLDS, Fit, Precision
 from src.system.command_line import (
     CommandParser,
@@ -90,6 +91,8 @@ class Flags:
                                      kind=Path)
     weights_dir: Path | None = flag(USE_WEIGHTS, "load weights from this folder of runs",
                                     kind=Path, names=("--weights_dir",))
+    weak_candidates: int = flag(TRAIN + PREDICT, "weaker boxes to save, for average precision",
+                                DEFAULT_WEAK.max_count, kind=natural)
 
     epoch: tuple[int, ...] | None = flag(
         CHOOSE_BOXES, "which ones (default: all to score, else the best)", kind=natural, nargs="+",
@@ -133,6 +136,11 @@ class Flags:
     def tag(self) -> str:
         """Return what the run's name contains beside model and fold."""
         return "_".join(part for part in (self.run, DEBUG_TAG * self.debug) if part)
+
+    @property
+    def weak(self) -> WeakLimits:
+        """Return which boxes are saved beside the candidates."""
+        return replace(DEFAULT_WEAK, max_count=self.weak_candidates)
 
     @property
     def cache_dir(self) -> Path | None:

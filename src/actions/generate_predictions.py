@@ -80,6 +80,7 @@ def _predict_and_write(flags: Flags, processes: Processes) -> None:
         n_workers=flags.num_workers,
         weights_dir=flags.weights_dir,
         overwrite=flags.overwrite,
+        weak=flags.weak,
     )
     images_place = _images_place(flags)
     tasks = list(_settle_tasks(flags))

@@ -50,6 +50,7 @@ def train(flags: Flags, *, encoder_weights_dir: Path) -> None:
             encoder_weights=encoder_weights,
             checkpoint_minutes=flags.checkpoint_minutes,
             skips_non_finite=flags.skip_non_finite,
+            weak=flags.weak,
             data_fingerprint=repeated.data_fingerprint if repeated else None,
         )
         _run_training(run, experiment, images, options)

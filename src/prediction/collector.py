@@ -34,12 +34,15 @@ class PredictionCollector:
         self.counts = _Rows(np.int64)  # of boxes, in each image
         self.boxes_xyxy = _Rows(np.float32, 4)
         self.scores = _Rows(np.float32)
+        self.weak_counts = _Rows(np.int64)
+        self.weak_boxes_xyxy = _Rows(np.float32, 4)
+        self.weak_scores = _Rows(np.float32)
         self.true_counts = _Rows(np.int64)
         self.true_boxes_xyxy = _Rows(np.float32, 4)
         self.true_categories = _Rows(np.int64)
 
-    def add(self, batch: Batch, found: list[Detections]) -> None:
-        """Keep what was found in a batch, and its truth."""
+    def add(self, batch: Batch, found: list[Detections], weak: list[Detections]) -> None:
+        """Keep the candidates of a batch, the weaker boxes beside them, and the truth."""
         targets = batch.targets
         self.ids += batch.ids
         self.image_sizes.add(batch.file_sizes)
@@ -47,6 +50,9 @@ class PredictionCollector:
         self.counts.add([len(image.scores) for image in found])
         self.boxes_xyxy.add(torch.cat([image.boxes_xyxy for image in found]).cpu())
         self.scores.add(torch.cat([image.scores for image in found]).cpu())
+        self.weak_counts.add([len(image.scores) for image in weak])
+        self.weak_boxes_xyxy.add(torch.cat([image.boxes_xyxy for image in weak]).cpu())
+        self.weak_scores.add(torch.cat([image.scores for image in weak]).cpu())
         self.true_counts.add([len(target.boxes_xyxy) for target in targets])
         self.true_boxes_xyxy.add(torch.cat([target.boxes_xyxy for target in targets]))
         self.true_categories.add([target.category for target in targets])
@@ -60,6 +66,9 @@ class PredictionCollector:
             offsets=_offsets(self.counts.joined()),
             boxes_xyxy=self.boxes_xyxy.joined(),
             scores=self.scores.joined(),
+            weak_offsets=_offsets(self.weak_counts.joined()),
+            weak_boxes_xyxy=self.weak_boxes_xyxy.joined(),
+            weak_scores=self.weak_scores.joined(),
             true_offsets=_offsets(self.true_counts.joined()),
             true_boxes_xyxy=self.true_boxes_xyxy.joined(),
             true_categories=self.true_categories.joined(),

@@ -21,9 +21,10 @@ from src.prediction.provenance import NetworkSet, Provenance
 from src.radiographs.dicom import DicomError
 from src.radiographs.image_files import PictureError
 from src.retinanet.acceleration import Acceleration
-from src.retinanet.candidates import find_candidates
+from src.retinanet.candidates import find_candidates, find_weak
 from src.retinanet.ensemble import Ensemble
 from src.retinanet.model import RetinaNet
+from src.retinanet.settings import DEFAULT_WEAK, WeakLimits
 from src.structures import Batch
 from src.system.distributed import ALONE, Processes
 from src.system.errors import InputError
@@ -39,6 +40,7 @@ class Inference:
         n_workers: processes that read images ahead; None chooses.
         weights_dir: the folder of runs that holds the checkpoints; None takes the runs' own.
         overwrite: predict again what a run has saved already.
+        weak: which boxes are saved beside the candidates.
     """
 
     acceleration: Acceleration
@@ -46,6 +48,7 @@ class Inference:
     n_workers: int | None = None
     weights_dir: Path | None = None
     overwrite: bool = False
+    weak: WeakLimits = DEFAULT_WEAK
 
     def uses_saved(self, place: Place) -> bool:
         """Say whether predictions are taken from where they were saved before."""
@@ -107,6 +110,7 @@ class Inference:
                 acceleration=self.acceleration,
                 provenance=provenance,
                 processes=self.processes,
+                weak=self.weak,
             )
         except torch.OutOfMemoryError as error:
             raise self.acceleration.out_of_memory(
@@ -143,24 +147,25 @@ def predict(
     acceleration: Acceleration,
     provenance: Provenance,
     processes: Processes = ALONE,
+    weak: WeakLimits = DEFAULT_WEAK,
 ) -> Predictions:
     """Find candidates in every image; labels, where there are any, are passed on as the truth.
 
     Args:
         batches: of this process: every `processes.count`-th image.
+        weak: which boxes are kept beside the candidates.
 
     Returns:
         Predictions of all processes.
     """
-    collected = PredictionCollector(provenance)
+    collected = PredictionCollector(replace(provenance, weak=weak))
     model.eval()
     with torch.inference_mode(), progress_bar(batches, "predict", processes.is_first) as bar:
         for host_batch in bar:
             images = host_batch.to(acceleration.device).images
             with acceleration.arithmetic():
-                outputs = model(images, min_score=model.limits.min_score)
-            found = find_candidates(
-                outputs, model.anchors(images), host_batch.image_size, model.limits
-            )
-            collected.add(host_batch, found)
+                outputs = model(images, min_score=weak.least_score(model.limits))
+            place = outputs, model.anchors(images), host_batch.image_size
+            found = find_candidates(*place, model.limits)
+            collected.add(host_batch, found, find_weak(*place, found, model.limits, weak))
     return gather_predictions(collected.finish(), processes)

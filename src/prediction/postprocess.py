@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,9 +42,10 @@ class ChosenBoxes:
 
 def choose_boxes(predictions: Predictions, postprocess: Postprocess) -> ChosenBoxes:
     """Choose the boxes that count: suppress overlaps, apply the gate, scale the sides."""
-    kept = suppress_at(predictions, [postprocess.nms])[0]
+    candidates = predictions.candidates()
+    kept = suppress_at(candidates, [postprocess.nms])[0]
     kept &= gate_scores(predictions, postprocess.gate) > postprocess.threshold
-    boxes = predictions.candidates().kept(kept)
+    boxes = candidates.kept(kept)
     shrunk = boxes._replace(xywh=shrink_boxes(boxes.xywh, postprocess.shrink))
     return ChosenBoxes(postprocess, np.flatnonzero(kept), shrunk, predictions.scores[kept])
 
@@ -65,23 +66,18 @@ def gate_scores(predictions: Predictions, gate: str) -> FloatArray:
     return values
 
 
-def suppress_at(
-    predictions: Predictions, thresholds: Sequence[float], *, images: Iterable[int] | None = None
-) -> NDArray[np.bool_]:
-    """Suppress overlapping candidates at several thresholds; overlaps are computed once.
+def suppress_at(candidates: Boxes, thresholds: Sequence[float]) -> NDArray[np.bool_]:
+    """Suppress overlapping boxes at several thresholds; overlaps are computed once.
 
     Args:
-        images: which; None does all. The candidates of others are all kept.
+        candidates: K boxes, best first within each image.
 
     Returns:
         (thresholds, K) which candidates are kept.
     """
     limits = np.asarray(thresholds, dtype=np.float64)[:, None]
-    kept = np.ones((len(limits), len(predictions.scores)), dtype=bool)
-    candidates = predictions.candidates()
+    kept = np.ones((len(limits), len(candidates.xywh)), dtype=bool)
     sizes = candidates.counts()
-    if images is not None:
-        sizes = np.where(np.isin(np.arange(len(sizes)), list(images)), sizes, 0)
     for chunk in _like_sized_chunks(sizes, sizes * (len(limits) + PER_PAIR)):
         boxes, rows = _pad_boxes(candidates, chunk)
         alive = np.ones((len(chunk), len(limits), boxes.shape[1]), dtype=bool)

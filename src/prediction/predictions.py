@@ -32,7 +32,7 @@ FORMAT = "pneumonia-predictions"
 FORMAT_VERSION = 1
 FRAME = "pixels of the network input"  # of all boxes, for readers of the file
 # What is left out of the header at these values.
-OPTIONAL = {"fit": "squeeze", "ensemble": None, "named_by": "patient"}
+OPTIONAL = {"fit": "squeeze", "ensemble": None, "named_by": "patient", "weak": None}
 MAX_PROB = 1 + 1e-5  # the mean of several float32 may be above 1 by rounding
 MAX_PLACE = 2.0**24  # pixels that a box may lie away
 
@@ -50,6 +50,19 @@ ARRAYS = {
     "true_categories": ArraySchema(dtype="int64", shape=("I",), low=UNKNOWN_CATEGORY,
                                    high=len(CLASS_NAMES) - 1),
 }  # fmt: skip
+# Newer than the others: where the header says nothing of them, they are not there.
+WEAK_ARRAYS = {
+    "weak_offsets": ArraySchema(dtype="int64", shape=("I+1",), low=0),
+    "weak_boxes_xyxy": ArraySchema(dtype="float32", shape=("W", 4), low=-MAX_PLACE, high=MAX_PLACE),
+    "weak_scores": ArraySchema(dtype="float32", shape=("W",), low=0, high=MAX_PROB),
+}
+# Which arrays have a row for each box of an image, by the array that says where it begins.
+BOXES_BY_OFFSETS = {
+    "offsets": ("boxes_xyxy", "scores"),
+    "weak_offsets": ("weak_boxes_xyxy", "weak_scores"),
+    "true_offsets": ("true_boxes_xyxy",),
+}
+ALL_ARRAYS = ARRAYS | WEAK_ARRAYS
 HEADER = {"header": ArraySchema(dtype="str", shape=())}  # JSON
 
 
@@ -68,6 +81,8 @@ class Predictions:
         offsets: (I + 1,) int64; image i has candidates offsets[i] to offsets[i + 1].
         boxes_xyxy: (K, 4) float32, pixels of the network input, before the final NMS.
         scores: (K,) float32, descending within each image.
+        weak_offsets, weak_boxes_xyxy, weak_scores: like those, of boxes below the limits of
+            candidates: `provenance.weak` says which were saved; none in older files.
         true_offsets: (I + 1,) int64, like `offsets`.
         true_boxes_xyxy: (M, 4) float32, pixels of the network input.
         true_categories: (I,) int64, -1 where unknown.
@@ -80,6 +95,9 @@ class Predictions:
     offsets: NDArray[np.int64]
     boxes_xyxy: NDArray[np.float32]
     scores: NDArray[np.float32]
+    weak_offsets: NDArray[np.int64]
+    weak_boxes_xyxy: NDArray[np.float32]
+    weak_scores: NDArray[np.float32]
     true_offsets: NDArray[np.int64]
     true_boxes_xyxy: NDArray[np.float32]
     true_categories: NDArray[np.int64]
@@ -107,6 +125,22 @@ class Predictions:
     def candidates(self) -> Boxes:
         """Return the candidates of all images, pixels of the network input."""
         return Boxes(to_xywh(self.boxes_xyxy), self.offsets)
+
+    def with_weak(self) -> tuple[Boxes, NDArray[np.float32]]:
+        """Return the candidates and behind them the weaker boxes of each image, and the scores.
+
+        They are best first: weaker boxes score less than every candidate of their image.
+        """
+        counts = np.diff(self.offsets) + np.diff(self.weak_offsets)
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        images = np.arange(len(self))
+        image = np.concatenate(
+            [np.repeat(images, np.diff(each)) for each in (self.offsets, self.weak_offsets)]
+        )
+        order = np.argsort(image, kind="stable")  # candidates come first
+        boxes = np.concatenate([self.boxes_xyxy, self.weak_boxes_xyxy])[order]
+        scores = np.concatenate([self.scores, self.weak_scores])[order]
+        return Boxes(to_xywh(boxes), offsets), scores
 
     def truth(self) -> Boxes:
         """Return the true boxes of all images, pixels of the network input."""
@@ -139,7 +173,8 @@ class Predictions:
             if name not in OPTIONAL or value != OPTIONAL[name]
         }
         header = {"format": FORMAT, "version": FORMAT_VERSION, "frame": FRAME, **made_by}
-        arrays = {name: getattr(self, name) for name in ARRAYS}
+        saved = ARRAYS if self.provenance.weak is None else ALL_ARRAYS
+        arrays = {name: getattr(self, name) for name in saved}
         arrays["header"] = np.array(json.dumps(header))
         with replaced_file(path) as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **arrays)
@@ -151,12 +186,16 @@ def load_predictions(path: Path) -> Predictions:
     Raises:
         PredictionsError: missing, no .npz, or not the arrays of this format.
     """
-    content = read_arrays(path, [*HEADER, *ARRAYS], "predictions", PredictionsError)
+    has_weak = load_provenance(path).weak is not None
+    arrays = ALL_ARRAYS if has_weak else ARRAYS
+    content = read_arrays(path, [*HEADER, *arrays], "predictions", PredictionsError)
     with _named_errors(path):
         provenance = _parse_header(content)
-        check_arrays(content, ARRAYS)
+        check_arrays(content, arrays)
+        if not has_weak:
+            content |= no_weak_boxes(len(content["ids"]))
         _check_order(content)
-    return Predictions(provenance=provenance, **{name: content[name] for name in ARRAYS})
+    return Predictions(provenance=provenance, **{name: content[name] for name in ALL_ARRAYS})
 
 
 def load_provenance(path: Path) -> Provenance:
@@ -201,7 +240,7 @@ def join_predictions(parts: Sequence[Predictions]) -> Predictions:
                 )
             seen[patient] = i
     arrays: dict[str, NDArray[Any]] = {}
-    for name in ARRAYS:
+    for name in ALL_ARRAYS:
         values = [getattr(part, name) for part in parts]
         if name.endswith("offsets"):
             counts = np.concatenate([np.diff(value) for value in values])
@@ -226,13 +265,19 @@ def _common(parts: Sequence[Provenance]) -> Provenance:
     return dataclasses.replace(parts[0], **differing)  # type: ignore[arg-type]
 
 
+def no_weak_boxes(n_images: int) -> dict[str, NDArray[Any]]:
+    """Return `WEAK_ARRAYS` of images beside whose candidates no boxes were saved."""
+    return {
+        "weak_offsets": np.zeros(n_images + 1, dtype=np.int64),
+        "weak_boxes_xyxy": np.zeros((0, 4), dtype=np.float32),
+        "weak_scores": np.zeros(0, dtype=np.float32),
+    }
+
+
 def take_images(predictions: Predictions, images: Sequence[int]) -> Predictions:
     """Keep some images, in the order that is given."""
     arrays: dict[str, NDArray[Any]] = {}
-    for offsets, names in (
-        ("offsets", ("boxes_xyxy", "scores")),
-        ("true_offsets", ("true_boxes_xyxy",)),
-    ):
+    for offsets, names in BOXES_BY_OFFSETS.items():
         starts = getattr(predictions, offsets)
         rows = [np.arange(starts[image], starts[image + 1]) for image in images]
         arrays[offsets] = np.cumsum([0, *map(len, rows)], dtype=np.int64)
@@ -280,14 +325,13 @@ def _parse_header(arrays: Mapping[str, NDArray[Any]]) -> Provenance:
 
 def _check_order(arrays: Mapping[str, NDArray[Any]]) -> None:
     """Raise ValueError where arrays that are sound one by one make no sense together."""
-    for name, values in (("offsets", "scores"), ("true_offsets", "true_boxes_xyxy")):
-        steps = arrays[name]
-        if steps[0] != 0 or steps[-1] != len(arrays[values]) or (np.diff(steps) < 0).any():
-            raise ValueError(f"{name} do not cover {values} in order")
-    for name in ("boxes_xyxy", "true_boxes_xyxy"):
-        boxes = arrays[name]
+    for name, (boxes_name, *scores_name) in BOXES_BY_OFFSETS.items():
+        steps, boxes = arrays[name], arrays[boxes_name]
+        if steps[0] != 0 or steps[-1] != len(boxes) or (np.diff(steps) < 0).any():
+            raise ValueError(f"{name} do not cover {boxes_name} in order")
         if (boxes[:, 2:] < boxes[:, :2]).any():
-            raise ValueError(f"{name} holds a box whose right or lower edge comes first")
-    image = np.repeat(np.arange(len(arrays["ids"])), np.diff(arrays["offsets"]))
-    if ((np.diff(arrays["scores"]) > 0) & (np.diff(image) == 0)).any():
-        raise ValueError("scores do not descend within each image")
+            raise ValueError(f"{boxes_name} holds a box whose right or lower edge comes first")
+        image = np.repeat(np.arange(len(arrays["ids"])), np.diff(steps))
+        for scores in scores_name:
+            if ((np.diff(arrays[scores]) > 0) & (np.diff(image) == 0)).any():
+                raise ValueError(f"{scores} do not descend within each image")

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from src.experiments.experiment import MUST_AGREE, Experiment
 from src.experiments.runs import Run, ensemble_run
 from src.prediction.presets import Postprocess
+from src.retinanet.settings import WeakLimits
 from src.structures import MAX_FOLDS, Fit, ShownArea
 from src.system.errors import InputError
 from src.system.records import show_value
@@ -107,6 +108,7 @@ class Provenance(RunId):
         ensemble: how several were combined; None for one network alone.
         named_by: what the ids of the images are: patientIds, or paths of files below the folder
             that was predicted.
+        weak: which boxes beside the candidates were saved; None where none were.
 
     Raises:
         ValueError: no predictions were made so; the message names the field.
@@ -118,6 +120,7 @@ class Provenance(RunId):
     epoch: int | None = None
     ensemble: Combination | None = None
     named_by: Literal["patient", "file"] = "patient"
+    weak: WeakLimits | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -148,7 +151,12 @@ class Provenance(RunId):
     def is_same(self, other: Provenance) -> bool:
         """Say whether other predictions are of the same networks, combined in the same way."""
         ours, theirs = (
-            replace(each, named_by="patient", ensemble=each.ensemble and each.ensemble.rounded())
+            replace(
+                each,
+                named_by="patient",
+                weak=None,
+                ensemble=each.ensemble and each.ensemble.rounded(),
+            )
             for each in (self, other)
         )
         return ours == theirs

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, nms
 
 from src.retinanet.boxes import clip_boxes, decode_boxes
-from src.retinanet.settings import PAPER_LIMITS, CandidateLimits
+from src.retinanet.settings import (
+    DEFAULT_WEAK,
+    PAPER_LIMITS,
+    CandidateLimits,
+    WeakLimits,
+)
 from src.structures import MAX_CANDIDATES, Detections, RawOutputs
 
 
@@ -53,6 +58,60 @@ def find_candidates(
             boxes.split(counts), values.split(counts), probs, strict=True
         )
     ]
+
+
+def find_weak(
+    outputs: RawOutputs,
+    anchors: Tensor,
+    image_size: tuple[int, int],
+    found: list[Detections],
+    limits: CandidateLimits = PAPER_LIMITS,
+    weak: WeakLimits = DEFAULT_WEAK,
+) -> list[Detections]:
+    """Decode the best of the boxes that are no candidates.
+
+    Args:
+        outputs, anchors, image_size, limits: those that the candidates were found with.
+        found: the candidates.
+        weak: which boxes; the box head must have run wherever `weak.least_score` is exceeded.
+
+    Returns:
+        For each image at most `weak.max_count` boxes that overlap neither a candidate nor a better
+        box of their own by more than `weak.max_iou`, best first; all score less than every
+        candidate of the image.
+    """
+    rows = zip(outputs.scores, outputs.deltas, found, strict=True)
+    return [
+        _weak_boxes(scores, deltas, anchors, image_size, candidates, limits, weak)
+        for scores, deltas, candidates in rows
+    ]
+
+
+def _weak_boxes(
+    scores: Tensor,
+    deltas: Tensor,
+    anchors: Tensor,
+    image_size: tuple[int, int],
+    candidates: Detections,
+    limits: CandidateLimits,
+    weak: WeakLimits,
+) -> Detections:
+    is_weak = scores <= limits.min_score
+    if len(candidates.scores):
+        is_weak |= scores < limits.min_share_of_top * candidates.scores[0]
+    values = scores.where(is_weak & (scores > weak.min_score), 0)
+    values, anchor = values.topk(min(MAX_CANDIDATES if weak.max_count else 0, len(values)))
+    boxes = clip_boxes(decode_boxes(deltas[anchor], anchors[anchor]), image_size)
+    is_box = (values > 0) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    values, boxes = values[is_box], boxes[is_box]
+    kept = nms(
+        torch.cat([candidates.boxes_xyxy, boxes]),
+        torch.cat([candidates.scores, values]),
+        weak.max_iou,
+    )
+    n_candidates = len(candidates.scores)
+    kept = kept[kept >= n_candidates][: weak.max_count] - n_candidates
+    return Detections(boxes[kept], values[kept], candidates.class_probs)
 
 
 def suppress(detections: list[Detections], nms_iou: float) -> list[Detections]:

@@ -83,11 +83,11 @@ class Ensemble(nn.Module):
         Args:
             images: (B, 1, H, W) in [0, 1].
             min_score: boxes are located only on levels where a combined score is greater; other
-                deltas are 0.
+                deltas are 0. None locates all, and combines sizes where boxes can be candidates.
 
         Returns:
-            Combined outputs. dw and dh follow `size_rule` where the score can still become a
-            candidate; elsewhere they are not used, and are means.
+            Combined outputs. dw and dh follow `size_rule` where the score is greater; elsewhere
+            they are not used, and are means.
         """
         passes = self._passes()
         weights = [one.weight for one in passes]
@@ -101,7 +101,8 @@ class Ensemble(nn.Module):
         ]
         deltas = _mean(located, weights)
         if self.size_rule == "percentile" and len(passes) > 1:
-            image, anchor = (scores > self.limits.min_score).nonzero(as_tuple=True)
+            least = self.limits.min_score if min_score is None else min_score
+            image, anchor = (scores > least).nonzero(as_tuple=True)
             if len(image):
                 sizes = torch.stack([one[image, anchor, 2:] for one in located])  # (M, N, 2)
                 deltas[image, anchor, 2:] = low_percentile(sizes, self.k)

@@ -65,6 +65,29 @@ class CandidateLimits:
     min_share_of_top: float = 0.5
 
 
+@dataclass(frozen=True, kw_only=True)
+class WeakLimits:
+    """Which boxes below the candidates' limits are saved beside them.
+
+    They are never chosen. Average precision and FROC need them: both go on where the candidates
+    end.
+
+    Attributes:
+        min_score: they score more.
+        max_count: for an image; 0 saves none.
+        max_iou: one that overlaps a better box by more is left out.
+    """
+
+    min_score: float = 0.005
+    max_count: int = 100
+    max_iou: float = 0.5
+
+    def least_score(self, limits: CandidateLimits) -> float:
+        """Return the score above which boxes are of use, candidates or weak."""
+        return min(self.min_score, limits.min_score) if self.max_count else limits.min_score
+
+
 PAPER_ANCHORS = AnchorShapes()
 PAPER_LOSS = LossSettings()
 PAPER_LIMITS = CandidateLimits()
+DEFAULT_WEAK = WeakLimits()

@@ -57,7 +57,7 @@ def sweep_epoch(predictions: Predictions, grid: Grid = PAPER_GRID) -> FloatArray
     gates = {gate: gate_scores(predictions, gate) for gate in grid.gates}
     shape = len(grid.gates), len(grid.shrinks), len(grid.nms), len(grid.thresholds)
     result = np.full(shape, np.nan)
-    for n, kept in enumerate(suppress_at(predictions, grid.nms)):
+    for n, kept in enumerate(suppress_at(candidates, grid.nms)):
         found = candidates.kept(kept)
         for s, shrink in enumerate(grid.shrinks):
             boxes = found._replace(xywh=shrink_boxes(found.xywh, shrink))

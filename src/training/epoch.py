@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -11,10 +12,10 @@ from src.prediction.collector import PredictionCollector, gather_predictions, pr
 from src.prediction.predictions import Predictions
 from src.prediction.provenance import Provenance
 from src.retinanet.acceleration import Acceleration
-from src.retinanet.candidates import find_candidates
+from src.retinanet.candidates import find_candidates, find_weak
 from src.retinanet.losses import detection_losses, match_anchors
 from src.retinanet.model import RetinaNet
-from src.retinanet.settings import PAPER_LOSS, LossSettings
+from src.retinanet.settings import DEFAULT_WEAK, PAPER_LOSS, LossSettings, WeakLimits
 from src.structures import Batch
 from src.system.distributed import ALONE, Processes
 from src.training.progress import Progress, RunningLosses, loss_sums
@@ -71,6 +72,7 @@ def validate(
     provenance: Provenance,
     loss: LossSettings = PAPER_LOSS,
     processes: Processes = ALONE,
+    weak: WeakLimits = DEFAULT_WEAK,
     wants_to_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[dict[str, float], Predictions]:
     """Compute losses and predictions of every labelled image, in one pass.
@@ -80,6 +82,7 @@ def validate(
         provenance: goes into the predictions.
         loss: how the losses are computed.
         processes: rank and number of the processes that share the images.
+        weak: which boxes are kept beside the candidates.
         wants_to_stop: asked after every batch.
 
     Returns:
@@ -90,7 +93,8 @@ def validate(
         Stopped: this process wants to stop.
     """
     running = RunningLosses()
-    collected = PredictionCollector(provenance)
+    collected = PredictionCollector(replace(provenance, weak=weak))
+    least_score = weak.least_score(model.limits)
     model.eval()
     with torch.inference_mode(), progress_bar(batches, "validation", processes.is_first) as bar:
         for host_batch in bar:
@@ -100,11 +104,12 @@ def validate(
             matches = match_anchors(anchors, boxes, loss)
             needed = model.by_level(matches.positive, batch.images)
             with acceleration.arithmetic():
-                outputs = model(batch.images, needed=needed, min_score=model.limits.min_score)
+                outputs = model(batch.images, needed=needed, min_score=least_score)
             losses = detection_losses(outputs, anchors, batch.targets, matches, loss)
             running.add(loss_sums(losses, len(batch.ids)).tolist(), len(batch.ids))
-            found = find_candidates(outputs, anchors, batch.image_size, model.limits)
-            collected.add(host_batch, found)
+            place = outputs, anchors, batch.image_size
+            found = find_candidates(*place, model.limits)
+            collected.add(host_batch, found, find_weak(*place, found, model.limits, weak))
             bar.set_postfix_str(str(running), refresh=False)
             if wants_to_stop():
                 raise Stopped

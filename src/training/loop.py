@@ -198,6 +198,7 @@ class Training:
             provenance=trained_provenance(self.files.run, self.experiment, progress.epoch),
             loss=self.experiment.loss,
             processes=self.options.processes,
+            weak=self.options.weak,
             wants_to_stop=request,
         )
         self.learner.optimization.scheduler.after_epoch(validated["regression"])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.retinanet.acceleration import Acceleration
+from src.retinanet.settings import DEFAULT_WEAK, WeakLimits
 from src.system.distributed import ALONE, Processes
 
 
@@ -27,6 +28,7 @@ class TrainingOptions:
             training whose weights come from a checkpoint.
         checkpoint_minutes: the longest time between two states that a run can be resumed from.
         skips_non_finite: leave out steps whose loss or gradient is not finite, and count them.
+        weak: which boxes are saved beside the candidates of validation.
         data_fingerprint: that labels and images must have; None takes any.
     """
 
@@ -42,4 +44,5 @@ class TrainingOptions:
     encoder_weights: Path | None = None
     checkpoint_minutes: float = 10.0
     skips_non_finite: bool = False
+    weak: WeakLimits = DEFAULT_WEAK
     data_fingerprint: str | None = None

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from src.prediction.collector import PredictionCollector, gather_predictions
-from src.prediction.predictions import ARRAYS, PredictionsError, take_images
+from src.prediction.predictions import ALL_ARRAYS, PredictionsError, take_images
 from src.structures import Detections
 from src.system.distributed import ALONE, Processes
 from tests.made_batches import PROVENANCE, make_batches
-from tests.made_predictions import random_predictions
+from tests.made_predictions import random_predictions, with_weak_boxes
 
 
 def detect(*scores):
@@ -23,14 +23,18 @@ def detect(*scores):
 def test_what_is_found_in_batches_comes_in_the_order_of_the_images():
     collected = PredictionCollector(PROVENANCE)
     found = [[detect(0.9, 0.5), detect()], [detect(0.7)]]
-    for batch, detections in zip(make_batches([2, 1]), found, strict=True):
-        collected.add(batch, detections)
+    weak = [[detect(0.02), detect()], [detect(0.01, 0.007)]]
+    for batch, *detections in zip(make_batches([2, 1]), found, weak, strict=True):
+        collected.add(batch, *detections)
     predictions = collected.finish()
     assert predictions.ids.tolist() == ["patient-0", "patient-1", "patient-2"]
     assert predictions.image_sizes.tolist() == [[1024, 1024], [1024, 1025], [1024, 1024]]
     assert predictions.offsets.tolist() == [0, 2, 2, 3]
     assert predictions.scores == pytest.approx([0.9, 0.5, 0.7])
     assert predictions.boxes_xyxy[1] == pytest.approx([0.5, 0.5, 1.5, 2.5])
+    assert predictions.weak_offsets.tolist() == [0, 1, 1, 3]
+    assert predictions.weak_scores == pytest.approx([0.02, 0.01, 0.007])
+    assert predictions.weak_boxes_xyxy[2] == pytest.approx([0.007, 0.007, 1.007, 2.007])
     assert predictions.class_probs[:, 2].tolist() == [2, 0, 1]
     assert predictions.true_offsets.tolist() == [0, 1, 1, 2]
     assert predictions.true_boxes_xyxy[:, 3].tolist() == [120, 122]
@@ -41,21 +45,22 @@ def test_what_is_found_in_batches_comes_in_the_order_of_the_images():
 def test_nothing_of_a_batch_is_kept_but_its_numbers():
     """Pieces of memory that stay, between the blocks of passing batches, make a process grow."""
     collected, (batch,) = PredictionCollector(PROVENANCE), make_batches([2])
-    found = [detect(0.9), detect()]
+    found, weak = [detect(0.9), detect()], [detect(0.01), detect()]
     parts = (batch.images, *(target.boxes_xyxy for target in batch.targets), found[0].boxes_xyxy,
-             found[0].scores, found[0].class_probs)  # fmt: skip
+             found[0].scores, found[0].class_probs, weak[0].boxes_xyxy)  # fmt: skip
     references = [weakref.ref(part) for part in parts]
-    collected.add(batch, found)
-    del batch, found, parts
+    collected.add(batch, found, weak)
+    del batch, found, weak, parts
     assert [reference() for reference in references] == [None] * len(references)
 
 
 def test_nothing_makes_predictions_of_no_images():
     predictions = PredictionCollector(PROVENANCE).finish()
-    shapes = {name: getattr(predictions, name).shape for name in ARRAYS}
+    shapes = {name: getattr(predictions, name).shape for name in ALL_ARRAYS}
     assert shapes == {
         "ids": (0,), "image_sizes": (0, 2), "class_probs": (0, 3), "offsets": (1,),
-        "boxes_xyxy": (0, 4), "scores": (0,), "true_offsets": (1,), "true_boxes_xyxy": (0, 4),
+        "boxes_xyxy": (0, 4), "scores": (0,), "weak_offsets": (1,), "weak_boxes_xyxy": (0, 4),
+        "weak_scores": (0,), "true_offsets": (1,), "true_boxes_xyxy": (0, 4),
         "true_categories": (0,),
     }  # fmt: skip
 
@@ -72,10 +77,10 @@ class PretendedProcesses(Processes):
 
 @pytest.mark.parametrize("n_images", [5, 6, 7])
 def test_what_three_processes_found_is_put_in_the_order_of_the_images(n_images):
-    whole = random_predictions(n_images=n_images)
+    whole = with_weak_boxes(random_predictions(n_images=n_images))
     parts = tuple(take_images(whole, range(rank, n_images, 3)) for rank in range(3))
     gathered = gather_predictions(parts[1], PretendedProcesses(1, 3, parts))
-    for name in ARRAYS:
+    for name in ALL_ARRAYS:
         np.testing.assert_array_equal(getattr(gathered, name), getattr(whole, name))
     assert gathered.provenance == whole.provenance
 

@@ -12,21 +12,11 @@ from tests.made_predictions import ALL, WHOLE, make_predictions, random_predicti
 @pytest.mark.parametrize("threshold", [0.0, 0.05, 0.3, 0.7, 1.0])
 def test_suppress_at_equals_the_plain_nms(threshold):
     predictions = random_predictions(3, n_images=30)
-    kept = suppress_at(predictions, [0.9, threshold])[1]
+    kept = suppress_at(predictions.candidates(), [0.9, threshold])[1]
     for image in range(len(predictions)):
         rows = predictions.candidates_of(image)
         expected = oracles.nms(predictions.boxes_xyxy[rows], predictions.scores[rows], threshold)
         assert np.flatnonzero(kept[rows]).tolist() == expected
-
-
-def test_suppress_at_leaves_other_images_alone():
-    predictions = random_predictions(3, n_images=10)
-    every = suppress_at(predictions, [0.05])[0]
-    some = suppress_at(predictions, [0.05], images=[2, 5])[0]
-    for image in range(10):
-        rows = predictions.candidates_of(image)
-        assert np.array_equal(some[rows], every[rows]) if image in (2, 5) else some[rows].all()
-    assert not every.all()
 
 
 @pytest.mark.parametrize("gate", GATES)

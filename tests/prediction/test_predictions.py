@@ -6,17 +6,21 @@ import numpy as np
 import pytest
 
 from src.prediction.predictions import (
+    ALL_ARRAYS,
     ARRAYS,
     PredictionsError,
     join_predictions,
     load_predictions,
     take_images,
+    to_xywh,
 )
 from src.prediction.provenance import Provenance
+from src.retinanet.settings import WeakLimits
+from src.scoring.grid import sweep_epoch
 from src.system.files import OutputError
 from tests import oracles
 from tests.hostile_files import Exploit, count_refusals
-from tests.made_predictions import make_fold, random_predictions
+from tests.made_predictions import make_fold, random_predictions, with_weak_boxes
 
 
 def refuse(path, match):
@@ -88,7 +92,7 @@ def test_a_file_that_is_something_else_is_refused(tmp_path):
 
 def test_damage_anywhere_in_the_file_is_refused_or_harmless(tmp_path):
     path = tmp_path / "000.npz"
-    random_predictions(n_images=2).save(path)
+    with_weak_boxes(random_predictions(n_images=2)).save(path)
     assert count_refusals(path, load_predictions, PredictionsError) > 300
 
 
@@ -137,7 +141,7 @@ def test_offsets_that_go_backwards_are_refused(tmp_path):
     offsets = predictions.offsets.copy()
     offsets[3] = offsets[-1] + 1
     replace(predictions, offsets=offsets).save(path)
-    refuse(path, "offsets do not cover scores in order")
+    refuse(path, "offsets do not cover boxes_xyxy in order")
 
 
 @pytest.mark.parametrize("name", ["boxes_xyxy", "scores", "true_boxes_xyxy", "class_probs"])
@@ -276,3 +280,62 @@ def test_boxes_as_tables_have_corner_and_size():
         assert table.xywh.dtype == np.float64
         np.testing.assert_array_equal(table.xywh, oracles.xywh(corners))
         np.testing.assert_array_equal(table.offsets, offsets)
+
+
+def test_weaker_boxes_come_back_and_change_nothing_else(tmp_path):
+    plain = random_predictions()
+    predictions = with_weak_boxes(plain)
+    predictions.save(tmp_path / "000.npz")
+    loaded = load_predictions(tmp_path / "000.npz")
+    for name in ALL_ARRAYS:
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(predictions, name))
+    assert loaded.provenance.weak == WeakLimits()
+    assert loaded.provenance.is_same(plain.provenance)
+    np.testing.assert_array_equal(sweep_epoch(loaded), sweep_epoch(plain))
+
+
+def test_weaker_boxes_stand_behind_the_candidates_of_their_image():
+    predictions = with_weak_boxes(random_predictions(n_images=12))
+    boxes, scores = predictions.with_weak()
+    for image in range(len(predictions)):
+        own = slice(*boxes.offsets[image : image + 2].tolist())
+        weak = slice(*predictions.weak_offsets[image : image + 2].tolist())
+        parts = predictions.scores[predictions.candidates_of(image)], predictions.weak_scores[weak]
+        np.testing.assert_array_equal(scores[own], np.concatenate(parts))
+        parts = (
+            predictions.boxes_xyxy[predictions.candidates_of(image)],
+            predictions.weak_boxes_xyxy[weak],
+        )
+        np.testing.assert_array_equal(boxes.xywh[own], to_xywh(np.concatenate(parts)))
+
+
+def test_images_keep_their_weaker_boxes():
+    predictions = with_weak_boxes(random_predictions(n_images=12))
+    some = take_images(predictions, [7, 3])
+    for i, image in enumerate([7, 3]):
+        own, its = (
+            slice(*each.weak_offsets[place : place + 2].tolist())
+            for each, place in ((some, i), (predictions, image))
+        )
+        np.testing.assert_array_equal(some.weak_scores[own], predictions.weak_scores[its])
+    parts = [with_weak_boxes(make_fold(fold), fold) for fold in (0, 1)]
+    joined = join_predictions(parts)
+    np.testing.assert_array_equal(
+        joined.weak_scores, np.concatenate([part.weak_scores for part in parts])
+    )
+    assert joined.provenance.weak == WeakLimits()
+    assert join_predictions([parts[0], make_fold(1)]).provenance.weak is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"weak_offsets": np.zeros(9, np.int64)}, "weak_offsets do not cover"),
+        ({"weak_scores": np.zeros(3, np.float32)}, "weak_scores has shape"),
+        ({"weak_scores": np.zeros(3)}, "weak_scores is float64"),
+    ],
+)
+def test_weaker_boxes_that_do_not_fit_are_refused(tmp_path, changes, match):
+    path = tmp_path / "000.npz"
+    replace(with_weak_boxes(random_predictions()), **changes).save(path)
+    refuse(path, match)

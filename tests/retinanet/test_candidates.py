@@ -2,8 +2,8 @@ import numpy as np
 import torch
 
 from src.retinanet.anchors import make_anchors
-from src.retinanet.candidates import find_candidates, suppress
-from src.retinanet.settings import CandidateLimits
+from src.retinanet.candidates import find_candidates, find_weak, suppress
+from src.retinanet.settings import CandidateLimits, WeakLimits
 from src.structures import MAX_CANDIDATES, Detections, RawOutputs
 from tests import oracles
 
@@ -93,3 +93,55 @@ def test_candidates_follow_their_limits():
         (CandidateLimits(min_score=0.6), 1),
     ):
         assert len(find_candidates(raw, ANCHORS, SIZE, limits)[0].scores) == n
+
+
+def all_boxes(raw, image):
+    """Decode every anchor of an image that scores at all, best first."""
+    everything = CandidateLimits(min_score=0.0, min_share_of_top=0.0)
+    return find_candidates(raw, ANCHORS, SIZE, everything)[image]
+
+
+def test_weak_boxes_are_the_best_that_are_no_candidates_and_overlap_nothing_better():
+    raw, weak = outputs(seed=4), WeakLimits(max_count=20, max_iou=0.7)
+    found = find_candidates(raw, ANCHORS, SIZE)
+    for image, boxes in enumerate(find_weak(raw, ANCHORS, SIZE, found, weak=weak)):
+        every = all_boxes(raw, image)
+        n_found = len(found[image].scores)
+        kept = oracles.nms(every.boxes_xyxy.tolist(), every.scores.tolist(), 0.7)
+        expected = [row for row in kept if row >= n_found][:20]
+        assert len(expected) > 5
+        np.testing.assert_array_equal(boxes.scores, every.scores[expected])
+        np.testing.assert_array_equal(boxes.boxes_xyxy, every.boxes_xyxy[expected])
+        assert boxes.scores[0] < found[image].scores[-1]
+
+
+def test_weak_boxes_follow_their_limits():
+    scores = torch.zeros(1, len(ANCHORS))
+    scores[0, [0, 300, 310, 330]] = torch.tensor([0.9, 0.3, 0.02, 0.004])
+    raw = RawOutputs(scores, torch.zeros(1, len(ANCHORS), 4), LOG_PROBS[:1])
+    found = find_candidates(raw, ANCHORS, SIZE)
+    for limits, expected in (
+        (WeakLimits(max_iou=1.0), [0.3, 0.02]),
+        (WeakLimits(max_iou=1.0, min_score=0.001), [0.3, 0.02, 0.004]),
+        (WeakLimits(max_iou=1.0, min_score=0.02), [0.3]),
+        (WeakLimits(max_iou=1.0, max_count=1), [0.3]),
+        (WeakLimits(max_count=0), []),
+    ):
+        (weak,) = find_weak(raw, ANCHORS, SIZE, found, weak=limits)
+        torch.testing.assert_close(weak.scores, torch.tensor(expected))
+
+
+def test_an_image_without_candidates_has_weak_boxes():
+    scores = torch.full((1, len(ANCHORS)), 0.02)
+    raw = RawOutputs(scores, torch.zeros(1, len(ANCHORS), 4), LOG_PROBS[:1])
+    found = find_candidates(raw, ANCHORS, SIZE)
+    assert len(found[0].scores) == 0
+    (weak,) = find_weak(raw, ANCHORS, SIZE, found)
+    assert len(weak.scores) > 10
+
+
+def test_boxes_are_located_where_weak_ones_may_be():
+    limits = CandidateLimits()
+    assert WeakLimits().least_score(limits) == 0.005
+    assert WeakLimits(min_score=0.1).least_score(limits) == limits.min_score
+    assert WeakLimits(max_count=0).least_score(limits) == limits.min_score

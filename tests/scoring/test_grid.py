@@ -7,7 +7,12 @@ import pytest
 
 from src.datasets.annotations import read_label_files
 from src.datasets.box_sizes import CHALLENGE_SIZE
-from src.prediction.predictions import Predictions, PredictionsError, join_predictions
+from src.prediction.predictions import (
+    Predictions,
+    PredictionsError,
+    join_predictions,
+    no_weak_boxes,
+)
 from src.prediction.presets import GATES, Postprocess
 from src.prediction.provenance import Provenance
 from src.scoring.grid import SCORE_THRESHOLDS, Grid, sweep_epoch, sweep_pooled, sweep_run
@@ -74,6 +79,7 @@ def test_a_perfect_detector_scores_one_on_the_real_labels():
         offsets=offsets,
         boxes_xyxy=boxes,
         scores=np.full(len(boxes), 0.9, np.float32),
+        **no_weak_boxes(len(records)),
         true_offsets=offsets,
         true_boxes_xyxy=boxes,
         true_categories=np.array([record.category for record in records]),
