@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms, nms
+from torchvision.ops import batched_nms
 
 from src.retinanet.boxes import clip_boxes, decode_boxes
 from src.retinanet.settings import (
@@ -80,38 +80,37 @@ def find_weak(
         box of their own by more than `weak.max_iou`, best first; all score less than every
         candidate of the image.
     """
-    rows = zip(outputs.scores, outputs.deltas, found, strict=True)
-    return [
-        _weak_boxes(scores, deltas, anchors, image_size, candidates, limits, weak)
-        for scores, deltas, candidates in rows
-    ]
-
-
-def _weak_boxes(
-    scores: Tensor,
-    deltas: Tensor,
-    anchors: Tensor,
-    image_size: tuple[int, int],
-    candidates: Detections,
-    limits: CandidateLimits,
-    weak: WeakLimits,
-) -> Detections:
-    is_weak = scores <= limits.min_score
-    if len(candidates.scores):
-        is_weak |= scores < limits.min_share_of_top * candidates.scores[0]
+    scores, deltas, _ = outputs
+    top = torch.stack([image.scores[:1].sum() for image in found])  # 0 without a candidate
+    is_weak = (scores <= limits.min_score) | (scores < limits.min_share_of_top * top[:, None])
     values = scores.where(is_weak & (scores > weak.min_score), 0)
-    values, anchor = values.topk(min(MAX_CANDIDATES if weak.max_count else 0, len(values)))
-    boxes = clip_boxes(decode_boxes(deltas[anchor], anchors[anchor]), image_size)
-    is_box = (values > 0) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    values, boxes = values[is_box], boxes[is_box]
-    kept = nms(
-        torch.cat([candidates.boxes_xyxy, boxes]),
-        torch.cat([candidates.scores, values]),
+    n_best = min(MAX_CANDIDATES, len(anchors)) if weak.max_count else 0
+    values, anchor = values.topk(n_best, dim=1)  # (B, n_best)
+    deltas = deltas.gather(1, anchor[..., None].expand(-1, -1, 4))
+    boxes = clip_boxes(decode_boxes(deltas, anchors[anchor]), image_size)
+
+    left = (values > 0) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
+    place = left.nonzero(as_tuple=True)
+    n_found = sum(len(image.scores) for image in found)
+    kept = torch.zeros(n_found + len(place[0]), dtype=torch.bool, device=scores.device)
+    index = torch.cat([torch.full_like(one.scores, i) for i, one in enumerate(found)])
+    best = batched_nms(
+        torch.cat([*(image.boxes_xyxy for image in found), boxes[place]]),
+        torch.cat([*(image.scores for image in found), values[place]]),
+        torch.cat([index.long(), place[0]]),
         weak.max_iou,
     )
-    n_candidates = len(candidates.scores)
-    kept = kept[kept >= n_candidates][: weak.max_count] - n_candidates
-    return Detections(boxes[kept], values[kept], candidates.class_probs)
+    kept[best] = True
+    left[place] = kept[n_found:]
+    left &= left.cumsum(dim=1) <= weak.max_count
+    counts = left.sum(dim=1).tolist()
+    place = left.nonzero(as_tuple=True)
+    return [
+        Detections(own_boxes, own_scores, candidates.class_probs)
+        for own_boxes, own_scores, candidates in zip(
+            boxes[place].split(counts), values[place].split(counts), found, strict=True
+        )
+    ]
 
 
 def suppress(detections: list[Detections], nms_iou: float) -> list[Detections]:
