@@ -41,7 +41,7 @@ def mean_average_precision(drawn: DrawnBoxes) -> FloatArray:
 def _hits_needed(n_true: IntArray) -> IntArray:
     """Count the hits for each recall level, (D, 101): the fewest whose quotient is no less.
 
-    The quotient is compared as COCO does it, rounded: 7 of 100 do not reach the level .07, which
+    The quotient is compared as COCO does it, rounded: 35 of 100 do not reach the level .35, which
     is a little more in floating point.
     """
     totals = np.maximum(n_true, 1)[:, None]
