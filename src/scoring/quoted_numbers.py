@@ -84,7 +84,7 @@ IMAGE_NUMBERS: tuple[Number[DrawnImages], ...] = (
     *(
         Number(
             f"sensitivity_{100 * level:.0f}",
-            f"sensitivity at {level:.0%} specificity, images",
+            f"sensitivity at {100 * level:.0f} % specificity, images",
             partial(sensitivity_at_specificity, specificity=level),
         )
         for level in (0.9, 0.95)
