@@ -1,4 +1,7 @@
-"""The challenge's score over a grid of thresholds: plain loops, this project, faster-coco-eval."""
+"""The challenge's score over a grid of thresholds: plain loops, this project, faster-coco-eval.
+
+And the numbers that papers quote, each with its interval, on made-up images.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,19 @@ from pathlib import Path
 import numpy as np
 
 import config
-from scripts.benchmarks.measuring import Row, describe_machine, report, time_in_turn
+from scripts.benchmarks.growth import invent_predictions
+from scripts.benchmarks.measuring import Row, describe_machine, report_tables, time_in_turn
 from src.datasets.annotations import Record, read_records
 from src.datasets.data_folder import DataFolder
 from src.datasets.folds import load_folds, split_records
 from src.metric import IOU_THRESHOLDS, Boxes, FloatArray, dataset_scores, precision_steps
+from src.scoring.quoted_numbers import N_DRAWS, compute_numbers
+from src.scoring.scored_images import ScoredImages
 from tests import oracles
 
 SCORE_LEVELS = tuple(np.linspace(0.1, 0.85, 16).tolist())
 JITTER = 0.08  # of a box's sides, standard deviation
+N_BOXES = 100  # of each image that the numbers are computed from
 FALSE_ALARM_RATE = 1.0  # low-scored boxes to an image, on average, as trained nets leave them
 
 
@@ -27,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", type=Path, default=config.DATA_DIR, help="labels are read")
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--runs", type=int, default=5, help="timed runs; the median counts")
+    parser.add_argument("--images", type=int, default=6422, help="that papers' numbers are of")
     parser.add_argument("--json", type=Path, help="write the numbers")
 
 
@@ -73,7 +81,26 @@ def run(arguments: argparse.Namespace) -> None:
     )
     if coco is None:
         print("faster-coco-eval is not installed: pip install faster-coco-eval to compare\n")
-    report(rows, describe_machine("cpu", 1), arguments.json)
+    numbers = [time_numbers(arguments.images, n_draws) for n_draws in (0, N_DRAWS)]
+    tables = {"rows": rows, "numbers": numbers}
+    report_tables(tables, describe_machine("cpu", 1), arguments.json)
+
+
+def time_numbers(n_images: int, n_draws: int) -> Row:
+    """Time all numbers that papers quote, with intervals from so many draws of the patients."""
+    predictions = invent_predictions(n_images, N_BOXES)
+    scores = predictions.scores.astype(np.float64)
+    data = ScoredImages(
+        ids=predictions.ids.tolist(),
+        patients=np.arange(n_images),
+        predicted=predictions.candidates(),
+        scores=scores,
+        true=predictions.truth(),
+        image_scores={"best box": scores[predictions.offsets[:-1]]},
+    )
+    (timing,) = time_in_turn([lambda: compute_numbers(data, n_draws)], n_runs=3)
+    return {"images": n_images, "boxes an image": N_BOXES, "draws": n_draws,
+            "median s": timing.median}  # fmt: skip
 
 
 def invent_detections(record: Record, seed: int) -> tuple[FloatArray, FloatArray]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.metric import BoolArray, FloatArray, IntArray
+from src.scoring.bootstrap import ratio
 from src.structures import CLASS_NAMES
 
 N_CLASSES = len(CLASS_NAMES)
@@ -57,13 +58,31 @@ def reliability(probs: FloatArray, came_true: BoolArray, n_bins: int = N_BINS) -
         came_true: (N,).
         n_bins: a bin holds its lower edge, the last one 1 as well.
     """
-    bins = np.minimum((probs * n_bins).astype(np.int64), n_bins - 1)
+    bins = _bins(probs, n_bins)
     counts = np.bincount(bins, minlength=n_bins)
     sums = (np.bincount(bins, weights=values, minlength=n_bins) for values in (probs, came_true))
     mean_prob, share = (
         np.divide(total, counts, out=np.full(n_bins, np.nan), where=counts > 0) for total in sums
     )
     return Reliability(mean_prob, share, counts)
+
+
+def calibration_errors(
+    probs: FloatArray, came_true: BoolArray, weights: IntArray, n_bins: int = N_BINS
+) -> FloatArray:
+    """Compute the error of `reliability` for draws of the cases.
+
+    Args:
+        probs: (N,) in [0, 1].
+        came_true: (N,).
+        weights: (D, N) how often each case is in each draw.
+
+    Returns:
+        (D,) in [0, 1], NaN in draws without cases.
+    """
+    gaps = np.zeros((len(probs), n_bins))
+    gaps[np.arange(len(probs)), _bins(probs, n_bins)] = came_true - probs
+    return ratio(np.abs(weights @ gaps).sum(axis=1), weights.sum(axis=1))
 
 
 def class_reliabilities(
@@ -85,3 +104,8 @@ def class_reliabilities(
     ]
     top = class_probs.argmax(axis=1)
     return of_classes, reliability(class_probs.max(axis=1), true_categories == top)
+
+
+def _bins(probs: FloatArray, n_bins: int) -> IntArray:
+    """Return the bin of each probability (N,): a bin holds its lower edge, the last one 1 too."""
+    return np.minimum((probs * n_bins).astype(np.int64), n_bins - 1)
