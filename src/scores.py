@@ -3,6 +3,7 @@
 As a command: `python src/scores.py output/demo_fold_0 ...` scores every saved epoch of the runs at
 every combination of settings, and writes sweep.csv and sweep.npz into each run's folder;
 `python src/scores.py submission.csv --truth labels.csv` is the challenge's leaderboard offline.
+`--numbers` adds what papers quote: average precision, FROC, AUROC, with intervals.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from src.actions.ensemble_flags import describe_ensemble, flags_of_ensemble
-from src.challenge.leaderboard import score_submission
+from src.challenge.leaderboard import boxes_of_images, read_with_truth, score_boxes
 from src.experiments.runs import Run
 from src.metric import bootstrap_interval, image_scores
 from src.prediction.postprocess import choose_boxes
-from src.prediction.presets import GATES
+from src.prediction.presets import GATES, Postprocess
 from src.prediction.saved_epochs import load_epoch
 from src.scoring.grid import (
     NMS_GRID,
@@ -32,6 +35,8 @@ from src.scoring.grid import (
     sweep_pooled,
     sweep_run,
 )
+from src.scoring.quoted_numbers import NumberResult, compute_numbers, count_cases
+from src.scoring.scored_images import ScoredImages, best_scores, scored_predictions
 from src.scoring.sweep import AXES, NEAR_BEST, BestSetting, ScoredRun, Sweep
 from src.structures import MAX_FOLDS, N_FOLDS
 from src.system.command_line import (
@@ -43,9 +48,9 @@ from src.system.command_line import (
     number,
     report_errors,
 )
-from src.system.files import check_file_place
+from src.system.files import check_file_place, write_csv
 
-SWEEP = "sweep.npz"
+SWEEP, NUMBERS = "sweep.npz", "numbers.csv"
 
 
 def _describe(sweep: Sweep, run_dirs: Sequence[Path]) -> Iterator[str]:
@@ -98,6 +103,8 @@ def _parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("runs", type=Path, nargs="+", help="folders of runs, such as output/demo_fold_0; with "
         "--truth submission files")  # fmt: skip
+    add("--numbers", action="store_true", help="average precision, FROC, AUROC and others, with "
+        "intervals")  # fmt: skip
     add("--truth", type=Path, help="labels to score submissions against")
     add("--truth-classes", type=Path, help="classes of the same images, for a score of each")
     add("--epochs", type=natural, nargs="+", help="default: all saved ones")
@@ -142,23 +149,71 @@ def main() -> None:
             check_file_place(run_dir / SWEEP)
         for run_dir in arguments.runs:
             sweeps[run_dir] = sweep_run(run_dir, arguments.epochs, grid)
-            _save(sweeps[run_dir], run_dir, [run_dir])
+            _save(sweeps[run_dir], run_dir, [run_dir], quotes=arguments.numbers)
         for name, run_dirs in _pools(sweeps, arguments.n_folds):
             sweep = sweep_pooled(run_dirs, arguments.epochs, grid)
-            _save(sweep, run_dirs[0].parent / name, run_dirs)
+            _save(sweep, run_dirs[0].parent / name, run_dirs, quotes=arguments.numbers)
 
 
 def _score_submissions(arguments: argparse.Namespace) -> None:
     for path in arguments.runs:
-        result = score_submission(path, arguments.truth, arguments.truth_classes)
-        print(f"{path}:", *result.lines(), sep="\n  ")
+        submitted, records = read_with_truth(path, arguments.truth, arguments.truth_classes)
+        print(f"{path}:", *score_boxes(submitted, records).lines(), sep="\n  ")
+        if not arguments.numbers:
+            continue
+        predicted, confidences, true = boxes_of_images(submitted, records)
+        data = ScoredImages(
+            ids=[record.patient_id for record in records],
+            patients=np.arange(len(records)),
+            predicted=predicted,
+            scores=confidences,
+            true=true,
+            image_scores={"best box": best_scores(predicted, confidences)},
+        )
+        print("  of the boxes that were submitted, all of them", *_lines(data), sep="\n  ")
 
 
-def _save(sweep: Sweep, folder: Path, run_dirs: Sequence[Path]) -> None:
+def _save(sweep: Sweep, folder: Path, run_dirs: Sequence[Path], *, quotes: bool) -> None:
+    """Write a sweep, and say what came out.
+
+    Args:
+        quotes: compute the numbers that papers quote of the best setting as well.
+    """
     path = folder / SWEEP
     sweep.save(path)
     print(f"{folder.resolve().name}:", "\n".join(_describe(sweep, run_dirs)))
     print(f"  {path.with_suffix('.csv')}")
+    if quotes:
+        epoch, best = sweep.choose(sweep.epochs)
+        postprocess = Postprocess() if best is None else best.postprocess
+        data = scored_predictions(load_epoch(run_dirs, epoch), postprocess)
+        results = compute_numbers(data)
+        write_csv(folder / NUMBERS, NumberResult._fields, map(_as_texts, results))
+        print(f"  numbers of epoch {epoch}", *_lines(data, results), sep="\n  ")
+        print(f"  {folder / NUMBERS}")
+
+
+def _lines(data: ScoredImages, results: Sequence[NumberResult] | None = None) -> Iterator[str]:
+    """Write the numbers that papers quote as a table, and what they were computed from."""
+    yield ", ".join(f"{count} {what}" for what, count in count_cases(data).items())
+    if not data.is_complete:
+        yield (
+            "these predictions were saved without weaker boxes, so that no average precision and "
+            "no FROC can be given; generate_predictions --overwrite saves them"
+        )
+    for result in compute_numbers(data) if results is None else results:
+        name = f"{result.name} ({result.image_score})" if result.image_score else result.name
+        values = ("-" if np.isnan(value) else f"{value:.4f}" for value in result[2:5])
+        value, low, high = values
+        yield f"{name:30} {value:>8}  {low:>8} to {high:8} {result.text}"
+
+
+def _as_texts(result: NumberResult) -> tuple[str, ...]:
+    """Write out a row of the table; a number that is undefined is an empty cell."""
+    return tuple(
+        value if isinstance(value, str) else "" if np.isnan(value) else f"{value:.6f}"
+        for value in result
+    )
 
 
 if __name__ == "__main__":

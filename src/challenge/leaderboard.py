@@ -111,10 +111,17 @@ def score_submission(
         SubmissionError: the submission is missing or wrong, or is of other images.
         AnnotationsError: a label file is missing or wrong.
     """
+    return score_boxes(*read_with_truth(path, truth_path, classes_path))
+
+
+def read_with_truth(
+    path: Path, truth_path: Path, classes_path: Path | None = None
+) -> tuple[Mapping[str, Sequence[SubmittedBox]], Sequence[Record]]:
+    """Read a submission and the truth of the same images: see `score_submission`."""
     submitted = read_submission(path)
     records = read_label_files(truth_path, classes_path, needs_classes=False)
     _check_patients(path, submitted, truth_path, records)
-    return score_boxes(submitted, records)
+    return submitted, records
 
 
 def score_boxes(
@@ -126,8 +133,7 @@ def score_boxes(
         submitted: patientId -> boxes in any order; of equal confidences the first comes first.
         records: the truth of each patient, sorted.
     """
-    predicted = _in_order([submitted[record.patient_id] for record in records])
-    true = _gather([record.boxes_xywh for record in records])
+    predicted, _, true = boxes_of_images(submitted, records)
     precisions = [image_scores(predicted, true, (threshold,)) for threshold in IOU_THRESHOLDS]
     return LeaderboardResult(
         ids=tuple(record.patient_id for record in records),
@@ -136,6 +142,24 @@ def score_boxes(
         n_predicted=predicted.counts(),
         precisions=np.array(precisions),
     )
+
+
+def boxes_of_images(
+    submitted: Mapping[str, Sequence[SubmittedBox]], records: Sequence[Record]
+) -> tuple[Boxes, FloatArray, Boxes]:
+    """Lay out the boxes of all images in the order of the records.
+
+    Returns:
+        The submitted boxes, best first within each image; their confidences (K,); the true boxes.
+    """
+    tables = []
+    for record in records:
+        boxes = submitted[record.patient_id]
+        table = np.array(boxes, dtype=np.float64).reshape(-1, len(SubmittedBox._fields))
+        tables.append(table[np.argsort(-table[:, 0], kind="stable")])
+    confidences = np.concatenate([table[:, 0] for table in tables])
+    predicted = _gather([table[:, 1:] for table in tables])
+    return predicted, confidences, _gather([record.boxes_xywh for record in records])
 
 
 def _check_patients(
@@ -152,15 +176,6 @@ def _check_patients(
             )
     if problems:
         raise SubmissionError(f"{path}: {'; '.join(problems)}")
-
-
-def _in_order(images: Sequence[Sequence[SubmittedBox]]) -> Boxes:
-    """Return the boxes of all images, best first within each."""
-    tables = []
-    for boxes in images:
-        table = np.array(boxes, dtype=np.float64).reshape(-1, len(SubmittedBox._fields))
-        tables.append(table[np.argsort(-table[:, 0], kind="stable")])
-    return _gather([table[:, 1:] for table in tables])
 
 
 def _gather(images: Sequence[FloatArray]) -> Boxes:

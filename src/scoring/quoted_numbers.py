@@ -116,6 +116,8 @@ class NumberResult(NamedTuple):
 def compute_numbers(data: ScoredImages, n_draws: int = N_DRAWS) -> list[NumberResult]:
     """Compute every number of `NUMBERS`: those of boxes, then those of each image score.
 
+    Those of boxes are NaN where the boxes are not complete.
+
     Args:
         n_draws: of patients; with 0 the intervals are NaN.
     """
@@ -147,6 +149,8 @@ def _values(data: ScoredImages, ranked: RankedBoxes, weights: IntArray) -> Float
     """Compute all numbers (N, D) for some draws (D, I)."""
     boxes = DrawnBoxes(ranked, weights)
     values = [number.compute(boxes) for number in BOX_NUMBERS]
+    if not data.is_complete:
+        values = [np.full(len(weights), np.nan)] * len(BOX_NUMBERS)
     for scores in data.image_scores.values():
         images = DrawnImages(scores, data.has_opacity, weights)
         values += [number.compute(images) for number in IMAGE_NUMBERS]
