@@ -22,7 +22,7 @@ from typing import get_args
 
 import numpy as np
 
-from src.actions.flags import FIELDS, add_postprocess_flags, postprocess_flags
+from src.actions.flags import add_postprocess_flags, postprocess_flags
 from src.challenge.coco import CocoId, CocoImage, read_coco, read_images
 from src.challenge.submission_check import check_ids, check_submission, read_image_sizes
 from src.challenge.submission_file import Size, SizeOf, SubmissionError, parse_submission
@@ -37,6 +37,7 @@ from src.datasets.tables import read_sample_ids
 from src.prediction.coco_results import read_results, write_results
 from src.prediction.fused_submission import (
     METHODS,
+    PREDICTIONS_ENDING,
     Detections,
     check_same_images,
     choose_fusion,
@@ -52,7 +53,7 @@ from src.prediction.provenance import Combination
 from src.system.command_line import (
     CommandParser,
     above_zero,
-    add_flag,
+    factor,
     fraction,
     natural,
     positive,
@@ -128,6 +129,7 @@ def _fuse(arguments: argparse.Namespace) -> None:
     weights = _settle_weights(arguments.weights, paths)
     given = {name: getattr(arguments, name) for name in FUSION_FLAGS}
     fusion = choose_fusion(arguments.method, given, n_detectors=len(paths))
+    _check_choice(arguments)
     inputs = [read_detections(path, nms=arguments.nms, shrink=arguments.shrink) for path in paths]
     check_same_images(inputs)
     size_of = _choose_fused_sizes(arguments, inputs)
@@ -147,6 +149,15 @@ def _check_inputs(paths: Sequence[Path], out: Path) -> None:
         if place == real_path(out):
             raise SubmissionError(f"{out}: --out is one of the inputs")
         seen.add(place)
+
+
+def _check_choice(arguments: argparse.Namespace) -> None:
+    """Refuse flags that choose among candidates where every input is a submission."""
+    if any(path.suffix == PREDICTIONS_ENDING for path in arguments.inputs):
+        return
+    for name in ("nms", "shrink"):
+        if getattr(arguments, name) is not None:
+            raise SubmissionError(f"--{name} needs a {PREDICTIONS_ENDING} file among the inputs")
 
 
 def _settle_weights(weights: Sequence[float] | None, paths: Sequence[Path]) -> Sequence[float]:
@@ -316,8 +327,8 @@ def _add_fuse(actions: argparse._SubParsersAction[CommandParser]) -> None:
     add("--sigma", type=above_zero, help="of the Gaussian of soft-nms (default: 0.5)")
     add("--skip-below", type=fraction, help="score below which a box of an input is left out")
     add("--threshold", type=fraction, help="score below which a fused box is left out")
-    for name in ("nms", "shrink"):
-        add_flag(fuse, FIELDS[name])
+    add("--nms", type=fraction, help="of an .npz: IoU over which the weaker box goes")
+    add("--shrink", type=factor, help="of an .npz: factor on the sides of boxes")
     _add_sizes(fuse)
 
 
