@@ -181,10 +181,11 @@ def _choose_fused_sizes(arguments: argparse.Namespace, inputs: Sequence[Detectio
     if not known:
         return _choose_sizes(arguments, list(inputs[0].found))
     for name in ("image_size", "data_dir"):
-        if getattr(arguments, name) is not None:
+        value = getattr(arguments, name)
+        if value is not None:
             path = next(own.path for own in inputs if own.sizes)
-            flag = f"--{name.replace('_', '-')}"
-            raise SubmissionError(f"{path}: tells the sizes of the images: leave {flag} out")
+            flag = f"--{name.replace('_', '-')} {value}"
+            raise SubmissionError(f"{flag}: has no effect: {path} tells the sizes of the images")
     return known.get
 
 

@@ -336,6 +336,15 @@ def test_fuse_cuts_boxes_to_the_size_that_it_is_told(tmp_path, two, call_main, f
     assert rows_of(out) == [f"a,0.5000 0.0 1000.0 20.0 {bottom}"]
 
 
+def test_fuse_takes_the_sizes_of_the_images_that_are_there(tmp_path, two, call_main):
+    (tmp_path / "test").mkdir()
+    cv2.imwrite(str(tmp_path / "test" / "a.png"), np.zeros((50, 70), np.uint8))
+    out = tmp_path / "fused.csv"
+    command = ("fuse", *two, "--out", out, "--method", "wbf", "--data-dir", tmp_path)
+    assert call_main(submission.main, *command).code == 0
+    assert rows_of(out) == ["a,0.7500 0.0 0.0 70.0 50.0", "b,0.2000 10.0 10.0 50.0 50.0", "c,"]
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -349,7 +358,7 @@ def test_fuse_cuts_boxes_to_the_size_that_it_is_told(tmp_path, two, call_main, f
         (["one.csv", "broken.csv"], "broken.csv: line 2: 2 numbers"),
         (["one.csv", "p.npz"], "the first is patient-0, which is in p.npz"),
         (["p.npz", "q.npz"], "q.npz: the image of patient patient-0 has 900 x 700 pixels, but"),
-        (["p.npz", "s.npz", "--image-size", "9"], "p.npz: tells the sizes of the images"),
+        (["p.npz", "s.npz", "--image-size", "9"], "--image-size 9: has no effect: p.npz tells"),
         (["one.csv", "other.csv", "--nms", "0.5"], "--nms needs a .npz file"),
         (["one.csv", "other.csv", "--weights", "1"], "--weights: 1 weights for 2 inputs"),
         (["one.csv", "other.csv", "--weights", "1", "0"], "0 is not above 0"),
