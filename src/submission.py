@@ -5,6 +5,7 @@ python src/submission.py check submission.csv --sample stage_2_sample_submission
 python src/submission.py stats submission.csv --data-dir data
 python src/submission.py coco predictions.npz --out results.json --images annotations.json
 python src/submission.py from-coco results.json --out submission.csv --images annotations.json
+python src/submission.py fuse one.csv other.npz --out fused.csv --method wbf
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 
 from src.actions.flags import add_postprocess_flags, postprocess_flags
 from src.challenge.coco import CocoId, CocoImage, read_coco, read_images
 from src.challenge.submission_check import check_ids, check_submission, read_image_sizes
-from src.challenge.submission_file import SizeOf, SubmissionError, parse_submission
+from src.challenge.submission_file import Size, SizeOf, SubmissionError, parse_submission
 from src.challenge.submission_stats import (
     format_columns,
     submission_statistics,
@@ -31,28 +34,54 @@ from src.challenge.submission_stats import (
 from src.datasets.box_sizes import CHALLENGE_SIZE
 from src.datasets.patient_ids import fault_of_patient_ids
 from src.datasets.tables import read_sample_ids
-from src.prediction.coco_results import read_results, write_results, write_submission_of
-from src.prediction.outputs import write_submission
+from src.prediction.coco_results import read_results, write_results
+from src.prediction.fused_submission import (
+    METHODS,
+    PREDICTIONS_ENDING,
+    Detections,
+    check_same_images,
+    choose_fusion,
+    read_detections,
+    write_fused,
+)
+from src.prediction.fusion import Average, Decay
+from src.prediction.outputs import write_submission, write_submission_of
 from src.prediction.postprocess import choose_boxes
 from src.prediction.predictions import Predictions, load_predictions
 from src.prediction.presets import PRESETS, Postprocess, choose_postprocess
 from src.prediction.provenance import Combination
-from src.system.command_line import CommandParser, fraction, natural, positive, report_errors
-from src.system.files import check_file_place
+from src.system.command_line import (
+    CommandParser,
+    above_zero,
+    factor,
+    fraction,
+    natural,
+    positive,
+    report_errors,
+)
+from src.system.files import check_file_place, real_path
+
+MAX_WEIGHT_RATIO = 1e6  # of an input's weight to another's
+FUSION_FLAGS = ("iou", "decay", "sigma", "min_votes", "average", "skip_below", "threshold")
 
 
 def _write(arguments: argparse.Namespace) -> None:
     path = arguments.predictions
-    if arguments.out.suffix == ".json":  # the name of what is written beside
-        raise SubmissionError(f"{arguments.out}: a submission is a CSV file")
-    check_file_place(arguments.out)
-    check_file_place(arguments.out.with_suffix(".json"))
+    _check_csv_place(arguments.out)
     predictions = load_predictions(path)
     postprocess = _settle_postprocess(arguments, predictions)
     chosen = choose_boxes(predictions, postprocess)
     write_submission(arguments.out, predictions, chosen, path, sample_path=arguments.sample)
     n_with_boxes = int((chosen.boxes.counts() > 0).sum())
     print(f"{len(predictions)} images, {n_with_boxes} with boxes\n{arguments.out}")
+
+
+def _check_csv_place(path: Path) -> None:
+    """Make sure that a submission, and what is written beside it, have a place."""
+    if path.suffix == ".json":  # the name of what is written beside
+        raise SubmissionError(f"{path}: a submission is a CSV file")
+    check_file_place(path)
+    check_file_place(path.with_suffix(".json"))
 
 
 def _write_coco(arguments: argparse.Namespace) -> None:
@@ -91,6 +120,73 @@ def _from_coco(arguments: argparse.Namespace) -> None:
     write_submission_of(arguments.out, found)
     n_with_boxes = sum(len(scores) > 0 for _, scores in found.values())
     print(f"{len(found)} images, {n_with_boxes} with boxes\n{arguments.out}")
+
+
+def _fuse(arguments: argparse.Namespace) -> None:
+    paths, out = arguments.inputs, arguments.out
+    _check_csv_place(out)
+    _check_inputs(paths, out)
+    weights = _settle_weights(arguments.weights, paths)
+    given = {name: getattr(arguments, name) for name in FUSION_FLAGS}
+    fusion = choose_fusion(arguments.method, given, n_detectors=len(paths))
+    _check_choice(arguments)
+    inputs = [read_detections(path, nms=arguments.nms, shrink=arguments.shrink) for path in paths]
+    check_same_images(inputs)
+    size_of = _choose_fused_sizes(arguments, inputs)
+    fused = write_fused(out, inputs, weights, fusion, size_of=size_of)
+    n_with_boxes = sum(len(scores) > 0 for _, scores in fused.values())
+    print(f"{len(fused)} images, {n_with_boxes} with boxes\n{out}")
+
+
+def _check_inputs(paths: Sequence[Path], out: Path) -> None:
+    if len(paths) < 2:
+        raise SubmissionError(f"{paths[0]}: fuse needs at least two inputs")
+    seen = set()
+    for path in paths:
+        place = real_path(path)
+        if place in seen:
+            raise SubmissionError(f"{path}: is given twice; --weights lets one input count more")
+        if place == real_path(out):
+            raise SubmissionError(f"{out}: --out is one of the inputs")
+        seen.add(place)
+
+
+def _check_choice(arguments: argparse.Namespace) -> None:
+    """Refuse flags that choose among candidates where every input is a submission."""
+    if any(path.suffix == PREDICTIONS_ENDING for path in arguments.inputs):
+        return
+    for name in ("nms", "shrink"):
+        if getattr(arguments, name) is not None:
+            raise SubmissionError(f"--{name} needs a {PREDICTIONS_ENDING} file among the inputs")
+
+
+def _settle_weights(weights: Sequence[float] | None, paths: Sequence[Path]) -> Sequence[float]:
+    if weights is None:
+        return [1.0] * len(paths)
+    if len(weights) != len(paths):
+        raise SubmissionError(f"--weights: {len(weights)} weights for {len(paths)} inputs")
+    if max(weights) / MAX_WEIGHT_RATIO > min(weights):
+        raise SubmissionError(
+            f"--weights: {max(weights):g} is more than {MAX_WEIGHT_RATIO:g} times "
+            f"{min(weights):g}: leave that input out instead"
+        )
+    return weights
+
+
+def _choose_fused_sizes(arguments: argparse.Namespace, inputs: Sequence[Detections]) -> SizeOf:
+    """Take the sizes of the images that predictions know; without any, those of the flags."""
+    known: dict[str, Size] = {}
+    for own in inputs:
+        known |= own.sizes
+    if not known:
+        return _choose_sizes(arguments, list(inputs[0].found))
+    for name in ("image_size", "data_dir"):
+        value = getattr(arguments, name)
+        if value is not None:
+            path = next(own.path for own in inputs if own.sizes)
+            flag = f"--{name.replace('_', '-')} {value}"
+            raise SubmissionError(f"{flag}: has no effect: {path} tells the sizes of the images")
+    return known.get
 
 
 def _read_images(path: Path | None) -> dict[CocoId, CocoImage] | None:
@@ -141,7 +237,9 @@ def _in_words(size_rule: str, k: float | None) -> str:
 
 def _check(arguments: argparse.Namespace) -> None:
     path = arguments.submission
-    submission = check_submission(path, arguments.sample, size_of=_choose_sizes(arguments))
+    patients = [] if arguments.data_dir is None else list(parse_submission(path).lines)
+    size_of = _choose_sizes(arguments, patients)
+    submission = check_submission(path, arguments.sample, size_of=size_of)
     for fault in submission.faults:
         print(fault.describe(path))
     sys.stdout.flush()  # the verdict comes last
@@ -153,10 +251,9 @@ def _check(arguments: argparse.Namespace) -> None:
     print(f"{path}: agrees with {held}: {n_rows} images, {n_boxes} boxes", file=sys.stderr)
 
 
-def _choose_sizes(arguments: argparse.Namespace) -> SizeOf:
+def _choose_sizes(arguments: argparse.Namespace, patients: Sequence[str]) -> SizeOf:
     """Take the sizes of the images of --data-dir, or one for all: --image-size, the challenge's."""
     if arguments.data_dir is not None:
-        patients = list(parse_submission(arguments.submission).lines)
         return read_image_sizes(arguments.data_dir, patients).get
     if arguments.image_size is None:
         return lambda patient: CHALLENGE_SIZE
@@ -201,19 +298,45 @@ def _parse_arguments() -> argparse.Namespace:
     add("--threshold", type=fraction, default=0.0, help="on the results' score")
     add("--category-ids", type=natural, nargs="+", help="those that count (default: all)")
 
+    _add_fuse(actions)
+
     check = actions.add_parser("check", help="list every fault of a submission")
     check.set_defaults(act=_check)
     check.add_argument("submission", type=Path, help="a CSV file")
     check.add_argument("--sample", type=Path, help="sample submission, for its patients")
-    sizes = check.add_mutually_exclusive_group()
-    sizes.add_argument("--image-size", type=positive, help="of each side (default: 1024)")
-    sizes.add_argument("--data-dir", type=Path, help="hold boxes against the sizes of its images")
+    _add_sizes(check)
 
     stats = actions.add_parser("stats", help="describe the boxes of a submission")
     stats.set_defaults(act=_stats)
     stats.add_argument("submission", type=Path, help="a CSV file")
     stats.add_argument("--data-dir", type=Path, help="show its training boxes beside")
     return parser.parse_args()
+
+
+def _add_fuse(actions: argparse._SubParsersAction[CommandParser]) -> None:
+    fuse = actions.add_parser("fuse", help="make one submission of several detectors' boxes")
+    fuse.set_defaults(act=_fuse)
+    add = fuse.add_argument
+    add("inputs", type=Path, nargs="+", help="submissions, and .npz files of predictions")
+    add("--out", type=Path, required=True, help="the submission, a CSV file")
+    add("--method", choices=tuple(METHODS), required=True, help="how boxes are fused")
+    add("--iou", type=fraction, help="above which two boxes overlap (default: 0.5)")
+    add("--weights", type=above_zero, nargs="+", metavar="N", help="one for each input")
+    add("--min-votes", type=positive, help="inputs that agree on a box (default: over half)")
+    add("--average", choices=get_args(Average), help="of a vote's boxes (default: mean)")
+    add("--decay", choices=get_args(Decay), help="of soft-nms (default: gaussian)")
+    add("--sigma", type=above_zero, help="of the Gaussian of soft-nms (default: 0.5)")
+    add("--skip-below", type=fraction, help="score below which a box of an input is left out")
+    add("--threshold", type=fraction, help="score below which a fused box is left out")
+    add("--nms", type=fraction, help="of an .npz: IoU over which the weaker box goes")
+    add("--shrink", type=factor, help="of an .npz: factor on the sides of boxes")
+    _add_sizes(fuse)
+
+
+def _add_sizes(parser: argparse.ArgumentParser) -> None:
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--image-size", type=positive, help="of each side (default: 1024)")
+    sizes.add_argument("--data-dir", type=Path, help="take the sizes of its images")
 
 
 def main() -> None:

@@ -201,12 +201,14 @@ def test_below_the_command_line_flags_are_typed(path):
 
 def test_what_looks_at_saved_predictions_needs_no_torch(run_command, tmp_path):
     run_dir = save_run(tmp_path, 0, 1)
-    predictions, boxes = run_dir / "predictions" / "000.npz", tmp_path / "boxes.csv"
+    predictions = run_dir / "predictions" / "000.npz"
+    boxes, fused = tmp_path / "boxes.csv", tmp_path / "fused.csv"
     check_metric = ("--action", "check_metric", "--model", "demo", "--output-dir", tmp_path)
     commands = [
         ["src/train_runner.py", *check_metric],
         ["src/scores.py", run_dir, "--nms", "0.05", "--shrinks", "1"],
         ["src/submission.py", "write", predictions, "--out", boxes, "--threshold", "0.3"],
+        ["src/submission.py", "fuse", predictions, boxes, "--out", fused, "--method", "wbf"],
         *(
             [f"src/visualizations/plot_{name}.py", run_dir, "--out", tmp_path / f"{name}.png"]
             for name in ("sweep", "detections", "global_head")

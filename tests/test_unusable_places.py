@@ -51,6 +51,10 @@ READ = [
     "src.submission from-coco {bad} --images {coco} --out {new}/a.csv",
     "src.submission from-coco {results} --out {new}/a.csv --images {bad}",
     "src.submission from-coco {results} --out {new}/a.csv --sample {bad}",
+    "src.submission fuse {bad} {submission} --method wbf --out {new}/a.csv",
+    "src.submission fuse {submission} {bad} --method wbf --out {new}/a.csv",
+    "src.submission fuse {submission} {predictions} --method wbf --out {new}/a.csv "
+    "--data-dir {bad}",
     "src.submission check {bad}",
     "src.submission check {submission} --sample {bad}",
     "src.submission stats {bad}",
@@ -86,6 +90,7 @@ WRITTEN = [
     "src.submission write {predictions} --threshold 0.3 --out {bad}",
     "src.submission coco {predictions} --threshold 0.3 --out {bad}",
     "src.submission from-coco {results} --images {coco} --out {bad}",
+    "src.submission fuse {submission} {predictions} --method wbf --out {bad}",
     "src.export {run} --out {bad}",
     "src.visualizations.eda --data-dir {data} --only class_counts --out {bad}",
     "src.visualizations.plot_detections {run} --threshold -1 --out {bad}",

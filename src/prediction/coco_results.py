@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from src.challenge.coco import (
     CocoError,
@@ -23,20 +22,18 @@ from src.challenge.coco import (
     patient_of_name,
     read_coco,
 )
-from src.challenge.submission_file import HEADER
 from src.prediction.outputs import (
     BOX_DECIMALS,
     SCORE_DECIMALS,
+    BoxesOfImage,
     boxes_in_file,
-    prediction_string,
+    cut_to_file,
     write_provenance,
 )
 from src.prediction.postprocess import ChosenBoxes
 from src.prediction.predictions import Predictions
-from src.system.files import write_csv, write_text
+from src.system.files import write_text
 from src.system.records import cut_text, show_value
-
-BoxesOfImage = tuple[NDArray[np.float64], NDArray[np.float64]]  # (N, 4) xyxy, and scores (N,)
 
 
 def write_results(
@@ -126,11 +123,6 @@ def read_results(
     return {patient: _in_image(boxes, sizes.get(patient)) for patient, boxes in found.items()}
 
 
-def write_submission_of(path: Path, found: Mapping[str, BoxesOfImage]) -> None:
-    """Write a submission in the order of the images."""
-    write_csv(path, HEADER, ((patient, prediction_string(*own)) for patient, own in found.items()))
-
-
 def _results_of(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     content = read_coco(path)
     if not isinstance(content, list):
@@ -158,7 +150,6 @@ def _in_image(boxes: list[tuple[float, ...]], image: CocoImage | None) -> BoxesO
     table = np.array(boxes, dtype=np.float64).reshape(-1, 5)
     width = np.inf if image is None or image.width is None else image.width
     height = np.inf if image is None or image.height is None else image.height
-    xyxy = table[:, :4].clip(0, [width, height, width, height])
-    has_area = ((xyxy[:, 2:] - xyxy[:, :2]).round(BOX_DECIMALS) > 0).all(axis=1)
-    order = np.argsort(-table[has_area, 4], kind="stable")
-    return xyxy[has_area][order], table[has_area, 4][order]
+    xyxy, scores = cut_to_file(table[:, :4], table[:, 4], (height, width))
+    order = np.argsort(-scores, kind="stable")
+    return xyxy[order], scores[order]

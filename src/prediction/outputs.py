@@ -7,10 +7,10 @@ was made with: a JSON file beside every CSV does.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ from src.system.files import write_csv, write_json
 
 BOX_DECIMALS = 1  # of a pixel, in files
 SCORE_DECIMALS = 4
+Score = TypeVar("Score", np.float32, np.float64)
+BoxesOfImage = tuple[NDArray[np.float64], NDArray[np.float64]]  # (N, 4) xyxy, and scores (N,)
 BOX_COLUMNS = ("file", "patientId", "x", "y", "width", "height", "score")
 
 
@@ -144,6 +146,11 @@ def write_submission(
     write_provenance(path, predictions.provenance, chosen.postprocess, predictions_path)
 
 
+def write_submission_of(path: Path, found: Mapping[str, BoxesOfImage]) -> None:
+    """Write a submission in the order of the images: patientId -> boxes in pixels of its file."""
+    write_csv(path, HEADER, ((patient, prediction_string(*own)) for patient, own in found.items()))
+
+
 def prediction_strings(predictions: Predictions, chosen: ChosenBoxes) -> dict[str, str]:
     """Write out the boxes of every image that count: `confidence x y width height` repeated.
 
@@ -202,8 +209,27 @@ def boxes_in_file(
     precision that files have, is left out.
     """
     boxes, scores = chosen.of_image(image)
-    height, width = predictions.image_sizes[image]
-    in_file = predictions.in_file_pixels(image, boxes).clip(0, [width, height, width, height])
+    height, width = predictions.image_sizes[image].tolist()
+    return cut_to_file(predictions.in_file_pixels(image, boxes), scores, (height, width))
+
+
+def cut_to_file(
+    boxes_xyxy: NDArray[np.float64],
+    scores: NDArray[Score],
+    size: tuple[float, float] | None,
+) -> tuple[NDArray[np.float64], NDArray[Score]]:
+    """Cut boxes to their file; leave out those of which nothing is left, at files' precision.
+
+    Args:
+        boxes_xyxy: (N, 4), pixels of the file.
+        scores: (N,).
+        size: height and width, pixels, infinite where unknown; None where both are.
+
+    Returns:
+        (M, 4) and (M,).
+    """
+    height, width = size or (np.inf, np.inf)
+    in_file = boxes_xyxy.clip(0, [width, height, width, height])
     has_area = ((in_file[:, 2:] - in_file[:, :2]).round(BOX_DECIMALS) > 0).all(axis=1)
     return in_file[has_area], scores[has_area]
 

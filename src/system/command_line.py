@@ -237,6 +237,14 @@ def not_negative(text: str) -> float:
     return value
 
 
+def above_zero(text: str) -> float:
+    """Take a finite number above 0."""
+    value = number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
 def fraction(text: str) -> float:
     """Take a number from 0 to 1."""
     value = number(text)
