@@ -198,6 +198,22 @@ def dataset_scores(
     Returns:
         (S,) mean over the images that count; NaN where none does.
     """
+    totals, n_counted = score_sums(predicted, steps, n_true, scores, thresholds)
+    return mean_of_counted(totals, n_counted)
+
+
+def score_sums(
+    predicted: Boxes,
+    steps: FloatArray,
+    n_true: IntArray,
+    scores: FloatArray,
+    thresholds: ArrayLike,
+) -> tuple[FloatArray, FloatArray]:
+    """Sum up what `dataset_scores` averages.
+
+    Returns:
+        (S,) the sum of the images' scores, and (S,) the images that count.
+    """
     levels = np.asarray(thresholds, dtype=np.float64)
     ascending = np.argsort(levels, kind="stable")
     has_false_alarm = (predicted.counts() > 0) & (n_true == 0)
@@ -206,8 +222,12 @@ def dataset_scores(
     n_false_alarms = np.empty(len(levels))
     totals[ascending] = _sums_above(levels[ascending], scores, steps)
     n_false_alarms[ascending] = _sums_above(levels[ascending], tops, np.ones(len(tops)))
-    n_counted = (n_true > 0).sum() + n_false_alarms
-    return np.divide(totals, n_counted, out=np.full(len(levels), np.nan), where=n_counted > 0)
+    return totals, (n_true > 0).sum() + n_false_alarms
+
+
+def mean_of_counted(totals: FloatArray, n_counted: FloatArray) -> FloatArray:
+    """Divide sums of scores by the images that count; NaN where none does."""
+    return np.divide(totals, n_counted, out=np.full(totals.shape, np.nan), where=n_counted > 0)
 
 
 def image_scores(

@@ -35,6 +35,7 @@ from src.scoring.grid import (
     sweep_pooled,
     sweep_run,
 )
+from src.scoring.honest import honest_score
 from src.scoring.quoted_numbers import NumberResult, compute_numbers, count_cases
 from src.scoring.scored_images import ScoredImages, best_scores, scored_predictions
 from src.scoring.sweep import AXES, NEAR_BEST, BestSetting, ScoredRun, Sweep
@@ -65,6 +66,12 @@ def _describe(sweep: Sweep, run_dirs: Sequence[Path]) -> Iterator[str]:
     chosen = choose_boxes(predictions, best.postprocess)
     low, high = bootstrap_interval(image_scores(chosen.boxes, predictions.truth()))
     yield f"best score {best.score:.4f} (95 % of bootstrap draws {low:.4f} to {high:.4f})"
+    honest = honest_score(run_dirs, sweep)
+    low, high = honest.interval()
+    yield (
+        f"  honest score {honest.score:.4f} ({low:.4f} to {high:.4f}): each of "
+        f"{len(honest.settings)} parts of the images at the setting that is best on the others"
+    )
     if ensemble is None:
         yield f"  at --epoch {best.epoch} {_flags(best)}"
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.metric import FloatArray, dataset_scores, precision_steps
+from src.metric import FloatArray, mean_of_counted, precision_steps, score_sums
 from src.prediction.postprocess import gate_scores, shrink_boxes, suppress_at
 from src.prediction.predictions import Predictions
 from src.prediction.presets import NMS_IOU
@@ -51,22 +51,34 @@ def sweep_epoch(predictions: Predictions, grid: Grid = PAPER_GRID) -> FloatArray
     Raises:
         ScoresError: the truth is not known.
     """
+    return mean_of_counted(*sweep_sums(predictions, grid))
+
+
+def sweep_sums(predictions: Predictions, grid: Grid) -> tuple[FloatArray, FloatArray]:
+    """Sum up what `sweep_epoch` averages.
+
+    Returns:
+        (gates, shrinks, nms, thresholds) the sum of the images' scores, and the images that count.
+
+    Raises:
+        ScoresError: the truth is not known.
+    """
     if not predictions.has_truth:
         raise ScoresError("these predictions hold no true boxes: there is nothing to score against")
     true, candidates = predictions.truth(), predictions.candidates()
     gates = {gate: gate_scores(predictions, gate) for gate in grid.gates}
     shape = len(grid.gates), len(grid.shrinks), len(grid.nms), len(grid.thresholds)
-    result = np.full(shape, np.nan)
+    totals, n_counted = np.zeros(shape), np.zeros(shape)
     for n, kept in enumerate(suppress_at(candidates, grid.nms)):
         found = candidates.kept(kept)
         for s, shrink in enumerate(grid.shrinks):
             boxes = found._replace(xywh=shrink_boxes(found.xywh, shrink))
             steps = precision_steps(boxes, true)
             for g, values in enumerate(gates.values()):
-                result[g, s, n] = dataset_scores(
+                totals[g, s, n], n_counted[g, s, n] = score_sums(
                     boxes, steps, true.counts(), values[kept], grid.thresholds
                 )
-    return result
+    return totals, n_counted
 
 
 def sweep_run(run_dir: Path, epochs: Sequence[int] | None = None, grid: Grid = PAPER_GRID) -> Sweep:
