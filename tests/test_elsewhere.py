@@ -9,6 +9,7 @@ from torch import nn
 from src.prediction.inference import predict
 from src.retinanet.acceleration import Acceleration
 from src.retinanet.ensemble import Ensemble
+from src.retinanet.settings import DEFAULT_WEAK
 from src.training.epoch import train_epoch, validate
 from src.training.progress import Progress
 from tests.elsewhere import DEVICE, PretendedDevice
@@ -35,7 +36,8 @@ def validate_once(model, batches):
 
 
 def predict_once(model, batches):
-    assert len(predict(model, batches, acceleration=THERE, provenance=PROVENANCE).scores)
+    found = predict(model, batches, acceleration=THERE, provenance=PROVENANCE, weak=DEFAULT_WEAK)
+    assert len(found.scores)
 
 
 def count_waits(action, model, n_images):

@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from src.experiments.runs import DEBUG_TAG, ENSEMBLE_TAG, Run
 from src.prediction.presets import GATES, PRESETS, SIZE_RULES
-from src.retinanet.settings import DEFAULT_WEAK, WeakLimits
+from src.retinanet.settings import DEFAULT_WEAK, NO_WEAK, WeakLimits
 from src.structures import MAX_FOLDS, Fit, Precision
 from src.system.command_line import (
     CommandParser,
@@ -91,8 +91,8 @@ class Flags:
                                      kind=Path)
     weights_dir: Path | None = flag(USE_WEIGHTS, "load weights from this folder of runs",
                                     kind=Path, names=("--weights_dir",))
-    weak_candidates: int = flag(TRAIN + PREDICT, "weaker boxes to save, for average precision",
-                                DEFAULT_WEAK.max_count, kind=natural)
+    weak_candidates: int | None = flag(
+        TRAIN + PREDICT, "weaker boxes to save (default: 100 if labelled)", kind=natural)
 
     epoch: tuple[int, ...] | None = flag(
         CHOOSE_BOXES, "which ones (default: all to score, else the best)", kind=natural, nargs="+",
@@ -139,8 +139,13 @@ class Flags:
 
     @property
     def weak(self) -> WeakLimits:
-        """Return which boxes are saved beside the candidates."""
-        return replace(DEFAULT_WEAK, max_count=self.weak_candidates)
+        """Return which boxes are saved beside the candidates: numbers of labelled images need them.
+
+        The box head runs more often for them, so that other images go without.
+        """
+        if self.weak_candidates is not None:
+            return replace(DEFAULT_WEAK, max_count=self.weak_candidates)
+        return NO_WEAK if self.input is not None or self.split == "test" else DEFAULT_WEAK
 
     @property
     def cache_dir(self) -> Path | None:

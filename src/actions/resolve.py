@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from src.experiments.runs import Run, check_owner
 from src.experiments.table import get_experiment
 from src.prediction.presets import Postprocess, choose_postprocess
 from src.prediction.provenance import Member, NetworkSet
-from src.scoring.sweep import choose_epoch
+from src.scoring.sweep import Choice, choose_epoch
 from src.system.errors import InputError
 
 
@@ -124,16 +125,42 @@ def settle_postprocess(flags: Flags, networks: NetworkSet | None = None) -> Post
         InputError: flags say how to combine networks, and there is only one.
 
     Args:
-        networks: those that predict; None where the threshold does not matter. What check_metric
-            found is of one network alone and so serves no ensemble.
+        networks: those that predict; None where the threshold does not matter. An ensemble takes
+            the mean of its networks' thresholds by check_metric, unless a preset that is named
+            sets one.
     """
     combines = networks is not None and networks.combines
     for flag, value in (("--combine", flags.combine), ("--k", flags.k)):
         if value is not None and not combines:
             raise InputError(f"{flag} needs an ensemble: several networks, or --tta")
     postprocess = choose_postprocess(flags.postprocess, postprocess_flags(flags), combines=combines)
-    if networks is None or combines or not postprocess.threshold_is_open:
+    is_open = postprocess.threshold_is_open or (
+        flags.postprocess is None and postprocess.threshold_from == "preset"
+    )
+    if networks is None or not is_open:
         return postprocess
-    (member,) = networks.members
-    path = scores_path(member.run, flags.weights_dir)
-    return choose_epoch(path, [member.epoch], member.epoch).fill(postprocess)
+    choices = [
+        choose_epoch(scores_path(member.run, flags.weights_dir), [member.epoch], member.epoch)
+        for member in networks.members
+    ]
+    if not combines:
+        return choices[0].fill(postprocess)
+    return _fill_ensemble(postprocess, choices, [member.weight for member in networks.members])
+
+
+def _fill_ensemble(
+    postprocess: Postprocess, choices: Sequence[Choice], weights: Sequence[float]
+) -> Postprocess:
+    """Take the mean of the best thresholds of an ensemble's networks, if all are known."""
+    bests = [choice.best for choice in choices]
+    thresholds = [
+        best.threshold for best in bests if best is not None and best.gate == postprocess.gate
+    ]
+    if len(thresholds) < len(choices):
+        return postprocess
+    total = sum(map(operator.mul, thresholds, weights))
+    return replace(
+        postprocess,
+        threshold=round(total / sum(weights), 4),
+        threshold_from="check_metric, mean of the networks",
+    )

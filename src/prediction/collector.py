@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from src.prediction.predictions import Predictions, join_predictions, take_images
 from src.prediction.provenance import Provenance
+from src.retinanet.settings import NO_WEAK, WeakLimits
 from src.structures import Batch, Detections
 from src.system.distributed import Processes
 
@@ -25,9 +27,14 @@ class PredictionCollector:
     times their size.
     """
 
-    def __init__(self, provenance: Provenance) -> None:
-        """Begin without images; `provenance` says what will have made the predictions."""
-        self.provenance = provenance
+    def __init__(self, provenance: Provenance, weak: WeakLimits = NO_WEAK) -> None:
+        """Begin without images.
+
+        Args:
+            provenance: what will have made the predictions.
+            weak: which boxes will be kept beside the candidates.
+        """
+        self.provenance = replace(provenance, weak=weak if weak.max_count else None)
         self.ids: list[str] = []
         self.image_sizes = _Rows(np.int64, 2)
         self.class_probs = _Rows(np.float32, 3)

@@ -24,7 +24,7 @@ from src.retinanet.acceleration import Acceleration
 from src.retinanet.candidates import find_candidates, find_weak
 from src.retinanet.ensemble import Ensemble
 from src.retinanet.model import RetinaNet
-from src.retinanet.settings import DEFAULT_WEAK, WeakLimits
+from src.retinanet.settings import NO_WEAK, WeakLimits
 from src.structures import Batch
 from src.system.distributed import ALONE, Processes
 from src.system.errors import InputError
@@ -48,7 +48,7 @@ class Inference:
     n_workers: int | None = None
     weights_dir: Path | None = None
     overwrite: bool = False
-    weak: WeakLimits = DEFAULT_WEAK
+    weak: WeakLimits = NO_WEAK
 
     def uses_saved(self, place: Place) -> bool:
         """Say whether predictions are taken from where they were saved before."""
@@ -147,7 +147,7 @@ def predict(
     acceleration: Acceleration,
     provenance: Provenance,
     processes: Processes = ALONE,
-    weak: WeakLimits = DEFAULT_WEAK,
+    weak: WeakLimits = NO_WEAK,
 ) -> Predictions:
     """Find candidates in every image; labels, where there are any, are passed on as the truth.
 
@@ -158,7 +158,7 @@ def predict(
     Returns:
         Predictions of all processes.
     """
-    collected = PredictionCollector(replace(provenance, weak=weak))
+    collected = PredictionCollector(provenance, weak)
     model.eval()
     with torch.inference_mode(), progress_bar(batches, "predict", processes.is_first) as bar:
         for host_batch in bar:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -93,7 +92,7 @@ def validate(
         Stopped: this process wants to stop.
     """
     running = RunningLosses()
-    collected = PredictionCollector(replace(provenance, weak=weak))
+    collected = PredictionCollector(provenance, weak)
     least_score = weak.least_score(model.limits)
     model.eval()
     with torch.inference_mode(), progress_bar(batches, "validation", processes.is_first) as bar:

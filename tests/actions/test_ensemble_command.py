@@ -272,6 +272,10 @@ def scored(talkative, tmp_path):
     run.checkpoint_path(0).parent.mkdir(parents=True)
     run.checkpoint_path(0).hardlink_to(Run("demo", 0, "", talkative).checkpoint_path(0))
     make_sweep([[0.1, 0.3]], thresholds=(0.1, 0.7)).save(run.scores_path)
+    other = replace(run, fold=1)
+    other.checkpoint_path(0).parent.mkdir(parents=True)
+    other.checkpoint_path(0).hardlink_to(Run("demo", 1, "", talkative).checkpoint_path(0))
+    make_sweep([[0.1, 0.3]], thresholds=(0.1, 1.9)).save(other.scores_path)
     return run
 
 
@@ -284,7 +288,15 @@ def scored(talkative, tmp_path):
         (["--threshold", "0.2"], 0.2, "flag"),
         (["--postprocess", "second-place"], 0.3, "preset"),
         (["--gate", "score_category"], 0.3, "default"),
-        (["--tta", "hflip", "--postprocess", "plain"], 0.3, "default"),
+        (["--tta", "hflip", "--postprocess", "plain"], 0.7, "check_metric, mean of the networks"),
+        (["--tta", "hflip"], 0.7, "check_metric, mean of the networks"),
+        (["--tta", "hflip", "--postprocess", "second-place"], 0.3, "preset"),
+        (["--tta", "hflip", "--gate", "score_category"], 0.3, "preset"),
+        (
+            ["--folds", "0", "1", "--run-weights", "3", "1"],
+            1.0,
+            "check_metric, mean of the networks",
+        ),
     ],
 )
 def test_the_threshold_is_noted_with_its_origin(predict, scored, flags, threshold, source):

@@ -22,7 +22,7 @@ def predict_on_cpu(batches, **options):
 def test_predict_finds_what_validate_finds():
     model, batches = model_that_finds(), make_batches([2, 1])
     _, validated = validate(model, batches, acceleration=ON_CPU, provenance=PROVENANCE)
-    predicted = predict_on_cpu(batches)
+    predicted = predict_on_cpu(batches, weak=WeakLimits())
     for name in ALL_ARRAYS:
         np.testing.assert_array_equal(getattr(predicted, name), getattr(validated, name))
     assert predicted.provenance == validated.provenance == replace(PROVENANCE, weak=WeakLimits())
