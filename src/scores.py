@@ -3,7 +3,8 @@
 As a command: `python src/scores.py output/demo_fold_0 ...` scores every saved epoch of the runs at
 every combination of settings, and writes sweep.csv and sweep.npz into each run's folder;
 `python src/scores.py submission.csv --truth labels.csv` is the challenge's leaderboard offline.
-`--numbers` adds what papers quote: average precision, FROC, AUROC, with intervals.
+`--numbers` adds what papers quote: average precision, FROC, AUROC, with intervals; `--groups` the
+same for parts of the images.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 
 from src.actions.ensemble_flags import describe_ensemble, flags_of_ensemble
 from src.challenge.leaderboard import boxes_of_images, read_with_truth, score_boxes
+from src.datasets.tables import AnnotationsError, read_table, refuse_rows
 from src.experiments.runs import Run
 from src.metric import bootstrap_interval, image_scores
 from src.prediction.postprocess import choose_boxes
@@ -36,8 +38,15 @@ from src.scoring.grid import (
     sweep_run,
 )
 from src.scoring.honest import honest_score
-from src.scoring.quoted_numbers import NumberResult, compute_numbers, count_cases
+from src.scoring.number_tables import (
+    describe_groups,
+    describe_numbers,
+    write_group_numbers,
+    write_numbers,
+)
+from src.scoring.quoted_numbers import compute_numbers
 from src.scoring.scored_images import ScoredImages, best_scores, scored_predictions
+from src.scoring.subgroups import group_numbers
 from src.scoring.sweep import AXES, NEAR_BEST, BestSetting, ScoredRun, Sweep
 from src.structures import MAX_FOLDS, N_FOLDS
 from src.system.command_line import (
@@ -49,9 +58,12 @@ from src.system.command_line import (
     number,
     report_errors,
 )
-from src.system.files import check_file_place, write_csv
+from src.system.files import check_file_place
+from src.system.records import cut_text
 
-SWEEP, NUMBERS = "sweep.npz", "numbers.csv"
+SWEEP, NUMBERS, GROUPS = "sweep.npz", "numbers.csv", "groups.csv"
+MAX_GROUPS = 50  # of a column
+GroupTable = dict[str, dict[str, str]]  # column -> patientId -> the group
 
 
 def _describe(sweep: Sweep, run_dirs: Sequence[Path]) -> Iterator[str]:
@@ -112,6 +124,8 @@ def _parse_arguments() -> argparse.Namespace:
         "--truth submission files")  # fmt: skip
     add("--numbers", action="store_true", help="average precision, FROC, AUROC and others, with "
         "intervals")  # fmt: skip
+    add("--groups", type=Path, help="table of patientId and columns whose values are groups; gives "
+        "the numbers of each")  # fmt: skip
     add("--truth", type=Path, help="labels to score submissions against")
     add("--truth-classes", type=Path, help="classes of the same images, for a score of each")
     add("--epochs", type=natural, nargs="+", help="default: all saved ones")
@@ -128,6 +142,7 @@ def _parse_arguments() -> argparse.Namespace:
         help="what meets the threshold",
     )
     arguments = parser.parse_args()
+    arguments.numbers = arguments.numbers or arguments.groups is not None
     if arguments.truth is None and arguments.truth_classes is not None:
         parser.error("--truth-classes needs --truth")
     for flag in ("epochs", "thresholds", "nms", "shrinks", "gates", "n_folds"):
@@ -142,8 +157,9 @@ def _parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = _parse_arguments()
     with report_errors():
+        table = {} if arguments.groups is None else _read_groups(arguments.groups)
         if arguments.truth is not None:
-            _score_submissions(arguments)
+            _score_submissions(arguments, table)
             return
         grid = Grid(
             gates=tuple(dict.fromkeys(arguments.gates)),
@@ -153,74 +169,87 @@ def main() -> None:
         )
         sweeps: dict[Path, Sweep] = {}
         for run_dir in arguments.runs:
-            check_file_place(run_dir / SWEEP)
+            for name in (SWEEP, NUMBERS, GROUPS):
+                check_file_place(run_dir / name)
         for run_dir in arguments.runs:
             sweeps[run_dir] = sweep_run(run_dir, arguments.epochs, grid)
-            _save(sweeps[run_dir], run_dir, [run_dir], quotes=arguments.numbers)
+            _save(sweeps[run_dir], run_dir, [run_dir])
+            if arguments.numbers:
+                _save_numbers(sweeps[run_dir], run_dir, [run_dir], table)
         for name, run_dirs in _pools(sweeps, arguments.n_folds):
+            folder = run_dirs[0].parent / name
             sweep = sweep_pooled(run_dirs, arguments.epochs, grid)
-            _save(sweep, run_dirs[0].parent / name, run_dirs, quotes=arguments.numbers)
+            _save(sweep, folder, run_dirs)
+            if arguments.numbers:
+                _save_numbers(sweep, folder, run_dirs, table)
 
 
-def _score_submissions(arguments: argparse.Namespace) -> None:
+def _score_submissions(arguments: argparse.Namespace, table: GroupTable) -> None:
     for path in arguments.runs:
         submitted, records = read_with_truth(path, arguments.truth, arguments.truth_classes)
-        print(f"{path}:", *score_boxes(submitted, records).lines(), sep="\n  ")
+        result = score_boxes(submitted, records)
+        print(f"{path}:", *result.lines(), sep="\n  ")
         if not arguments.numbers:
             continue
         predicted, confidences, true = boxes_of_images(submitted, records)
         data = ScoredImages(
-            ids=[record.patient_id for record in records],
+            ids=result.ids,
             patients=np.arange(len(records)),
             predicted=predicted,
             scores=confidences,
             true=true,
             image_scores={"best box": best_scores(predicted, confidences)},
         )
-        print("  of the boxes that were submitted, all of them", *_lines(data), sep="\n  ")
+        print("  of the boxes that were submitted, all of them")
+        print(*describe_numbers(data, compute_numbers(data)), sep="\n  ")
+        groups = list(group_numbers(data, result.image_scores, table))
+        print(*describe_groups(groups), sep="\n  ")
 
 
-def _save(sweep: Sweep, folder: Path, run_dirs: Sequence[Path], *, quotes: bool) -> None:
-    """Write a sweep, and say what came out.
-
-    Args:
-        quotes: compute the numbers that papers quote of the best setting as well.
-    """
+def _save(sweep: Sweep, folder: Path, run_dirs: Sequence[Path]) -> None:
+    """Write a sweep, and say what came out."""
     path = folder / SWEEP
     sweep.save(path)
     print(f"{folder.resolve().name}:", "\n".join(_describe(sweep, run_dirs)))
     print(f"  {path.with_suffix('.csv')}")
-    if quotes:
-        epoch, best = sweep.choose(sweep.epochs)
-        postprocess = Postprocess() if best is None else best.postprocess
-        data = scored_predictions(load_epoch(run_dirs, epoch), postprocess)
-        results = compute_numbers(data)
-        write_csv(folder / NUMBERS, NumberResult._fields, map(_as_texts, results))
-        print(f"  numbers of epoch {epoch}", *_lines(data, results), sep="\n  ")
-        print(f"  {folder / NUMBERS}")
 
 
-def _lines(data: ScoredImages, results: Sequence[NumberResult] | None = None) -> Iterator[str]:
-    """Write the numbers that papers quote as a table, and what they were computed from."""
-    yield ", ".join(f"{count} {what}" for what, count in count_cases(data).items())
-    if not data.is_complete:
-        yield (
-            "these predictions were saved without weaker boxes, so that no average precision and "
-            "no FROC can be given; generate_predictions --overwrite saves them"
-        )
-    for result in compute_numbers(data) if results is None else results:
-        name = f"{result.name} ({result.image_score})" if result.image_score else result.name
-        values = ("-" if np.isnan(value) else f"{value:.4f}" for value in result[2:5])
-        value, low, high = values
-        yield f"{name:30} {value:>8}  {low:>8} to {high:8} {result.text}"
+def _save_numbers(sweep: Sweep, folder: Path, run_dirs: Sequence[Path], table: GroupTable) -> None:
+    """Compute the numbers that papers quote, of the best setting, and write and print them."""
+    epoch, best = sweep.choose(sweep.epochs)
+    postprocess = Postprocess() if best is None else best.postprocess
+    predictions = load_epoch(run_dirs, epoch)
+    data = scored_predictions(predictions, postprocess)
+    results = compute_numbers(data)
+    write_numbers(folder / NUMBERS, results)
+    print(f"  numbers of epoch {epoch}", *describe_numbers(data, results), sep="\n  ")
+    print(f"  {folder / NUMBERS}")
+    if table:
+        scores = image_scores(choose_boxes(predictions, postprocess).boxes, data.true)
+        groups = list(group_numbers(data, scores, table))
+        write_group_numbers(folder / GROUPS, groups)
+        print("", *describe_groups(groups), folder / GROUPS, sep="\n  ")
 
 
-def _as_texts(result: NumberResult) -> tuple[str, ...]:
-    """Write out a row of the table; a number that is undefined is an empty cell."""
-    return tuple(
-        value if isinstance(value, str) else "" if np.isnan(value) else f"{value:.6f}"
-        for value in result
-    )
+def _read_groups(path: Path) -> GroupTable:
+    """Read which group each image belongs to, for every column of a table but patientId.
+
+    Raises:
+        AnnotationsError: this is no such table, or a patient is there twice.
+    """
+    table = read_table(path, ["patientId"])
+    refuse_rows(path, table, table.duplicated("patientId"), "patient {patientId} again")
+    columns = [str(column) for column in table if column != "patientId"]
+    if not columns:
+        raise AnnotationsError(f"{path}: needs a column beside patientId, whose values are groups")
+    for column in columns:
+        n_groups = table[column].nunique()
+        if n_groups > MAX_GROUPS:
+            raise AnnotationsError(
+                f"{path}: column {cut_text(column)} has {n_groups} values; at most {MAX_GROUPS} "
+                f"can be groups, such as bands of a number"
+            )
+    return {column: dict(zip(table["patientId"], table[column], strict=True)) for column in columns}
 
 
 if __name__ == "__main__":

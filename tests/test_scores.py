@@ -1,3 +1,5 @@
+import csv
+
 import pytest
 
 from src.scores import main
@@ -9,6 +11,7 @@ from tests.made_predictions import (
     save_epoch,
     save_folds,
     save_run,
+    with_weak_boxes,
 )
 
 
@@ -118,3 +121,68 @@ def test_the_command_says_that_no_setting_is_the_best(tmp_path, call_main, image
     assert (outcome.code, outcome.err) == (0, "")
     assert words in outcome.out
     assert load_sweep(tmp_path / "run" / "sweep.npz").best() is None
+
+
+def test_the_command_quotes_numbers_of_runs_and_groups(tmp_path, call_main):
+    run_dir = tmp_path / "demo_fold_0"
+    predictions = with_weak_boxes(random_predictions(n_images=40))
+    save_epoch(run_dir, predictions)
+    table = tmp_path / "groups.csv"
+    rows = (f"{name},{'AP' if i % 2 else 'PA'}\n" for i, name in enumerate(predictions.ids))
+    table.write_text("patientId,view\n" + "".join(rows))
+    outcome = call_main(main, run_dir, "--gates", "score", "--groups", table)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "numbers of epoch 0" in outcome.out and "view AP: 20 images" in outcome.out
+    assert str(run_dir / "groups.csv") in outcome.out
+    with (run_dir / "numbers.csv").open(newline="") as file:
+        numbers = {(row["name"], row["image_score"]): row for row in csv.DictReader(file)}
+    assert {"ap_50", "froc", "auroc"} < {name for name, _ in numbers}
+    row = numbers["ap_50", ""]
+    assert 0 < float(row["low"]) <= float(row["value"]) <= float(row["high"]) <= 1
+    assert f"{float(row['value']):.4f}" in outcome.out
+    assert outcome.out.index("best score") < outcome.out.index("honest score")
+
+
+def test_runs_that_were_saved_without_weaker_boxes_say_so(tmp_path, call_main):
+    outcome = call_main(main, save_run(tmp_path, 0), "--numbers", "--gates", "score")
+    assert outcome.code == 0, outcome.err
+    assert "no average precision" in outcome.out and "--overwrite" in outcome.out
+    lines = {line.split()[0]: line for line in outcome.out.splitlines() if line.split()}
+    assert lines["ap_50"].split()[1] == "-"
+    assert lines["auroc"].split()[3] != "-"
+
+
+def test_the_command_quotes_numbers_of_submissions(tmp_path, call_main):
+    truth, submission = tmp_path / "truth.csv", tmp_path / "submission.csv"
+    truth.write_text(
+        "patientId,x,y,width,height,Target\na,10,10,100,100,1\nb,,,,,0\nc,10,10,50,50,1\n"
+    )
+    submission.write_text(
+        "patientId,PredictionString\na,0.9 10 10 100 100\nb,0.2 5 5 10 10\nc,0.1 300 300 50 50\n"
+    )
+    outcome = call_main(main, submission, "--truth", truth, "--numbers")
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = {line.split()[0]: line.split() for line in outcome.out.splitlines() if line.split()}
+    assert lines["ap_50"][1] == "0.5050"  # one of two, at 51 of 101 levels of recall
+    assert lines["auroc"][3] == "0.5000"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("view\nAP\n", "has no column patientId"),
+        ("patientId\na\n", "needs a column beside patientId"),
+        ("patientId,view\na,AP\na,PA\n", "line 3: patient a again"),
+        ("patientId,n\n" + "".join(f"p{i},{i}\n" for i in range(51)), "column n has 51 values"),
+    ],
+)
+def test_a_table_that_makes_no_groups_is_refused_before_the_work(
+    tmp_path, call_main, listing, content, words
+):
+    run_dir, table = save_run(tmp_path, 0), tmp_path / "groups.csv"
+    table.write_text(content)
+    before = listing(tmp_path)
+    outcome = call_main(main, run_dir, "--groups", table)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert f"{table}: " in outcome.err and words in outcome.err
+    assert listing(tmp_path) == before

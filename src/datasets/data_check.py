@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from src.datasets.annotations import Record, read_records
 from src.datasets.data_folder import DataFolder, describe_missing
 from src.datasets.folds import load_folds, split_records
 from src.datasets.tables import AnnotationsError, read_sample_ids
+from src.radiographs.header_groups import HeaderGroups
 from src.radiographs.image_facts import ExaminedImage, examine_images
 from src.radiographs.image_index import ImageFile, as_text, describe_clash, index_images
 from src.system.errors import InputError
@@ -48,10 +50,29 @@ class Finding(NamedTuple):
     detail: str
 
 
+@dataclass(frozen=True, eq=False)
+class DataCheck:
+    """What was seen in a data folder.
+
+    Attributes:
+        findings: faults and what is unusual, in the order of `KINDS`.
+        images: of training and test.
+    """
+
+    findings: list[Finding]
+    images: list[ExaminedImage]
+
+    def groups(self) -> Iterator[tuple[str, ...]]:
+        """Yield a row for each image whose header sorts it: its id, and its `HeaderGroups`."""
+        for image in self.images:
+            if image.facts is not None and any(image.facts.groups):
+                yield image.id, *image.facts.groups
+
+
 def check_data_folder(
     folder: DataFolder, fold: int, *, full: bool = False, n_workers: int | None = None
-) -> list[Finding]:
-    """Find faults and what is unusual, in the order of `KINDS`.
+) -> DataCheck:
+    """Look through a data folder for faults and what is unusual.
 
     Args:
         fold: the validation fold of the training that is planned.
@@ -76,7 +97,8 @@ def check_data_folder(
     findings += _compare_headers(images)
     findings += _find_duplicates(train, test, folds)
     order = list(KINDS)
-    return sorted(findings, key=lambda found: (order.index(found.kind), found.patient))
+    findings.sort(key=lambda found: (order.index(found.kind), found.patient))
+    return DataCheck(findings, images)
 
 
 def verdict(findings: Iterable[Finding], fold: int) -> tuple[bool, str]:
@@ -103,6 +125,11 @@ def describe(findings: Sequence[Finding]) -> Iterator[str]:
 def write_findings(path: Path, findings: Iterable[Finding]) -> None:
     """Write a row for each finding, whole or not at all."""
     write_csv(path, Finding._fields, findings)
+
+
+def write_groups(path: Path, groups: Iterable[tuple[str, ...]]) -> None:
+    """Write a row for each image, whole or not at all: a table for `scores.py --groups`."""
+    write_csv(path, ("patientId", *HeaderGroups._fields), groups)
 
 
 def _find_files(

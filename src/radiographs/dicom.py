@@ -25,6 +25,7 @@ from pydicom.uid import (
 from src.radiographs.challenge_dicom import read_challenge_pixels, read_challenge_size
 from src.radiographs.dicom_elements import MAX_BYTES, read_elements
 from src.radiographs.grey_values import grey_pixels
+from src.radiographs.header_groups import HeaderGroups, header_groups
 from src.radiographs.pixels import MAX_PIXELS, FloatImage, Pixels, as_float
 from src.radiographs.remarks import remark, remark_on_pixels
 from src.radiographs.stored_values import check_pixel_data, read_bits, read_coding
@@ -54,6 +55,7 @@ class ImageFacts(NamedTuple):
     columns: int
     patient_id: str
     pixel_digest: str
+    groups: HeaderGroups = HeaderGroups()
 
     @property
     def size(self) -> str:
@@ -147,6 +149,7 @@ def read_facts(path: Path) -> ImageFacts:
             columns=int(dataset.Columns),
             patient_id=str(dataset.get("PatientID", "")),
             pixel_digest=hashlib.blake2b(dataset.PixelData, digest_size=16).hexdigest(),
+            groups=header_groups(dataset),
         )
     except Exception as error:
         raise DicomError(f"{path}: broken header: {cause_of(error)}") from error

@@ -15,6 +15,7 @@ from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRLittleEndian
 
+from src.radiographs.header_groups import GROUP_TAGS
 from src.radiographs.pixels import MAX_PIXELS
 
 MAX_BYTES = 4 * MAX_PIXELS + 2**24  # of a file, deflated or not: 32 bits to a pixel, and a header
@@ -30,6 +31,7 @@ ELEMENTS: list[BaseTag | int] = [
         "SpecificCharacterSet",
         "SOPInstanceUID",
         "PatientID",
+        *GROUP_TAGS,
         "SamplesPerPixel",
         "PhotometricInterpretation",
         "PlanarConfiguration",
