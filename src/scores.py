@@ -26,9 +26,10 @@ from src.challenge.leaderboard import boxes_of_images, read_with_truth, score_bo
 from src.datasets.tables import AnnotationsError, read_table, refuse_rows
 from src.experiments.runs import Run
 from src.metric import bootstrap_interval, image_scores
+from src.prediction.image_scores import read_image_scores, with_image_scores
 from src.prediction.postprocess import choose_boxes
 from src.prediction.presets import GATES, Postprocess
-from src.prediction.saved_epochs import load_epoch
+from src.prediction.saved_epochs import LoadEpoch, load_epoch
 from src.scoring.grid import (
     NMS_GRID,
     SCORE_THRESHOLDS,
@@ -66,7 +67,7 @@ MAX_GROUPS = 50  # of a column
 GroupTable = dict[str, dict[str, str]]  # column -> patientId -> the group
 
 
-def _describe(sweep: Sweep, run_dirs: Sequence[Path]) -> Iterator[str]:
+def _describe(sweep: Sweep, run_dirs: Sequence[Path], load: LoadEpoch) -> Iterator[str]:
     """Say what came out best, how sure that is, and how flat the optimum."""
     best, ensemble = sweep.best(), sweep.run.ensemble
     if ensemble is not None:
@@ -74,11 +75,11 @@ def _describe(sweep: Sweep, run_dirs: Sequence[Path]) -> Iterator[str]:
     if best is None:
         yield sweep.why_no_best()
         return
-    predictions = load_epoch(run_dirs, best.epoch)
+    predictions = load(run_dirs, best.epoch)
     chosen = choose_boxes(predictions, best.postprocess)
     low, high = bootstrap_interval(image_scores(chosen.boxes, predictions.truth()))
     yield f"best score {best.score:.4f} (95 % of bootstrap draws {low:.4f} to {high:.4f})"
-    honest = honest_score(run_dirs, sweep)
+    honest = honest_score(run_dirs, sweep, load=load)
     low, high = honest.interval()
     yield (
         f"  honest score {honest.score:.4f} ({low:.4f} to {high:.4f}): each of "
@@ -126,6 +127,8 @@ def _parse_arguments() -> argparse.Namespace:
         "intervals")  # fmt: skip
     add("--groups", type=Path, help="table of patientId and columns whose values are groups; gives "
         "the numbers of each")  # fmt: skip
+    add("--image-scores", type=Path, help="table of patientId and probability, by any classifier, "
+        "in place of the global head's")  # fmt: skip
     add("--truth", type=Path, help="labels to score submissions against")
     add("--truth-classes", type=Path, help="classes of the same images, for a score of each")
     add("--epochs", type=natural, nargs="+", help="default: all saved ones")
@@ -145,7 +148,7 @@ def _parse_arguments() -> argparse.Namespace:
     arguments.numbers = arguments.numbers or arguments.groups is not None
     if arguments.truth is None and arguments.truth_classes is not None:
         parser.error("--truth-classes needs --truth")
-    for flag in ("epochs", "thresholds", "nms", "shrinks", "gates", "n_folds"):
+    for flag in ("epochs", "thresholds", "nms", "shrinks", "gates", "n_folds", "image_scores"):
         if arguments.truth is not None and getattr(arguments, flag) != parser.get_default(flag):
             name = flag.replace("_", "-")
             parser.error(
@@ -161,6 +164,7 @@ def main() -> None:
         if arguments.truth is not None:
             _score_submissions(arguments, table)
             return
+        load = _choose_loader(arguments.image_scores)
         grid = Grid(
             gates=tuple(dict.fromkeys(arguments.gates)),
             shrinks=tuple(dict.fromkeys(arguments.shrinks)),
@@ -172,16 +176,24 @@ def main() -> None:
             for name in (SWEEP, NUMBERS, GROUPS):
                 check_file_place(run_dir / name)
         for run_dir in arguments.runs:
-            sweeps[run_dir] = sweep_run(run_dir, arguments.epochs, grid)
-            _save(sweeps[run_dir], run_dir, [run_dir])
+            sweeps[run_dir] = sweep_run(run_dir, arguments.epochs, grid, load=load)
+            _save(sweeps[run_dir], run_dir, [run_dir], load)
             if arguments.numbers:
-                _save_numbers(sweeps[run_dir], run_dir, [run_dir], table)
+                _save_numbers(sweeps[run_dir], run_dir, [run_dir], table, load)
         for name, run_dirs in _pools(sweeps, arguments.n_folds):
             folder = run_dirs[0].parent / name
-            sweep = sweep_pooled(run_dirs, arguments.epochs, grid)
-            _save(sweep, folder, run_dirs)
+            sweep = sweep_pooled(run_dirs, arguments.epochs, grid, load=load)
+            _save(sweep, folder, run_dirs, load)
             if arguments.numbers:
-                _save_numbers(sweep, folder, run_dirs, table)
+                _save_numbers(sweep, folder, run_dirs, table, load)
+
+
+def _choose_loader(path: Path | None) -> LoadEpoch:
+    """Load predictions as they are, or with another classifier's probabilities."""
+    if path is None:
+        return load_epoch
+    scores = read_image_scores(path)
+    return lambda run_dirs, epoch: with_image_scores(load_epoch(run_dirs, epoch), scores, path)
 
 
 def _score_submissions(arguments: argparse.Namespace, table: GroupTable) -> None:
@@ -206,19 +218,21 @@ def _score_submissions(arguments: argparse.Namespace, table: GroupTable) -> None
         print(*describe_groups(groups), sep="\n  ")
 
 
-def _save(sweep: Sweep, folder: Path, run_dirs: Sequence[Path]) -> None:
+def _save(sweep: Sweep, folder: Path, run_dirs: Sequence[Path], load: LoadEpoch) -> None:
     """Write a sweep, and say what came out."""
     path = folder / SWEEP
     sweep.save(path)
-    print(f"{folder.resolve().name}:", "\n".join(_describe(sweep, run_dirs)))
+    print(f"{folder.resolve().name}:", "\n".join(_describe(sweep, run_dirs, load)))
     print(f"  {path.with_suffix('.csv')}")
 
 
-def _save_numbers(sweep: Sweep, folder: Path, run_dirs: Sequence[Path], table: GroupTable) -> None:
+def _save_numbers(
+    sweep: Sweep, folder: Path, run_dirs: Sequence[Path], table: GroupTable, load: LoadEpoch
+) -> None:
     """Compute the numbers that papers quote, of the best setting, and write and print them."""
     epoch, best = sweep.choose(sweep.epochs)
     postprocess = Postprocess() if best is None else best.postprocess
-    predictions = load_epoch(run_dirs, epoch)
+    predictions = load(run_dirs, epoch)
     data = scored_predictions(predictions, postprocess)
     results = compute_numbers(data)
     write_numbers(folder / NUMBERS, results)

@@ -45,6 +45,7 @@ from src.prediction.fused_submission import (
     write_fused,
 )
 from src.prediction.fusion import Average, Decay
+from src.prediction.image_scores import read_image_scores, with_image_scores
 from src.prediction.outputs import write_submission, write_submission_of
 from src.prediction.postprocess import choose_boxes
 from src.prediction.predictions import Predictions, load_predictions
@@ -69,6 +70,9 @@ def _write(arguments: argparse.Namespace) -> None:
     path = arguments.predictions
     _check_csv_place(arguments.out)
     predictions = load_predictions(path)
+    if arguments.image_scores is not None:
+        scores = read_image_scores(arguments.image_scores)
+        predictions = with_image_scores(predictions, scores, arguments.image_scores)
     postprocess = _settle_postprocess(arguments, predictions)
     chosen = choose_boxes(predictions, postprocess)
     write_submission(arguments.out, predictions, chosen, path, sample_path=arguments.sample)
@@ -277,6 +281,8 @@ def _parse_arguments() -> argparse.Namespace:
     add("predictions", type=Path, help="an .npz file from the folder predictions/ of a run")
     add("--out", type=Path, required=True, help="the submission, a CSV file")
     add_postprocess_flags(write)
+    add("--image-scores", type=Path, help="table of patientId and probability, by any classifier, "
+        "in place of the global head's")  # fmt: skip
     add("--sample", type=Path, help="sample submission: its patients, in its order")
 
     coco = actions.add_parser("coco", help="make COCO results from saved predictions")

@@ -195,9 +195,12 @@ def write_prediction_experiment(
 
 
 def describe_networks(provenance: Provenance) -> dict[str, Any]:
-    """Write out the networks as files name them: members (their weights sum to 1), and hflip."""
+    """Write out what predicted as files name it: members (their weights sum to 1), and hflip."""
     members = [asdict(network) for network in provenance.networks]
-    return {"members": members, "hflip": provenance.hflip}
+    described: dict[str, Any] = {"members": members, "hflip": provenance.hflip}
+    if provenance.image_scores is not None:
+        described["image_scores"] = provenance.image_scores
+    return described
 
 
 def boxes_in_file(

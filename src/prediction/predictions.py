@@ -32,7 +32,13 @@ FORMAT = "pneumonia-predictions"
 FORMAT_VERSION = 1
 FRAME = "pixels of the network input"  # of all boxes, for readers of the file
 # What is left out of the header at these values.
-OPTIONAL = {"fit": "squeeze", "ensemble": None, "named_by": "patient", "weak": None}
+OPTIONAL = {
+    "fit": "squeeze",
+    "ensemble": None,
+    "named_by": "patient",
+    "image_scores": None,
+    "weak": None,
+}
 MAX_PROB = 1 + 1e-5  # the mean of several float32 may be above 1 by rounding
 MAX_PLACE = 2.0**24  # pixels that a box may lie away
 

@@ -108,6 +108,8 @@ class Provenance(RunId):
         ensemble: how several were combined; None for one network alone.
         named_by: what the ids of the images are: patientIds, or paths of files below the folder
             that was predicted.
+        image_scores: file of another classifier's probabilities that stand in for those of the
+            global head; None where they are its own.
         weak: which boxes beside the candidates were saved; None where none were.
 
     Raises:
@@ -120,6 +122,7 @@ class Provenance(RunId):
     epoch: int | None = None
     ensemble: Combination | None = None
     named_by: Literal["patient", "file"] = "patient"
+    image_scores: str | None = None
     weak: WeakLimits | None = None
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from src.experiments.runs import numbered_files
@@ -12,6 +12,8 @@ from src.prediction.predictions import (
     join_predictions,
     load_predictions,
 )
+
+LoadEpoch = Callable[[Sequence[Path], int], Predictions]  # `load_epoch`, or what changes its result
 
 
 def load_epoch(run_dirs: Sequence[Path], epoch: int) -> Predictions:

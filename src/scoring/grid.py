@@ -12,7 +12,7 @@ from src.metric import FloatArray, mean_of_counted, precision_steps, score_sums
 from src.prediction.postprocess import gate_scores, shrink_boxes, suppress_at
 from src.prediction.predictions import Predictions
 from src.prediction.presets import NMS_IOU
-from src.prediction.saved_epochs import common_epochs, load_epoch
+from src.prediction.saved_epochs import LoadEpoch, common_epochs, load_epoch
 from src.scoring.sweep import ScoredRun, ScoresError, Sweep
 
 # What a box's score, times 5, is compared with; the original release's grid.
@@ -81,23 +81,34 @@ def sweep_sums(predictions: Predictions, grid: Grid) -> tuple[FloatArray, FloatA
     return totals, n_counted
 
 
-def sweep_run(run_dir: Path, epochs: Sequence[int] | None = None, grid: Grid = PAPER_GRID) -> Sweep:
+def sweep_run(
+    run_dir: Path,
+    epochs: Sequence[int] | None = None,
+    grid: Grid = PAPER_GRID,
+    *,
+    load: LoadEpoch = load_epoch,
+) -> Sweep:
     """Score the saved epochs of a run; None takes all of them.
 
     Raises:
         ScoresError: there are no predictions, or not those of a named epoch.
     """
-    return sweep_pooled([run_dir], epochs, grid)
+    return sweep_pooled([run_dir], epochs, grid, load=load)
 
 
 def sweep_pooled(
-    run_dirs: Sequence[Path], epochs: Sequence[int] | None = None, grid: Grid = PAPER_GRID
+    run_dirs: Sequence[Path],
+    epochs: Sequence[int] | None = None,
+    grid: Grid = PAPER_GRID,
+    *,
+    load: LoadEpoch = load_epoch,
 ) -> Sweep:
     """Score the images of several runs, such as the four folds of a model, as one data set.
 
     Args:
         run_dirs: the runs' folders.
         epochs: which; None takes all that every run has.
+        load: gives the predictions of an epoch.
 
     Raises:
         ScoresError: a run has no predictions, or not those of a named epoch, or the runs have no
@@ -108,7 +119,7 @@ def sweep_pooled(
     per_epoch: list[FloatArray] = []
     run = ScoredRun()
     for epoch in chosen:
-        predictions = load_epoch(run_dirs, epoch)
+        predictions = load(run_dirs, epoch)
         its = ScoredRun.of(predictions.provenance)
         if per_epoch and its != run:
             what = "run" if its.ensemble is run.ensemble is None else "ensemble"

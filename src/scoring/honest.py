@@ -17,7 +17,7 @@ import numpy as np
 from src.metric import FloatArray, bootstrap_interval, image_scores, mean_of_counted
 from src.prediction.postprocess import choose_boxes
 from src.prediction.predictions import Predictions, take_images
-from src.prediction.saved_epochs import load_epoch
+from src.prediction.saved_epochs import LoadEpoch, load_epoch
 from src.scoring.grid import Grid, sweep_sums
 from src.scoring.sweep import BestSetting, Sweep
 
@@ -48,7 +48,9 @@ class HonestScore:
         return bootstrap_interval(self.image_scores)
 
 
-def honest_score(run_dirs: Sequence[Path], sweep: Sweep) -> HonestScore:
+def honest_score(
+    run_dirs: Sequence[Path], sweep: Sweep, *, load: LoadEpoch = load_epoch
+) -> HonestScore:
     """Score the images of runs at settings that other images chose.
 
     The images of several runs, such as the folds of a model, are parts as they are: each fold is
@@ -58,6 +60,7 @@ def honest_score(run_dirs: Sequence[Path], sweep: Sweep) -> HonestScore:
     Args:
         run_dirs: the runs that were swept together.
         sweep: their sweep, for its axes.
+        load: gives the predictions of an epoch, as it did for the sweep.
 
     Raises:
         InputError: see `sweep_pooled`.
@@ -66,7 +69,8 @@ def honest_score(run_dirs: Sequence[Path], sweep: Sweep) -> HonestScore:
         gates=sweep.gates, shrinks=sweep.shrinks, nms=sweep.nms, thresholds=sweep.thresholds
     )
     sums = [
-        [sweep_sums(part, grid) for part in _load_parts(run_dirs, epoch)] for epoch in sweep.epochs
+        [sweep_sums(part, grid) for part in _load_parts(run_dirs, epoch, load)]
+        for epoch in sweep.epochs
     ]
     totals, n_counted = (
         np.array([[each[i] for each in parts] for parts in sums]) for i in (0, 1)
@@ -81,7 +85,7 @@ def honest_score(run_dirs: Sequence[Path], sweep: Sweep) -> HonestScore:
         ).best()
         settings.append(best)
         epoch = sweep.epochs[-1] if best is None else best.epoch
-        scores.append(_score_part(_load_parts(run_dirs, epoch)[part], best))
+        scores.append(_score_part(_load_parts(run_dirs, epoch, load)[part], best))
     return HonestScore(tuple(settings), np.concatenate(scores))
 
 
@@ -91,11 +95,11 @@ def _score_part(images: Predictions, best: BestSetting | None) -> FloatArray:
     return image_scores(choose_boxes(images, best.postprocess).boxes, images.truth())
 
 
-def _load_parts(run_dirs: Sequence[Path], epoch: int) -> list[Predictions]:
+def _load_parts(run_dirs: Sequence[Path], epoch: int, load: LoadEpoch) -> list[Predictions]:
     """Load the predictions of an epoch, part by part; an image's part depends on its id alone."""
     if len(run_dirs) > 1:
-        return [load_epoch([run_dir], epoch) for run_dir in run_dirs]
-    predictions = load_epoch(run_dirs, epoch)
+        return [load([run_dir], epoch) for run_dir in run_dirs]
+    predictions = load(run_dirs, epoch)
     parts = np.array([zlib.crc32(name.encode()) % N_PARTS for name in predictions.ids.tolist()])
     return [
         take_images(predictions, np.flatnonzero(parts == part).tolist()) for part in range(N_PARTS)
