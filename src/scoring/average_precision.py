@@ -24,13 +24,25 @@ def average_precision(drawn: DrawnBoxes, iou_threshold: float) -> FloatArray:
     Returns:
         (D,) in [0, 1]; NaN in draws without true boxes.
     """
+    return precision_at_recall(drawn, iou_threshold).mean(axis=1)
+
+
+def precision_at_recall(drawn: DrawnBoxes, iou_threshold: float) -> FloatArray:
+    """Read precision at `RECALL_LEVELS`; its mean is the average precision.
+
+    Args:
+        iou_threshold: one of `IOUS`.
+
+    Returns:
+        (D, 101) in [0, 1], 0 at a recall that is not reached; NaN in draws without true boxes.
+    """
     stops, n_hits = drawn.hits_at(iou_threshold)  # (D, H)
     precision = n_hits / np.maximum(drawn.n_found[:, stops], 1)
     best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     best = np.hstack([best, np.zeros((len(best), 1))])  # of a recall that is not reached
     places = _first_places(n_hits, _hits_needed(drawn.n_true))
-    values = np.take_along_axis(best, places, axis=1).mean(axis=1)
-    return np.where(drawn.n_true > 0, values, np.nan)
+    values = np.take_along_axis(best, places, axis=1)
+    return np.where(drawn.n_true[:, None] > 0, values, np.nan)
 
 
 def mean_average_precision(drawn: DrawnBoxes) -> FloatArray:

@@ -46,14 +46,24 @@ def false_positives_reached(drawn: DrawnBoxes) -> FloatArray:
     return ratio(n_false, drawn.n_images)
 
 
-def _points(drawn: DrawnBoxes) -> tuple[IntArray, IntArray]:
-    """Count hits and false positives at each hit, (D, H) both.
+def froc_curve(drawn: DrawnBoxes) -> tuple[FloatArray, FloatArray]:
+    """Compute the points of the curve, one for each of the P scores that a hit has, best first.
 
-    The false positives are those down to the end of the hit's score. For a hit that another of the
-    same score follows they are too many, by the hits that follow; the last one stands for both.
+    Returns:
+        False positives an image and sensitivity, (D, P) both; NaN where there are no images, or no
+        true boxes.
     """
+    n_hits, n_false = _points(drawn)
+    return ratio(n_false, drawn.n_images[:, None]), ratio(n_hits, drawn.n_true[:, None])
+
+
+def _points(drawn: DrawnBoxes) -> tuple[IntArray, IntArray]:
+    """Count hits and false positives down to each of the P scores that a hit has, (D, P) both."""
     stops, n_hits = drawn.hits_at(LOWEST_IOU)
-    return n_hits, drawn.n_found[:, drawn.ranked.ends[stops]] - n_hits
+    ends = drawn.ranked.ends[stops]
+    is_last = np.diff(ends, append=-1) != 0  # of the hits of its score
+    n_hits = n_hits[:, is_last]
+    return n_hits, drawn.n_found[:, ends[is_last]] - n_hits
 
 
 def _sensitivity(

@@ -65,6 +65,21 @@ def auroc(drawn: DrawnImages) -> FloatArray:
     return ratio((new * lower).sum(axis=1), drawn.n_positive * drawn.n_negative)
 
 
+def roc_curve(drawn: DrawnImages) -> tuple[FloatArray, FloatArray]:
+    """Compute the points of the ROC curve: the origin, and one for each of the G scores.
+
+    Straight lines between them enclose the area that `auroc` computes.
+
+    Returns:
+        Share of the images without opacity that are called positive, and of those with one, the
+        sensitivity, (D, 1 + G) both; NaN in draws without such images.
+    """
+    n_positive, n_negative = (np.pad(called, ((0, 0), (1, 0))) for called in drawn.called)
+    return ratio(n_negative, drawn.n_negative[:, None]), ratio(
+        n_positive, drawn.n_positive[:, None]
+    )
+
+
 def image_average_precision(drawn: DrawnImages) -> FloatArray:
     """Compute the average precision: the mean of precision over recall, in steps.
 

@@ -4,7 +4,11 @@ import io
 import numpy as np
 import pytest
 
-from src.scoring.average_precision import average_precision, mean_average_precision
+from src.scoring.average_precision import (
+    average_precision,
+    mean_average_precision,
+    precision_at_recall,
+)
 from src.scoring.ranked_boxes import IOUS, DrawnBoxes, rank_boxes
 from tests.made_scored_images import chosen_images, ones, random_images, scored_images
 
@@ -113,3 +117,12 @@ def test_average_precision_without_true_boxes_is_undefined():
 def test_average_precision_without_a_hit_is_zero(found):
     data = scored_images([(found, np.full(len(found), 0.5), [BOX])])
     np.testing.assert_array_equal(all_precisions(data, ones(data)), 0)
+
+
+def test_precision_is_read_at_the_levels_of_recall():
+    data = scored_images(
+        [([BOX, FAR], np.array([0.9, 0.8]), [BOX]), ([BOX], np.array([0.7]), [BOX, FAR])]
+    )
+    values = precision_at_recall(DrawnBoxes(rank_boxes(data), ones(data)), 0.5)
+    # Of three true boxes two are hit: at 1/3 of recall precision is 1, at 2/3 it is 2 of 3.
+    np.testing.assert_allclose(values[0], [1.0] * 34 + [2 / 3] * 33 + [0.0] * 34)

@@ -4,6 +4,7 @@ import pytest
 from src.scoring.froc import (
     FALSE_POSITIVES,
     false_positives_reached,
+    froc_curve,
     froc_sensitivity,
     mean_froc_sensitivity,
 )
@@ -87,3 +88,26 @@ def test_without_found_boxes_sensitivity_is_zero():
     data = scored_images([([], np.zeros(0), [BOX])])
     assert froc_sensitivity(drawn_of(data), 1.0)[0] == 0
     assert false_positives_reached(drawn_of(data))[0] == 0
+
+
+def test_the_curve_has_a_point_for_each_score_of_a_hit():
+    found = [BOX, FAR, [50.0, 50, 9, 9]]
+    data = scored_images(
+        [(found, np.array([0.9, 0.8, 0.5]), [BOX, found[2]]), (found[:2], [0.5, 0.5], [BOX])]
+    )
+    false_positives, sensitivity = froc_curve(drawn_of(data))
+    np.testing.assert_allclose(sensitivity, [[1 / 3, 1]])  # at .9, and at .5 that two hits share
+    np.testing.assert_allclose(false_positives, [[0, 1]])
+    curves = froc_curve(drawn_of(data, np.array([[0, 2], [0, 0]])))
+    np.testing.assert_allclose(curves, [[[0, 1], [np.nan] * 2], [[0, 1], [np.nan] * 2]])
+
+
+@pytest.mark.parametrize("grid", [None, 6])
+def test_the_curve_holds_the_sensitivities(grid):
+    data = random_images(np.random.default_rng(3), 40, grid=grid, ties_within=True, max_boxes=25)
+    (false_positives,), (sensitivity,) = froc_curve(drawn_of(data))
+    assert (np.diff(false_positives) >= 0).all()
+    assert (np.diff(sensitivity) > 0).all()
+    for level in FALSE_POSITIVES:
+        expected = sensitivity[false_positives <= level].max(initial=0)
+        assert froc_sensitivity(drawn_of(data), level)[0] == pytest.approx(expected)

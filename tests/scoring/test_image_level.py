@@ -9,6 +9,7 @@ from src.scoring.image_level import (
     auroc,
     calibration_error,
     image_average_precision,
+    roc_curve,
     sensitivity_at_specificity,
 )
 
@@ -81,3 +82,26 @@ def test_numbers_of_no_images_are_undefined():
     drawn = DrawnImages(np.zeros(0), np.zeros(0, dtype=bool), np.zeros((1, 0), dtype=int))
     for compute in (auroc, image_average_precision, calibration_error):
         assert np.isnan(compute(drawn)).tolist() == [True]
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_roc_curve_is_that_of_scikit_learn(ties):
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(7)
+    scores, truth = random_case(rng, 60, ties=ties)
+    weights = np.vstack([np.ones((1, 60), dtype=int), rng.integers(1, 4, (2, 60))])
+    drawn = DrawnImages(scores, truth, weights)
+    false_rate, sensitivity = roc_curve(drawn)
+    for row, w in enumerate(weights):
+        case = np.repeat(truth, w), np.repeat(scores, w)
+        expected = metrics.roc_curve(*case, drop_intermediate=False)[:2]
+        np.testing.assert_allclose((false_rate[row], sensitivity[row]), expected, atol=1e-12)
+    np.testing.assert_allclose(np.trapezoid(sensitivity, false_rate), auroc(drawn))
+
+
+def test_the_roc_curve_of_one_class_is_undefined():
+    false_rate, sensitivity = roc_curve(
+        DrawnImages(np.array([0.3, 0.6]), np.array([True, True]), np.ones((1, 2), dtype=int))
+    )
+    assert np.isnan(false_rate).all()
+    assert sensitivity.tolist() == [[0, 0.5, 1]]
