@@ -40,6 +40,7 @@ src visualizations/plot_val_loss.py "$run" --loss regression classification --ou
 src visualizations/plot_metrics.py "$run" --out "$run/pics/metrics.png"
 src visualizations/plot_sweep.py "$run" --out "$run/pics/sweep.png"
 src visualizations/plot_detections.py "$run" --out "$run/pics/detections.png"
+src visualizations/plot_numbers.py "$run" --out "$run/pics/numbers.png"
 src visualizations/report.py "$run" --data-dir "$data" --out "$run/report.html"
 
 step "the detector against the best constant boxes, challenge's score on the validation fold"

@@ -211,7 +211,7 @@ def test_what_looks_at_saved_predictions_needs_no_torch(run_command, tmp_path):
         ["src/submission.py", "fuse", predictions, boxes, "--out", fused, "--method", "wbf"],
         *(
             [f"src/visualizations/plot_{name}.py", run_dir, "--out", tmp_path / f"{name}.png"]
-            for name in ("sweep", "detections", "global_head")
+            for name in ("sweep", "detections", "global_head", "numbers")
         ),
     ]
     code = "import runpy, sys; sys.modules['torch'] = None\n"

@@ -13,6 +13,7 @@ from src.visualizations import (
     plot_detections,
     plot_global_head,
     plot_metrics,
+    plot_numbers,
     plot_sweep,
     plot_val_loss,
     report,
@@ -95,6 +96,7 @@ SHOWING = {
     "sweep": (plot_sweep.main, ("{run}", "--out", "{run}/a.png")),
     "detections": (plot_detections.main, ("{run}", "--threshold", "-1", "--out", "{run}/a.png")),
     "global_head": (plot_global_head.main, ("{run}", "--out", "{run}/a.png")),
+    "numbers": (plot_numbers.main, ("{run}", "{other}", "--out", "{run}/a.png")),
     "val_loss": (plot_val_loss.main, ("{run}", "{other}", "--out", "{run}/a.png")),
     "report": (report.main, ("{run}", "--data-dir", "{data}", "--num-images", "1")),
 }  # fmt: skip

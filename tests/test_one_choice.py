@@ -18,6 +18,7 @@ from src.prediction.predictions import load_predictions
 from src.system.errors import InputError
 from src.visualizations import plot_global_head, report
 from src.visualizations.plot_detections import load_detections
+from src.visualizations.plot_numbers import load_numbers
 from tests.made_predictions import offsets_of, save_epoch
 
 FLAGS = ("--model", "demo")
@@ -122,6 +123,9 @@ def check_choice(run, asked, expected, call_main, folders, monkeypatch):
 
     detections = load_detections(run.dir, "a", epoch=asked, threshold=None, nms=0.05)
     assert (detections.name, detections.min_score) == (f"a, epoch {epoch}", threshold / 5)
+
+    numbers = load_numbers(run.dir, "a", epoch=asked, n_draws=0)
+    assert numbers.name == f"a, epoch {epoch}: boxes by score × 5, NMS 0.05"
 
     drawn = []
 

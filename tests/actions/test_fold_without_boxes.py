@@ -16,6 +16,7 @@ from src.visualizations import (
     plot_detections,
     plot_global_head,
     plot_metrics,
+    plot_numbers,
     plot_sweep,
     report,
 )
@@ -88,6 +89,7 @@ def test_every_step_works_without_a_score(act, run, data, call_main, tmp_path):
         (plot_sweep.main, (run.dir, "--out", out)),
         (plot_detections.main, (run.dir, "--out", out)),
         (plot_global_head.main, (run.dir, "--out", out)),
+        (plot_numbers.main, (run.dir, "--out", out)),
         (report.main, (run.dir, "--data-dir", data)),
         (submission.main, ("stats", run.submission_path("valid", LAST))),
     ):

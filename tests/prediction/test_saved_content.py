@@ -14,7 +14,7 @@ from src.prediction.predictions import (
     load_provenance,
 )
 from src.prediction.provenance import Combination, NetworkId, Provenance
-from src.visualizations import plot_detections, plot_global_head, report
+from src.visualizations import plot_detections, plot_global_head, plot_numbers, report
 from tests.made_predictions import make_fold, random_predictions
 
 SOUND = random_predictions(1, n_images=6, epoch=1)
@@ -118,6 +118,7 @@ def commands_on(run_dir, out):
         (report.main, (run_dir,)),
         (plot_detections.main, (run_dir, "--out", out / "d.png")),
         (plot_global_head.main, (run_dir, "--out", out / "g.png")),
+        (plot_numbers.main, (run_dir, "--out", out / "n.png")),
     ]
 
 

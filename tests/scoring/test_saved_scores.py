@@ -15,6 +15,7 @@ from src.visualizations import (
     plot_detections,
     plot_global_head,
     plot_metrics,
+    plot_numbers,
     plot_sweep,
     report,
 )
@@ -71,6 +72,7 @@ def commands_on(run, phantoms, out):
         (report.main, (run.dir, "--data-dir", phantoms)),
         (plot_detections.main, (run.dir, "--out", out / "d.png")),
         (plot_global_head.main, (run.dir, "--out", out / "g.png")),
+        (plot_numbers.main, (run.dir, "--out", out / "n.png")),
         (plot_metrics.main, (run.dir, "--out", out / "m.png")),
         (plot_sweep.main, (run.dir, "--out", out / "s.png")),
         (export.main, (run.dir, "--out", out / "m.onnx")),
