@@ -25,8 +25,10 @@ from src.scoring.matching import find_boxes
 from src.scoring.sweep import Sweep, load_sweep
 from src.system.command_line import CommandParser, natural, positive, report_errors
 from src.system.files import write_text
+from src.visualizations import report_numbers as numbers
 from src.visualizations import report_sections as sections
 from src.visualizations import report_settings as settings
+from src.visualizations.run_numbers import describe_ranking, run_numbers
 
 STYLE_PATH = Path(__file__).with_name("report.css")
 # The policy forbids scripts and anything from elsewhere, whatever a file's text may contain.
@@ -50,6 +52,9 @@ PAGE = """<!DOCTYPE html>
 {curves}
 <h2>Scores</h2>
 {scores}
+<h2>Numbers that papers quote</h2>
+<p class="note">Epoch {epoch}; {ranking}.</p>
+{numbers}
 <h2>Gallery</h2>
 <p class="note">Epoch {epoch}; a box counts when {setting}.</p>
 {legend}
@@ -136,6 +141,7 @@ def build_page(run_dir: Path, data_dir: Path | None, *, epoch: int | None, n_ima
         images_dir = DataFolder(data_dir or config.DATA_DIR).images_dir("train")
     findings = find_boxes(load_epoch([run_dir], shown.epoch), shown.postprocess)
     ids = [str(name) for name in findings.predictions.ids]
+    quoted = run_numbers("", findings.predictions, shown.postprocess, numbers.N_DRAWS)
     images = open_image_folder(images_dir, ids, needs_all=False)
     wider_path = run_dir / "sweep.npz"
     return PAGE.format(
@@ -150,6 +156,8 @@ def build_page(run_dir: Path, data_dir: Path | None, *, epoch: int | None, n_ima
             wider=load_sweep(wider_path) if wider_path.exists() else None,
             hint="python src/scores.py with the run's folder sweeps NMS, box size and gate too.",
         ),
+        ranking=escape(describe_ranking(shown.postprocess)),
+        numbers=numbers.write_numbers(quoted),
         epoch=shown.epoch,
         setting=escape(sections.describe_postprocess(shown.postprocess)),
         legend=LEGEND,

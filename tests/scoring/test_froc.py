@@ -98,8 +98,9 @@ def test_the_curve_has_a_point_for_each_score_of_a_hit():
     false_positives, sensitivity = froc_curve(drawn_of(data))
     np.testing.assert_allclose(sensitivity, [[1 / 3, 1]])  # at .9, and at .5 that two hits share
     np.testing.assert_allclose(false_positives, [[0, 1]])
-    curves = froc_curve(drawn_of(data, np.array([[0, 2], [0, 0]])))
-    np.testing.assert_allclose(curves, [[[0, 1], [np.nan] * 2], [[0, 1], [np.nan] * 2]])
+    false_positives, sensitivity = froc_curve(drawn_of(data, np.array([[0, 2], [0, 0]])))
+    np.testing.assert_allclose(sensitivity, np.array([[0, 1], [np.nan, np.nan]]))
+    np.testing.assert_allclose(false_positives, np.array([[0, 1], [np.nan, np.nan]]))
 
 
 @pytest.mark.parametrize("grid", [None, 6])

@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import NamedTuple
@@ -12,11 +13,15 @@ import pytest
 
 from src.datasets.data_folder import DataFolder
 from src.experiments.history import write_history
+from src.prediction.saved_epochs import load_epoch
 from src.scoring.grid import Grid, sweep_run
+from src.scoring.quoted_numbers import compute_numbers
+from src.scoring.scored_images import scored_predictions
+from src.visualizations.number_panels import PANELS
 from src.visualizations.report import build_page, choose, main
 from src.visualizations.report_settings import write_settings
 from tests.conftest import HANGS_AFTER
-from tests.made_predictions import WHOLE, make_predictions, save_epoch
+from tests.made_predictions import WHOLE, make_predictions, save_epoch, with_weak_boxes
 
 EVIL = '<script>alert("1")&amp;<img src=x onerror=alert(2)>'
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -131,13 +136,18 @@ def section(text, title):
     return re.split("<h[23]", text.split(f">{title}</h")[1])[0]
 
 
+def chapter(text, title):
+    """The part of a page below a heading, with all that is below its own headings."""
+    return text.split(f"<h2>{title}</h2>")[1].split("<h2>")[0]
+
+
 def test_the_page_is_balanced_and_has_every_part(best):
     page = Page(best)
     assert re.findall(r"<h2>(.*?)</h2>", best) == [
-        "Curves", "Scores", "Gallery", "Settings"
+        "Curves", "Scores", "Numbers that papers quote", "Gallery", "Settings"
     ]  # fmt: skip
     assert page.count("h1") == 1
-    assert page.count("img") == 3  # two figures of curves, a heat map
+    assert page.count("img") == 5  # two figures of curves, a heat map, ROC and reliability
 
 
 def test_the_page_needs_nothing_from_elsewhere(best):
@@ -229,6 +239,46 @@ def test_the_best_epoch_is_marked_in_the_table(best):
     assert "<tr class=best><td>1</td><td>0.750</td><td>3</td></tr>" in part
     assert part.count("class=best") == 1
     assert "<tr><td>0</td><td>0.250</td>" in part
+
+
+def test_the_quoted_numbers_are_those_of_the_epoch_and_setting_shown(example):
+    save_epoch(example.run_dir, with_weak_boxes(make_predictions(*images_of(1), ids=IDS, epoch=1)))
+    text = chapter(example.page(), "Numbers that papers quote")
+    shown = choose(example.run_dir, None)
+    data = scored_predictions(load_epoch([example.run_dir], 1), shown.postprocess)
+    rows = re.findall("<tr>((?:<td>[^<]*</td>)+)</tr>", text)
+    results = compute_numbers(data, 200)
+    assert len(rows) == len(results) == 28
+    for cells, result in zip(rows, results, strict=True):
+        *names, value, interval = re.findall("<td>(.*?)</td>", cells)
+        expected = (result.image_score, result.text) if result.image_score else (result.text,)
+        assert tuple(map(unescape, names)) == expected
+        assert value == f"{result.value:.3f}"
+        assert interval == f"{result.low:.3f} to {result.high:.3f}"
+    assert "Epoch 1; boxes by score × 5, NMS 0.05." in text
+    assert "by 200 draws of images" in text
+
+
+def test_each_panel_says_how_it_is_read(example):
+    save_epoch(example.run_dir, with_weak_boxes(make_predictions(*images_of(1), ids=IDS, epoch=1)))
+    text = chapter(example.page(), "Numbers that papers quote")
+    assert text.count("<img ") == len(PANELS) == 4
+    for panel in PANELS:
+        assert panel.reading.count(". ") == 0
+        part = section(text, panel.title)
+        assert f'<p class="note">{panel.reading}</p>' in part
+        assert f'<img alt="{panel.title}"' in part
+
+
+def test_a_run_without_weaker_boxes_says_so_in_place_of_curves_and_numbers(best):
+    text = chapter(best, "Numbers that papers quote")
+    for title in ("Of boxes", *(panel.title for panel in PANELS[:2])):
+        part = section(text, title)
+        assert "Saved without weaker boxes" in part
+        assert "<img" not in part
+        assert "<table" not in part
+    assert text.count("<img ") == 2
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", text)
 
 
 def test_the_same_run_gives_the_same_page(pristine, best):
@@ -371,7 +421,7 @@ def test_a_browser_shows_the_page_without_complaint(best, tmp_path, read_picture
     for heading in ("Curves", "Scores", "Gallery", "Missed boxes", "Settings"):
         assert re.search(f"<h[23]>{heading}</h", result.stdout)
     assert "CONSOLE" not in result.stderr
-    browse(f"--screenshot={shot}", "--window-size=1200,3500")
+    browse(f"--screenshot={shot}", "--window-size=1200,6000")
     picture = read_picture(shot).astype(int)
     for colour in ((86, 180, 233), (230, 159, 0)):  # true and found boxes
         assert (np.abs(picture - colour).max(axis=-1) < 8).sum() > 500
