@@ -21,6 +21,7 @@ from src.experiments.runs import read_description
 from src.prediction.presets import Postprocess
 from src.prediction.saved_epochs import load_epoch, saved_epochs
 from src.scoring.grid import Grid, sweep_run
+from src.scoring.honest import HonestScore, honest_score
 from src.scoring.matching import find_boxes
 from src.scoring.sweep import Sweep, load_sweep
 from src.system.command_line import CommandParser, natural, positive, report_errors
@@ -123,6 +124,13 @@ def choose(run_dir: Path, epoch: int | None) -> Shown:
     return Shown(choice.epoch, postprocess, sweep, tuple(notes))
 
 
+def _honest_score(run_dir: Path, sweep: Sweep) -> HonestScore | None:
+    """Score the images at settings that others chose; None where an epoch's predictions are gone."""
+    if not set(sweep.epochs) <= set(saved_epochs(run_dir)):
+        return None
+    return honest_score([run_dir], sweep)
+
+
 def build_page(run_dir: Path, data_dir: Path | None, *, epoch: int | None, n_images: int) -> str:
     """Write the page.
 
@@ -148,7 +156,9 @@ def build_page(run_dir: Path, data_dir: Path | None, *, epoch: int | None, n_ima
         title=escape(run_dir.resolve().name),
         style=STYLE_PATH.read_text(encoding="utf-8"),
         summary=escape(settings.summarise_experiment(experiment)),
-        headline=sections.write_headline(findings, shown.epoch),
+        headline=sections.write_headline(
+            findings, shown.epoch, _honest_score(run_dir, shown.sweep)
+        ),
         curves=sections.write_curves(run_dir / "history.csv"),
         scores=sections.write_scores(
             shown.sweep,

@@ -14,6 +14,7 @@ from src.experiments.history import read_history
 from src.metric import bootstrap_interval
 from src.prediction.presets import GATES, Postprocess
 from src.radiographs.pixels import as_float
+from src.scoring.honest import HonestScore
 from src.scoring.matching import HIT_IOU, Findings
 from src.scoring.sweep import AXES, NEAR_BEST, Sweep
 from src.structures import CLASS_NAMES, LOSS_NAMES
@@ -40,8 +41,12 @@ AXIS_NAMES = {
 }
 
 
-def write_headline(findings: Findings, epoch: int) -> str:
-    """Write the numbers that one looks for first."""
+def write_headline(findings: Findings, epoch: int, honest: HonestScore | None) -> str:
+    """Write the numbers that one looks for first.
+
+    Args:
+        honest: the score at settings that other images chose, if it can be computed.
+    """
     n_true, n_found = len(findings.true.xywh), len(findings.matches)
     n_hits = n_true - len(findings.missed)
     counts = findings.true.counts()
@@ -69,7 +74,18 @@ def write_headline(findings: Findings, epoch: int) -> str:
         f"<p class='note'>{len(findings.predictions)} validation images. A hit is a match at IoU "
         f"{HIT_IOU:.2f}; the score is the mean over IoU {HIT_IOU:.2f} to 0.75. The interval is by "
         f"drawing images anew. Epoch and threshold were chosen on these same images, which "
-        f"flatters the score a little.</p>"
+        f"flatters the score. {_describe_honest(honest)}</p>"
+    )
+
+
+def _describe_honest(honest: HonestScore | None) -> str:
+    if honest is None or np.isnan(honest.score):
+        return ""
+    low, high = honest.interval()
+    return (
+        f"<b>Honest score: {honest.score:.3f}</b> (95 % interval {low:.3f} to {high:.3f}): each of "
+        f"{len(honest.settings)} parts of the images at the epoch and threshold that are best on "
+        f"the others."
     )
 
 

@@ -432,3 +432,12 @@ def test_the_images_lie_where_they_lay_at_the_training(call_main, example):
     (example.run_dir / "experiment.json").write_text(json.dumps(settings))
     outcome = call_main(main, example.run_dir)
     assert (outcome.code, outcome.err) == (0, "")
+
+
+def test_the_page_gives_the_score_at_settings_that_other_images_chose(tmp_path):
+    run_dir = save_run(tmp_path, 0, 1)
+    sweep = sweep_run(run_dir)
+    expected = honest_score([run_dir], sweep)
+    findings = find_boxes(load_epoch([run_dir], 1), Postprocess())
+    assert f"Honest score: {expected.score:.3f}</b>" in write_headline(findings, 1, expected)
+    assert "Honest" not in write_headline(findings, 1, None)
