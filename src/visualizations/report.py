@@ -125,7 +125,7 @@ def choose(run_dir: Path, epoch: int | None) -> Shown:
 
 
 def _honest_score(run_dir: Path, sweep: Sweep) -> HonestScore | None:
-    """Score the images at settings that others chose; None where an epoch's predictions are gone."""
+    """Score the images at settings that others chose; None where predictions are gone."""
     if not set(sweep.epochs) <= set(saved_epochs(run_dir)):
         return None
     return honest_score([run_dir], sweep)

@@ -13,15 +13,19 @@ import pytest
 
 from src.datasets.data_folder import DataFolder
 from src.experiments.history import write_history
+from src.prediction.presets import Postprocess
 from src.prediction.saved_epochs import load_epoch
 from src.scoring.grid import Grid, sweep_run
+from src.scoring.honest import honest_score
+from src.scoring.matching import find_boxes
 from src.scoring.quoted_numbers import compute_numbers
 from src.scoring.scored_images import scored_predictions
 from src.visualizations.number_panels import PANELS
 from src.visualizations.report import build_page, choose, main
+from src.visualizations.report_sections import write_headline
 from src.visualizations.report_settings import write_settings
 from tests.conftest import HANGS_AFTER
-from tests.made_predictions import WHOLE, make_predictions, save_epoch, with_weak_boxes
+from tests.made_predictions import WHOLE, make_predictions, save_epoch, save_run, with_weak_boxes
 
 EVIL = '<script>alert("1")&amp;<img src=x onerror=alert(2)>'
 VOID = {"meta", "link", "img", "br", "hr", "input"}
