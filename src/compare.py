@@ -45,6 +45,7 @@ from src.scoring.comparison import (
 from src.scoring.quoted_numbers import count_cases
 from src.scoring.scored_images import ScoredImages, best_scores
 from src.system.command_line import CommandParser, between, positive, report_errors
+from src.system.errors import InputError
 from src.system.files import check_file_place, check_place, sha256_of, write_csv, write_json
 from src.visualizations.picture_names import PICTURE_ENDING, picture_names
 
@@ -100,11 +101,6 @@ def _parse_arguments() -> argparse.Namespace:
         parser.error("--truth-classes needs --truth")
     if (arguments.gallery is None) != (arguments.data_dir is None):
         parser.error("--gallery and --data-dir need each other")
-    submissions = [path for path in arguments.runs if _is_submission(path)]
-    if submissions and arguments.truth is None:
-        parser.error(f"{submissions[0]} is no folder of a run; a submission needs --truth")
-    if arguments.truth is not None and not submissions:
-        parser.error("--truth is for submissions, and none is given: a run holds its own truth")
     return arguments
 
 
@@ -112,9 +108,19 @@ def _is_submission(path: Path) -> bool:
     return path.is_file() or (path.suffix == ".csv" and not path.is_dir())
 
 
+def _check_truth(arguments: argparse.Namespace) -> None:
+    """Make sure that labels are given where they are needed, and only there."""
+    submissions = [path for path in arguments.runs if _is_submission(path)]
+    if submissions and arguments.truth is None:
+        raise InputError(f"{submissions[0]}: no folder of a run; a submission needs --truth")
+    if arguments.truth is not None and not submissions:
+        raise InputError("--truth is for submissions, and no RUN is one: a run holds its own truth")
+
+
 def main() -> None:
     arguments = _parse_arguments()
     with report_errors():
+        _check_truth(arguments)
         out = arguments.out
         if out is None:
             out = config.OUTPUT_DIR / "compare" / _folder_name(arguments.runs)
@@ -134,14 +140,11 @@ def main() -> None:
             _save_galleries(out / GALLERY, arguments, given, by_image)
         differences = compare_runs(runs, arguments.draws)
         notes = [*explain_missing(runs, letters), *_explain_draws(differences, arguments.draws)]
-        print("\n".join(_describe(given, differences, by_image, notes)))
         _save(out, given, differences, by_image)
         write_json(out / MADE_BY, _made_by(arguments, given, differences, notes))
-        from src.visualizations.figures import save_figure  # matplotlib takes a second to import
-        from src.visualizations.forest import plot_forest
-
-        figures = save_figure(plot_forest(differences, letters), out / FOREST)
-        print(*(out / name for name in (TABLE, IMAGES, MADE_BY)), *figures, sep="\n")
+        figures = _save_figure(out / FOREST, arguments.runs, differences)
+        print("\n".join(_describe(given, differences, by_image, notes)))
+        print("", *(out / name for name in (TABLE, IMAGES, MADE_BY)), *figures, sep="\n")
 
 
 def _read(letter: str, path: Path, arguments: argparse.Namespace) -> Contestant:
@@ -261,6 +264,14 @@ def _save(
         for row in rows_of_pair
     ]  # fmt: skip
     write_csv(out / IMAGES, IMAGE_COLUMNS, image_rows)
+
+
+def _save_figure(path: Path, runs: Sequence[Path], found: Sequence[Difference]) -> list[Path]:
+    """Draw the differences, and return the paths of the figure."""
+    from src.visualizations.figures import name_runs, save_figure  # matplotlib takes a second
+    from src.visualizations.forest import plot_forest
+
+    return save_figure(plot_forest(found, list(LETTERS), name_runs(runs)), path)
 
 
 def _as_text(value: float) -> str:

@@ -20,7 +20,9 @@ MAX_COLUMNS = 3
 INK, FAINT = "black", "0.55"
 
 
-def plot_forest(differences: Sequence[Difference], names: Sequence[str]) -> Figure:
+def plot_forest(
+    differences: Sequence[Difference], letters: Sequence[str], names: Sequence[str]
+) -> Figure:
     """Draw a panel for each pair of runs, a row for each number.
 
     Numbers of which neither a high nor a low value is better are left out; they have a scale of
@@ -28,20 +30,24 @@ def plot_forest(differences: Sequence[Difference], names: Sequence[str]) -> Figu
 
     Args:
         differences: of one pair or more.
-        names: short ones of the runs, by their rows.
+        letters: the runs' for short, by their rows.
+        names: the runs' own, that can be drawn.
     """
     shown = [each for each in differences if each.number not in NEITHER_IS_BETTER]
     pairs = list(dict.fromkeys((each.run_a, each.run_b) for each in shown))
     n_columns = min(MAX_COLUMNS, max(1, len(pairs)))
     n_rows = max(1, math.ceil(len(pairs) / n_columns))
     most = max((sum((d.run_a, d.run_b) == pair for d in shown) for pair in pairs), default=1)
-    figure = new_figure(PANEL_WIDTH * n_columns, n_rows * (1.3 + ROW_HEIGHT * most))
+    height = n_rows * (1.3 + ROW_HEIGHT * most) + 0.2 * len(names)
+    figure = new_figure(PANEL_WIDTH * n_columns, height)
+    legend = "\n".join(f"{letter}: {name}" for letter, name in zip(letters, names, strict=False))
+    figure.suptitle(legend, x=0.01, ha="left", fontsize="medium")
     panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for axes in panels[len(pairs) :]:
         axes.set_visible(False)
     for axes, (a, b) in zip(panels, pairs, strict=False):
         own = [each for each in shown if (each.run_a, each.run_b) == (a, b)]
-        _draw_pair(axes, own, names[a], names[b])
+        _draw_pair(axes, own, letters[a], letters[b])
     return figure
 
 
@@ -52,7 +58,8 @@ def _draw_pair(axes: Axes, differences: Sequence[Difference], a: str, b: str) ->
         fill = INK if each.is_shown else "white"
         axes.plot(each.difference, row, "o", markersize=5, color=INK, markerfacecolor=fill)
         weight = "bold" if each.is_shown else "normal"
-        axes.text(1.01, row, f"{each.p_holm:.3f}", transform=axes.get_yaxis_transform(),
+        p = f"{each.p_holm:.3f}" if each.p_holm >= 0.0005 else "<0.001"
+        axes.text(1.01, row, p, transform=axes.get_yaxis_transform(),
                   va="center", size="small", weight=weight)  # fmt: skip
     labels = [
         f"{each.number}, lower is better"
