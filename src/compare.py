@@ -32,16 +32,23 @@ from src.metric import image_scores
 from src.scoring.bootstrap import SEED
 from src.scoring.compared_runs import check_same_images, read_run
 from src.scoring.comparison import (
-    BOOTSTRAP,
     LEVEL,
     N_DRAWS,
     ComparedRun,
     Difference,
-    ImageDifference,
-    compare_images,
     compare_runs,
-    explain_missing,
 )
+from src.scoring.comparison_texts import (
+    COLUMNS,
+    IMAGE_COLUMNS,
+    ByPair,
+    describe_pairs,
+    explain_draws,
+    explain_missing,
+    image_rows,
+    number_rows,
+)
+from src.scoring.image_differences import compare_images
 from src.scoring.quoted_numbers import count_cases
 from src.scoring.scored_images import ScoredImages, best_scores
 from src.system.command_line import CommandParser, between, positive, report_errors
@@ -58,9 +65,6 @@ TABLE, IMAGES, FOREST, MADE_BY, GALLERY = (
     "compare.json",
     "gallery",
 )
-COLUMNS = ("number", "run_a", "run_b", "value_a", "value_b", "difference", "low", "high", "p",
-           "p_holm", "test")  # fmt: skip
-IMAGE_COLUMNS = ("patientId", "run_a", "run_b", "score_a", "score_b", "difference", "better")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +76,14 @@ class Contestant:
         run: what was found.
         text: what of it is compared, for a reader.
         source: the same for a program.
+        was_chosen: as the best epoch and setting on the same images.
     """
 
     letter: str
     run: ComparedRun
     text: str
     source: dict[str, Any]
+    was_chosen: bool = False
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -139,11 +145,19 @@ def main() -> None:
         if arguments.gallery is not None:
             _save_galleries(out / GALLERY, arguments, given, by_image)
         differences = compare_runs(runs, arguments.draws)
-        notes = [*explain_missing(runs, letters), *_explain_draws(differences, arguments.draws)]
-        _save(out, given, differences, by_image)
+        notes = [
+            *_explain_choices(given),
+            *explain_missing(runs, letters),
+            *explain_draws(differences, arguments.draws),
+        ]
+        names = [run.name for run in runs]
+        write_csv(out / TABLE, COLUMNS, number_rows(differences, names))
+        write_csv(out / IMAGES, IMAGE_COLUMNS, image_rows(by_image, names, runs[0].data.ids))
         write_json(out / MADE_BY, _made_by(arguments, given, differences, notes))
         figures = _save_figure(out / FOREST, arguments.runs, differences)
-        print("\n".join(_describe(given, differences, by_image, notes)))
+        print(*(f"{each.letter}: {each.text}" for each in given), sep="\n")
+        print(", ".join(f"{count} {what}" for what, count in _cases(given).items()))
+        print(*notes, *describe_pairs(differences, by_image, letters), sep="\n")
         print("", *(out / name for name in (TABLE, IMAGES, MADE_BY)), *figures, sep="\n")
 
 
@@ -167,7 +181,7 @@ def _read(letter: str, path: Path, arguments: argparse.Namespace) -> Contestant:
         "epoch": read.epoch,
         "postprocess": asdict(chosen),
     }
-    return Contestant(letter, read.run, text, source)
+    return Contestant(letter, read.run, text, source, was_chosen=not chosen.threshold_is_open)
 
 
 def _read_submission(path: Path, truth: Path, classes: Path | None) -> ComparedRun:
@@ -199,73 +213,6 @@ def _folder_name(paths: Sequence[Path]) -> str:
     return picture_names([joined.replace("/", "_")])[0].removesuffix(PICTURE_ENDING)
 
 
-def _explain_draws(differences: Sequence[Difference], n_draws: int) -> Iterator[str]:
-    """Say where so few draws and so many pairs leave no way to show a difference."""
-    n_pairs = len({(each.run_a, each.run_b) for each in differences})
-    if any(each.test == BOOTSTRAP for each in differences):
-        least = 2 * n_pairs / (n_draws + 1)
-        if least > LEVEL:
-            yield (
-                f"with {n_pairs} pairs and {n_draws} draws no corrected p value can be below "
-                f"{least:.2g}; more --draws are needed to show a difference"
-            )
-
-
-def _describe(
-    given: Sequence[Contestant],
-    differences: Sequence[Difference],
-    by_image: dict[tuple[int, int], list[ImageDifference]],
-    notes: Sequence[str],
-) -> Iterator[str]:
-    """Write what came out as a short table for each pair."""
-    for each in given:
-        yield f"{each.letter}: {each.text}"
-    yield ", ".join(f"{n} {what}" for what, n in count_cases(given[0].run.data).items()
-                    if what != "predicted boxes")  # fmt: skip
-    yield from notes
-    corrected = " (corrected by Holm for the pairs)" if len(by_image) > 1 else ""
-    for (a, b), images in by_image.items():
-        first, second = given[a].letter, given[b].letter
-        yield ""
-        wins = [sum(row.better == side for row in images) for side in (1, -1, 0)]
-        yield (
-            f"{first} against {second}: by image {first} is better in {wins[0]}, {second} in "
-            f"{wins[1]}, equal in {wins[2]}"
-        )
-        yield f"{'':30} {first:>8} {second:>8}  {'diff.':>8}  95 % of draws        p{corrected}"
-        for row in differences:
-            if (row.run_a, row.run_b) == (a, b):
-                yield (
-                    f"{row.number:30} {row.value_a:8.4f} {row.value_b:8.4f}  {row.difference:+8.4f}"
-                    f"  {row.low:+.4f} to {row.high:+.4f}  {row.p_holm:.4f}  "
-                    f"{row.verdict(first, second)}"
-                )
-
-
-def _save(
-    out: Path,
-    given: Sequence[Contestant],
-    differences: Sequence[Difference],
-    by_image: dict[tuple[int, int], list[ImageDifference]],
-) -> None:
-    """Write the table of numbers and that of images."""
-    names = [each.run.name for each in given]
-    rows = [
-        (each.number, names[each.run_a], names[each.run_b],
-         *(_as_text(value) for value in each[3:10]), each.test)
-        for each in differences
-    ]  # fmt: skip
-    write_csv(out / TABLE, COLUMNS, rows)
-    ids = given[0].run.data.ids
-    image_rows = [
-        (ids[row.image], names[a], names[b], _as_text(row.score_a), _as_text(row.score_b),
-         _as_text(row.difference), ("", names[a], names[b])[row.better])
-        for (a, b), rows_of_pair in by_image.items()
-        for row in rows_of_pair
-    ]  # fmt: skip
-    write_csv(out / IMAGES, IMAGE_COLUMNS, image_rows)
-
-
 def _save_figure(path: Path, runs: Sequence[Path], found: Sequence[Difference]) -> list[Path]:
     """Draw the differences, and return the paths of the figure."""
     from src.visualizations.figures import name_runs, save_figure  # matplotlib takes a second
@@ -274,9 +221,20 @@ def _save_figure(path: Path, runs: Sequence[Path], found: Sequence[Difference]) 
     return save_figure(plot_forest(found, list(LETTERS), name_runs(runs)), path)
 
 
-def _as_text(value: float) -> str:
-    """Write a number for a table; an empty cell where it is undefined."""
-    return "" if np.isnan(value) else f"{value:.6g}"
+def _cases(given: Sequence[Contestant]) -> dict[str, int]:
+    """Count what is the same for all: images, patients, true boxes."""
+    counts = count_cases(given[0].run.data)
+    return {what: count for what, count in counts.items() if what != "predicted boxes"}
+
+
+def _explain_choices(given: Sequence[Contestant]) -> Iterator[str]:
+    """Say whose settings were chosen on the images that they are compared on."""
+    chosen = [each.letter for each in given if each.was_chosen]
+    if chosen:
+        yield (
+            f"{', '.join(chosen)}: epoch and setting are the best of those that were tried on "
+            f"these images, which favours a run for which more were tried"
+        )
 
 
 def _made_by(
@@ -295,7 +253,7 @@ def _made_by(
         "command": ["src/compare.py", *sys.argv[1:]],
         "inputs": {each.letter: each.source for each in given},
         "truth": truth,
-        "cases": count_cases(given[0].run.data),
+        "cases": _cases(given),
         "draws": arguments.draws,
         "seed": SEED,
         "interval": "95 % of paired bootstrap draws of patients, not corrected for several pairs",
@@ -310,7 +268,7 @@ def _save_galleries(
     folder: Path,
     arguments: argparse.Namespace,
     given: Sequence[Contestant],
-    by_image: dict[tuple[int, int], list[ImageDifference]],
+    by_image: ByPair,
 ) -> None:
     """Draw the images of each pair that differ most."""
     from src.visualizations.comparison_gallery import find_images, save_gallery  # OpenCV

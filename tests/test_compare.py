@@ -147,10 +147,12 @@ def test_the_best_epoch_and_setting_are_compared(good, save, compare):
     sweep = make_sweep([[0.1, 0.2, 0.3], [0.1, 0.1, 0.1]], thresholds=(0.1, 0.3, 2.0))
     said, rows, _ = compare(a, other)
     assert "a_fold_0, epoch 1, gate score > 0.3" in said
+    assert "the best of those that were tried" not in said
     assert float(rows[0]["difference"]) < 0
     sweep.save(a / "scores.npz")
     said, rows, _ = compare(a, other)
     assert "a_fold_0, epoch 0, gate score > 2," in said
+    assert "A: epoch and setting are the best of those that were tried on these images" in said
     assert float(rows[0]["value_b"]) != float(rows[0]["value_a"])
 
 

@@ -14,7 +14,7 @@ share of draws in which the difference has the other sign, or none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -108,26 +108,6 @@ class Difference(NamedTuple):
         return f"{name_a if is_first else name_b} is better"
 
 
-class ImageDifference(NamedTuple):
-    """An image as two detectors see it.
-
-    Attributes:
-        image: its row.
-        score_a, score_b: the challenge's score of the image, NaN where it does not count.
-        difference: the first less the second. An image that does not count for one of the two
-            leaves its mean as it is, and takes part with that mean; one that counts for neither
-            has the difference 0.
-        better: -1 where the second is better, 1 where the first is, 0 where they are equal. Where
-            there is no true box, no box is better than any.
-    """
-
-    image: int
-    score_a: float
-    score_b: float
-    difference: float
-    better: int
-
-
 class _Drawn(NamedTuple):
     """A number's value on the data, and on each draw (D,)."""
 
@@ -181,37 +161,6 @@ def compare_runs(
                 )
             )  # fmt: skip
     return _corrected(found)
-
-
-def explain_missing(runs: Sequence[ComparedRun], names: Sequence[str]) -> Iterator[str]:
-    """Say which numbers cannot be compared, and why.
-
-    Args:
-        names: of the runs, for the reader.
-    """
-    for run, name in zip(runs, names, strict=True):
-        if not run.data.is_complete:
-            yield (
-                f"{name} was saved without weaker boxes: average precision and FROC are left out "
-                f"of its comparisons; generate_predictions --overwrite saves them"
-            )
-    if len({run.is_thresholded for run in runs}) > 1:
-        yield (
-            "average precision and FROC are left out between a run and a submission, which holds "
-            "only the boxes above its threshold"
-        )
-    elif runs[0].is_thresholded:
-        yield "average precision and FROC are those of the boxes that were submitted, all of them"
-    for score in dict.fromkeys(score for run in runs for score in run.data.image_scores):
-        lacking = [
-            name
-            for run, name in zip(runs, names, strict=True)
-            if score not in run.data.image_scores
-        ]
-        if lacking:
-            yield f"no numbers of images by their score {score!r} for {', '.join(lacking)}"
-    if not runs[0].data.has_opacity.any():
-        yield "no image has a true box: most numbers are undefined and left out"
 
 
 def permutation_p(
@@ -279,29 +228,6 @@ def correct_by_holm(p_values: Sequence[float]) -> list[float]:
     corrected = np.empty(len(values))
     corrected[order] = np.minimum(raised, 1.0)
     return [float(value) for value in corrected]
-
-
-def compare_images(run_a: ComparedRun, run_b: ComparedRun) -> list[ImageDifference]:
-    """Compare two runs image by image; the images that differ most come first."""
-    scores = np.array([run_a.image_scores, run_b.image_scores])
-    counts = ~np.isnan(scores)
-    means = ratio(np.nan_to_num(scores).sum(axis=1), counts.sum(axis=1))
-    filled = np.where(counts, scores, np.nan_to_num(means)[:, None])
-    differences = np.where(counts.any(axis=0), filled[0] - filled[1], 0.0)
-    # An image that may not count has no true box: to leave it alone is the best that can be done.
-    best = np.where(counts, scores, np.inf)
-    better = (best[0] > best[1] + ROUNDING).astype(int) - (best[1] > best[0] + ROUNDING)
-    order = np.argsort(-np.abs(differences), kind="stable").tolist()
-    return [
-        ImageDifference(
-            image=image,
-            score_a=float(scores[0, image]),
-            score_b=float(scores[1, image]),
-            difference=float(differences[image]),
-            better=int(better[image]),
-        )
-        for image in order
-    ]
 
 
 def _draw_numbers(

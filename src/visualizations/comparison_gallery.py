@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from src.datasets.data_folder import DataFolder, ImageFolder, open_image_folder
 from src.metric import Boxes, FloatArray
 from src.radiographs.pixels import Pixels
-from src.scoring.comparison import ComparedRun, ImageDifference
+from src.scoring.comparison import ComparedRun
+from src.scoring.image_differences import ImageDifference
 from src.system.errors import InputError
 from src.system.records import cut_text
 from src.visualizations.overlays import contact_sheet, draw_overlay, save_picture

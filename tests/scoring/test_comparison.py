@@ -15,12 +15,12 @@ from src.scoring.comparison import (
     ComparedRun,
     Difference,
     bootstrap_p,
-    compare_images,
     compare_runs,
     correct_by_holm,
-    explain_missing,
     permutation_p,
 )
+from src.scoring.comparison_texts import explain_missing
+from src.scoring.image_differences import compare_images
 from src.scoring.quoted_numbers import IMAGE_NUMBERS, NUMBERS, compute_numbers
 from src.scoring.ranked_boxes import DrawnBoxes, rank_boxes
 from tests.made_detectors import detect, make_truth
