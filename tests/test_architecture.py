@@ -9,7 +9,7 @@ import pytest
 from tests.made_predictions import save_run
 from tests.paths import ROOT
 
-COMMANDS_OF_SRC = {"train_runner", "scores", "submission", "export"}
+COMMANDS_OF_SRC = {"train_runner", "scores", "compare", "submission", "export"}
 BASE = {"system", "structures"}
 
 # Who may import whom; the modules of a room may import each other.
@@ -207,6 +207,7 @@ def test_what_looks_at_saved_predictions_needs_no_torch(run_command, tmp_path):
     commands = [
         ["src/train_runner.py", *check_metric],
         ["src/scores.py", run_dir, "--nms", "0.05", "--shrinks", "1"],
+        ["src/compare.py", run_dir, run_dir, "--draws", "100", "--out", tmp_path / "compared"],
         ["src/submission.py", "write", predictions, "--out", boxes, "--threshold", "0.3"],
         ["src/submission.py", "fuse", predictions, boxes, "--out", fused, "--method", "wbf"],
         *(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src import scores, submission, train_runner
+from src import compare, scores, submission, train_runner
 from src.experiments.runs import Run
 from src.training.run_files import TrainingFiles
 from src.visualizations import (
@@ -90,6 +90,7 @@ def test_what_follows_a_training_works_there(odd, run, call_main, tmp_path, flag
 
 SHOWING = {
     "scores": (scores.main, ("{run}", "--nms", "0.05", "--shrinks", "1")),
+    "compare": (compare.main, ("{run}", "{other}", "--draws", "100", "--out", "{run}/compared")),
     "write": (submission.main, ("write", "{run}/predictions/001.npz", "--threshold", "0.3",
                                 "--out", "{run}/submission.csv")),
     "metrics": (plot_metrics.main, ("{run}", "{other}", "--out", "{run}/a.png")),
