@@ -14,8 +14,11 @@ def marks(axes):
 
 def test_a_difference_that_is_shown_is_a_filled_mark():
     figure = plot_forest(
-        [difference("score", p=0.01), difference("ap_50", value=-0.3, p=0.0001)]
-        + [difference("froc", p=0.06)],
+        [
+            difference("score", p=0.01),
+            difference("ap_50", value=-0.3, p=0.0001),
+            difference("froc", p=0.06),
+        ],
         "AB",
         ["one", "other"],
     )  # fmt: skip
