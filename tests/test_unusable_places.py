@@ -42,6 +42,9 @@ READ = [
     f"{RUNNER} generate_predictions {OTHER} --input {{bad}}",
     "src.scores {bad}",
     f"src.scores {{bad}} --truth {LABELS}",
+    "src.scores {run} --groups {bad}",
+    "src.scores {run} --image-scores {bad}",
+    "src.submission write {predictions} --threshold 0.3 --out {new}/a.csv --image-scores {bad}",
     "src.scores {submission} --truth {bad}",
     f"src.scores {{submission}} --truth {LABELS} --truth-classes {{bad}}",
     "src.compare {bad} {run} --out {new}",
@@ -72,6 +75,7 @@ READ = [
     "src.visualizations.eda --data-dir {bad}",
     "src.visualizations.plot_detections {bad} --out {new}/a.png",
     "src.visualizations.plot_global_head {bad} --out {new}/a.png",
+    "src.visualizations.plot_groups {bad} --out {new}/a.png",
     "src.visualizations.plot_numbers {bad} --out {new}/a.png",
     "src.visualizations.plot_metrics {bad} --out {new}/a.png",
     "src.visualizations.plot_sweep {bad} --out {new}/a.png",
@@ -104,6 +108,7 @@ WRITTEN = [
     "src.visualizations.eda --data-dir {data} --only class_counts --out {bad}",
     "src.visualizations.plot_detections {run} --threshold -1 --out {bad}",
     "src.visualizations.plot_global_head {run} --out {bad}",
+    "src.visualizations.plot_groups {groups} --out {bad}",
     "src.visualizations.plot_numbers {run} --out {bad}",
     "src.visualizations.plot_metrics {run} --out {bad}",
     "src.visualizations.plot_sweep {run} --out {bad}",
@@ -124,7 +129,10 @@ def given(phantoms, trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("given")
     metric = (*RUNNER.split()[1:], "check_metric", "--output-dir", trained.output_dir)
     assert run_main(import_module("src.train_runner").main, *metric) == 0
-    assert run_main(import_module("src.scores").main, trained.dir, "--nms", "0.05") == 0
+    table = folder / "table.csv"
+    table.write_text("patientId,all\nnobody,one\n")
+    score = (trained.dir, "--nms", "0.05", "--groups", table)
+    assert run_main(import_module("src.scores").main, *score) == 0
     predictions, submission = trained.predictions_path(1), folder / "submission.csv"
     write = ("write", predictions, "--out", submission, "--threshold", "0.3")
     assert run_main(submission_main, *write) == 0
@@ -137,7 +145,8 @@ def given(phantoms, trained, tmp_path_factory):
                                     "bbox": [1, 1, 2, 2]}]))  # fmt: skip
     return {
         "data": phantoms, "run": trained.dir, "output": trained.output_dir, "export": export,
-        "predictions": predictions, "submission": submission, "coco": coco, "results": results,
+        "predictions": predictions, "groups": trained.dir / "groups.csv",
+        "submission": submission, "coco": coco, "results": results,
         "image": next((phantoms / "stage_2_test_images").iterdir()),
     }  # fmt: skip
 

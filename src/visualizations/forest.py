@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from src.scoring.comparison import LOWER_IS_BETTER, NEITHER_IS_BETTER, Difference
 from src.visualizations.figures import new_figure
@@ -68,6 +69,7 @@ def _draw_pair(axes: Axes, differences: Sequence[Difference], a: str, b: str) ->
         for each in differences
     ]
     axes.set_yticks(range(len(labels)), labels, size="small")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.text(1.01, 1.01, "p", transform=axes.transAxes, size="small")
     axes.set_xlabel(f"{a} - {b}, with 95 % of the draws of patients")
