@@ -13,15 +13,8 @@ def marks(axes):
 
 
 def test_a_difference_that_is_shown_is_a_filled_mark():
-    figure = plot_forest(
-        [
-            difference("score", p=0.01),
-            difference("ap_50", value=-0.3, p=0.0001),
-            difference("froc", p=0.06),
-        ],
-        "AB",
-        ["one", "other"],
-    )  # fmt: skip
+    found = [difference("score", p=0.01), difference("ap_50", value=-0.3, p=0.0001)]
+    figure = plot_forest([*found, difference("froc", p=0.06)], "AB", ["one", "other"])
     (axes,) = figure.axes
     assert [line.get_markerfacecolor() for line in marks(axes)] == ["black", "black", "white"]
     assert [line.get_xdata()[0] for line in marks(axes)] == [0.1, -0.3, 0.1]
