@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
@@ -80,12 +82,14 @@ def find_weak(
         box of their own by more than `weak.max_iou`, best first; all score less than every
         candidate of the image.
     """
+    if not weak.max_count:
+        return [replace(image, boxes_xyxy=image.boxes_xyxy[:0], scores=image.scores[:0])
+                for image in found]  # fmt: skip
     scores, deltas, _ = outputs
     top = torch.stack([image.scores[:1].sum() for image in found])  # 0 without a candidate
     is_weak = (scores <= limits.min_score) | (scores < limits.min_share_of_top * top[:, None])
     values = scores.where(is_weak & (scores > weak.min_score), 0)
-    n_best = min(MAX_CANDIDATES, len(anchors)) if weak.max_count else 0
-    values, anchor = values.topk(n_best, dim=1)  # (B, n_best)
+    values, anchor = values.topk(min(MAX_CANDIDATES, len(anchors)), dim=1)  # (B, N)
     deltas = deltas.gather(1, anchor[..., None].expand(-1, -1, 4))
     boxes = clip_boxes(decode_boxes(deltas, anchors[anchor]), image_size)
 
