@@ -24,8 +24,6 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-
 import config
 from src.challenge.leaderboard import boxes_of_images, read_with_truth
 from src.metric import image_scores
@@ -50,7 +48,7 @@ from src.scoring.comparison_texts import (
 )
 from src.scoring.image_differences import compare_images
 from src.scoring.quoted_numbers import count_cases
-from src.scoring.scored_images import ScoredImages, best_scores
+from src.scoring.scored_images import scored_boxes
 from src.system.command_line import CommandParser, between, positive, report_errors
 from src.system.errors import InputError
 from src.system.files import check_file_place, check_place, sha256_of, write_csv, write_json
@@ -188,17 +186,10 @@ def _read_submission(path: Path, truth: Path, classes: Path | None) -> ComparedR
     submitted, records = read_with_truth(path, truth, classes)
     records = sorted(records, key=lambda record: record.patient_id)
     predicted, confidences, true = boxes_of_images(submitted, records)
-    data = ScoredImages(
-        ids=[record.patient_id for record in records],
-        patients=np.arange(len(records)),
-        predicted=predicted,
-        scores=confidences,
-        true=true,
-        image_scores={"best box": best_scores(predicted, confidences)},
-    )
+    ids = [record.patient_id for record in records]
     return ComparedRun(
         name=str(path),
-        data=data,
+        data=scored_boxes(ids, predicted, confidences, true),
         image_scores=image_scores(predicted, true),
         chosen=predicted,
         confidences=confidences,

@@ -19,8 +19,6 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from src.actions.ensemble_flags import describe_ensemble, flags_of_ensemble
 from src.challenge.leaderboard import boxes_of_images, read_with_truth, score_boxes
 from src.datasets.tables import AnnotationsError, read_table, refuse_rows
@@ -28,7 +26,7 @@ from src.experiments.runs import Run
 from src.metric import bootstrap_interval, image_scores
 from src.prediction.image_scores import read_image_scores, with_image_scores
 from src.prediction.postprocess import choose_boxes
-from src.prediction.presets import GATES, Postprocess
+from src.prediction.presets import GATES
 from src.prediction.saved_epochs import LoadEpoch, load_epoch
 from src.scoring.grid import (
     NMS_GRID,
@@ -46,7 +44,7 @@ from src.scoring.number_tables import (
     write_numbers,
 )
 from src.scoring.quoted_numbers import compute_numbers
-from src.scoring.scored_images import ScoredImages, best_scores, scored_predictions
+from src.scoring.scored_images import scored_boxes, scored_predictions
 from src.scoring.subgroups import group_numbers
 from src.scoring.sweep import AXES, NEAR_BEST, BestSetting, ScoredRun, Sweep
 from src.structures import MAX_FOLDS, N_FOLDS
@@ -204,14 +202,7 @@ def _score_submissions(arguments: argparse.Namespace, table: GroupTable) -> None
         if not arguments.numbers:
             continue
         predicted, confidences, true = boxes_of_images(submitted, records)
-        data = ScoredImages(
-            ids=result.ids,
-            patients=np.arange(len(records)),
-            predicted=predicted,
-            scores=confidences,
-            true=true,
-            image_scores={"best box": best_scores(predicted, confidences)},
-        )
+        data = scored_boxes(result.ids, predicted, confidences, true)
         print("  of the boxes that were submitted, all of them")
         print(*describe_numbers(data, compute_numbers(data)), sep="\n  ")
         groups = list(group_numbers(data, result.image_scores, table))
@@ -230,13 +221,12 @@ def _save_numbers(
     sweep: Sweep, folder: Path, run_dirs: Sequence[Path], table: GroupTable, load: LoadEpoch
 ) -> None:
     """Compute the numbers that papers quote, of the best setting, and write and print them."""
-    epoch, best = sweep.choose(sweep.epochs)
-    postprocess = Postprocess() if best is None else best.postprocess
-    predictions = load(run_dirs, epoch)
+    choice = sweep.choose(sweep.epochs)
+    predictions, postprocess = load(run_dirs, choice.epoch), choice.postprocess
     data = scored_predictions(predictions, postprocess)
     results = compute_numbers(data)
     write_numbers(folder / NUMBERS, results)
-    print(f"  numbers of epoch {epoch}", *describe_numbers(data, results), sep="\n  ")
+    print(f"  numbers of epoch {choice.epoch}", *describe_numbers(data, results), sep="\n  ")
     print(f"  {folder / NUMBERS}")
     if table:
         scores = image_scores(choose_boxes(predictions, postprocess).boxes, data.true)

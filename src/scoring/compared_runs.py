@@ -41,7 +41,7 @@ def read_run(run_dir: Path) -> ReadRun:
         InputError: the run or its predictions are missing or wrong, or hold no truth.
     """
     choice = choose_epoch(run_dir / "scores.npz", saved_epochs(run_dir))
-    postprocess = Postprocess() if choice.best is None else choice.best.postprocess
+    postprocess = choice.postprocess
     predictions = load_epoch([run_dir], choice.epoch)
     if not predictions.has_truth:
         raise ScoresError(f"{run_dir}: its predictions hold no true boxes to compare them with")

@@ -76,6 +76,20 @@ def scored_predictions(predictions: Predictions, postprocess: Postprocess) -> Sc
     )
 
 
+def scored_boxes(
+    ids: Sequence[str], predicted: Boxes, scores: FloatArray, true: Boxes
+) -> ScoredImages:
+    """Take the boxes of any detector as they are; their best one judges an image."""
+    return ScoredImages(
+        ids=ids,
+        patients=np.arange(len(ids)),
+        predicted=predicted,
+        scores=scores,
+        true=true,
+        image_scores={"best box": best_scores(predicted, scores)},
+    )
+
+
 def best_scores(boxes: Boxes, scores: NDArray[np.floating[Any]]) -> FloatArray:
     """Return the score of the best box of each image, (I,); 0 where it has none."""
     has_boxes = boxes.counts() > 0

@@ -94,6 +94,11 @@ class Choice(NamedTuple):
     epoch: int
     best: BestSetting | None
 
+    @property
+    def postprocess(self) -> Postprocess:
+        """Return how boxes are chosen at the best setting; by default where none is known."""
+        return Postprocess() if self.best is None else self.best.postprocess
+
     def fill(self, postprocess: Postprocess) -> Postprocess:
         """Put the best threshold where neither a flag nor a preset has set one."""
         best = self.best

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from src.prediction.presets import Postprocess
 from src.prediction.saved_epochs import saved_epochs
 from src.scoring.matching import load_labelled
 from src.scoring.quoted_numbers import N_DRAWS
@@ -73,7 +72,7 @@ def load_numbers(
         InputError: no such epoch, or its truth is not known.
     """
     choice = choose_epoch(run_dir / "scores.npz", saved_epochs(run_dir), epoch)
-    postprocess = Postprocess() if choice.best is None else choice.best.postprocess
+    postprocess = choice.postprocess
     name = f"{name}, epoch {choice.epoch}: {describe_ranking(postprocess)}"
     predictions = load_labelled(run_dir, choice.epoch)
     return run_numbers(name, predictions, postprocess, n_draws, roc_scores)

@@ -120,8 +120,7 @@ def choose(run_dir: Path, epoch: int | None) -> Shown:
     choice = sweep.choose(saved, epoch)
     if choice.epoch not in sweep.epochs:
         choice = sweep_run(run_dir, [choice.epoch], Grid(nms=sweep.nms)).choose(saved, choice.epoch)
-    postprocess = Postprocess() if choice.best is None else choice.best.postprocess
-    return Shown(choice.epoch, postprocess, sweep, tuple(notes))
+    return Shown(choice.epoch, choice.postprocess, sweep, tuple(notes))
 
 
 def _honest_score(run_dir: Path, sweep: Sweep) -> HonestScore | None:
