@@ -104,7 +104,7 @@ def write_curves(history_path: Path) -> str:
     history = read_history(history_path, columns)
     training = history[["epoch", *(f"train_{name}" for name in LOSS_NAMES)]]
     training = training.rename(columns=lambda name: name.replace("train_", "valid_"))
-    curves = {"validation": history, "training": training}
+    curves = {"validation": [history], "training": [training]}
     figures = []
     for panel in LOSS_PANELS:
         figure = plot_losses(curves, panel)

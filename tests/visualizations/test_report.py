@@ -19,9 +19,10 @@ from src.scoring.grid import Grid, sweep_run
 from src.scoring.honest import honest_score
 from src.scoring.matching import find_boxes
 from src.scoring.quoted_numbers import compute_numbers
+from src.scoring.run_scores import choose_scores
 from src.scoring.scored_images import scored_predictions
 from src.visualizations.number_panels import PANELS
-from src.visualizations.report import build_page, choose, main
+from src.visualizations.report import build_page, main
 from src.visualizations.report_sections import write_headline
 from src.visualizations.report_settings import write_settings
 from tests.conftest import HANGS_AFTER
@@ -248,7 +249,7 @@ def test_the_best_epoch_is_marked_in_the_table(best):
 def test_the_quoted_numbers_are_those_of_the_epoch_and_setting_shown(example):
     save_epoch(example.run_dir, with_weak_boxes(make_predictions(*images_of(1), ids=IDS, epoch=1)))
     text = chapter(example.page(), "Numbers that papers quote")
-    shown = choose(example.run_dir, None)
+    shown = choose_scores(example.run_dir, None)
     data = scored_predictions(load_epoch([example.run_dir], 1), shown.postprocess)
     rows = re.findall("<tr>((?:<td>[^<]*</td>)+)</tr>", text)
     results = compute_numbers(data, 200)
@@ -301,8 +302,8 @@ def test_missing_scores_are_computed_and_not_saved(example, best, listing):
 
 def test_an_epoch_that_scores_npz_lacks_is_scored_and_named(example):
     sweep_run(example.run_dir, [0], Grid(nms=(0.3,))).save(example.run_dir / "scores.npz")
-    assert choose(example.run_dir, None).epoch == 0
-    shown = choose(example.run_dir, 1)
+    assert choose_scores(example.run_dir, None).epoch == 0
+    shown = choose_scores(example.run_dir, 1)
     assert (shown.epoch, shown.postprocess.threshold, shown.postprocess.nms) == (1, 3.0, 0.3)
     assert "epoch 1" in shown.notes[0]
 
