@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,8 +70,9 @@ def write_stored_training(run: Run, stored: StoredTraining, details: Mapping[str
 
 
 def write_description(path: Path, content: Mapping[str, Any]) -> None:
-    """Write an experiment.json: what was made, by which command, which versions and which code."""
+    """Write an experiment.json: what was made, when, by which command, versions and code."""
     made_by = {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": sys.argv,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in VERSIONED},

@@ -23,8 +23,8 @@ def write_history(path: Path, rows: Sequence[dict[str, float]]) -> None:
         pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.8g")
 
 
-def read_history(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read the columns `epoch` and `columns`.
+def read_history(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
+    """Read the columns `epoch`, `columns`, and those of `optional` that are there.
 
     Raises:
         HistoryError: the file or a column is missing, or a cell is no number.
@@ -40,7 +40,8 @@ def read_history(path: Path, columns: Sequence[str]) -> pd.DataFrame:
             raise HistoryError(
                 f"{path}: has no column {missing[0]}; it has {cut_text(known, MAX_CAUSE)}"
             )
-        return table[["epoch", *columns]].astype(float).astype({"epoch": int})
+        there = [column for column in optional if column in table]
+        return table[["epoch", *columns, *there]].astype(float).astype({"epoch": int})
     except (ValueError, OverflowError) as error:
         if isinstance(error, HistoryError):
             raise

@@ -45,11 +45,6 @@ class RunFacts:
     date: str
     command: str
 
-    @property
-    def n_epochs(self) -> int | None:
-        """Return how many epochs the whole training has."""
-        return _as_int(self.settings.get("n_epochs"))
-
 
 def read_facts(run_dir: Path) -> RunFacts:
     """Read what the experiment.json of a run says; an older one, or none, says less.

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.transforms import ScaledTranslation
 
 from src.experiments.run_groups import AVERAGE_OVER
 from src.metric import BoolArray, FloatArray
@@ -22,6 +23,7 @@ BEHIND_TEXT = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1}
 SHARED_COLOUR = "#333333"  # of a mark for runs of several lines
 MAX_INSIDE = 6  # names that a legend inside the panel has room for; more stand below it
 NAME_HEIGHT = 0.21  # of a name below the panel, inches
+BELOW_PANEL = 0.45  # from the panel to the first name, inches: ticks and label lie between
 
 
 class Curve(NamedTuple):
@@ -87,23 +89,32 @@ def draw_curves(axes: Axes, curves: Mapping[str, Sequence[Curve]]) -> None:
     Outliers belong to no mean and no band; marks at the edge of the panel give their values.
 
     Args:
-        curves: label of the line -> its curves, at least one.
+        curves: label of the line -> its curves. A name without any has no line, but takes a colour,
+            so that the names have the same ones in every panel.
     """
     limits = robust_limits(np.concatenate([curve.y for own in curves.values() for curve in own]))
     outliers: list[Outlier] = []
     for i, (label, own) in enumerate(curves.items()):
+        if not own:
+            continue
         style = style_of(i)
-        outliers += [each for curve in own for each in _outliers_of(curve, limits, style["color"])]
+        colour = style["color"]
+        outliers += [each for curve in own for each in _outliers_of(curve, limits, colour)]
         band = join_curves(own if len(own) == 1 else [_without_outliers(c, limits) for c in own])
-        axes.plot(band.x, band.mean, label=drawable(label), marker=".", markersize=4, **style)
+        (line,) = axes.plot(band.x, band.mean, label=drawable(label), marker=".", markersize=4)
+        line.set(**style)
         if len(own) > 1:
             axes.fill_between(
-                band.x, band.low, band.high, color=style["color"], alpha=BAND_ALPHA, linewidth=0
+                band.x, band.low, band.high, color=colour, alpha=BAND_ALPHA, linewidth=0
             )
     if limits is not None:
         _mark_outliers(axes, outliers, limits)
-    below = {"loc": "upper left", "bbox_to_anchor": (0, -0.16)} if len(curves) > MAX_INSIDE else {}
-    axes.legend(frameon=False, fontsize="small", **below)
+    legend = axes.legend(frameon=False, fontsize="small")
+    if len(curves) > MAX_INSIDE:
+        legend.set(loc="upper left")
+        inches = axes.figure.dpi_scale_trans
+        below = axes.transAxes + ScaledTranslation(0, -BELOW_PANEL, inches)
+        legend.set_bbox_to_anchor((0, 0), below)
 
 
 def join_curves(curves: Sequence[Curve]) -> Band:

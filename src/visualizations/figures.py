@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from src.experiments.run_groups import distinct_names
@@ -64,6 +65,12 @@ def clean(axes: Axes, *, xlabel: str, ylabel: str, title: str = "") -> None:
     axes.set_title(title, loc="left", fontsize="medium")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+
+
+def clean_by_epoch(axes: Axes, *, ylabel: str, title: str = "") -> None:
+    """Do the same for what is drawn by epoch, which are whole numbers."""
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+    clean(axes, xlabel="epoch", ylabel=ylabel, title=title)
 
 
 def show_image(axes: Axes, image: NDArray[np.float32], *, title: str = "") -> None:

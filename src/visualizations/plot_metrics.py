@@ -22,14 +22,15 @@ from src.experiments.run_groups import load_groups
 from src.scoring.sweep import Sweep, load_sweep
 from src.system.command_line import CommandParser, report_errors
 from src.visualizations.curves import Curve, add_average_flag, draw_curves, panel_height
-from src.visualizations.figures import clean, new_figure, save_figure
+from src.visualizations.figures import clean, clean_by_epoch, new_figure, save_figure
 
 
 def plot_runs(sweeps: Mapping[str, Sequence[Sweep]]) -> Figure:
     """Compare runs: score by epoch on the left, by threshold on the right.
 
     Args:
-        sweeps: name of the line -> the scores of its run, or of runs that belong together.
+        sweeps: name of the line -> the scores of its run, or of runs that belong together;
+            a name without any takes a colour.
     """
     figure = new_figure(10, panel_height(len(sweeps)))
     by_epoch, by_threshold = figure.subplots(1, 2)
@@ -41,8 +42,7 @@ def plot_runs(sweeps: Mapping[str, Sequence[Sweep]]) -> Figure:
 def draw_by_epoch(axes: Axes, sweeps: Mapping[str, Sequence[Sweep]]) -> None:
     """Draw the best score of every epoch."""
     draw_curves(axes, {name: list(map(_by_epoch, own)) for name, own in sweeps.items()})
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    clean(axes, xlabel="epoch", ylabel="score", title="Best score of each epoch")
+    clean_by_epoch(axes, ylabel="score", title="Best score of each epoch")
 
 
 def draw_by_threshold(axes: Axes, sweeps: Mapping[str, Sequence[Sweep]]) -> None:
@@ -50,9 +50,10 @@ def draw_by_threshold(axes: Axes, sweeps: Mapping[str, Sequence[Sweep]]) -> None
     curves = {}
     for name, own in sweeps.items():
         epochs = [sweep.epochs[_best_place(sweep)] for sweep in own]
-        first, last = min(epochs), max(epochs)
-        which = f"epoch {first}" if first == last else f"epochs {first} to {last}"
-        curves[f"{name}, {which}"] = list(map(_by_threshold, own))
+        which = [f", epoch {epoch}" for epoch in epochs]
+        if len(set(epochs)) > 1:
+            which = [f", epochs {min(epochs)} to {max(epochs)}"]
+        curves["".join([name, *which[:1]])] = list(map(_by_threshold, own))
     draw_curves(axes, curves)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")

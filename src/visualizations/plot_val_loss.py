@@ -22,14 +22,15 @@ from src.experiments.run_groups import load_groups
 from src.structures import LOSS_NAMES
 from src.system.command_line import CommandParser, report_errors
 from src.visualizations.curves import Curve, add_average_flag, draw_curves, panel_height
-from src.visualizations.figures import clean, new_figure, save_figure
+from src.visualizations.figures import clean_by_epoch, new_figure, save_figure
 
 
 def plot_losses(histories: Mapping[str, Sequence[pd.DataFrame]], losses: Sequence[str]) -> Figure:
     """Draw a panel for each loss, a line for each run or for runs that belong together.
 
     Args:
-        histories: name of the line -> the histories of its runs, with `epoch` and `valid_<loss>`.
+        histories: name of the line -> the histories of its runs, with `epoch` and `valid_<loss>`;
+            a name without any takes a colour.
     """
     figure = new_figure(5.5 * len(losses), panel_height(len(histories)))
     panels = figure.subplots(1, len(losses), squeeze=False)[0]
@@ -42,16 +43,16 @@ def draw_loss(axes: Axes, histories: Mapping[str, Sequence[pd.DataFrame]], loss:
     """Draw the panel of one loss."""
     curves = {}
     for name, own in histories.items():
-        best = sum(history[f"valid_{loss}"].min() for history in own) / len(own)
-        label = f"{name} ({'best' if len(own) == 1 else 'mean best'} {best:.3f})"
+        best = [history[f"valid_{loss}"].min() for history in own]
+        what = "best" if len(own) == 1 else "mean best"
+        label = f"{name} ({what} {sum(best) / len(best):.3f})" if best else name
         curves[label] = [
             Curve(history["epoch"].to_numpy(float), history[f"valid_{loss}"].to_numpy(float))
             for history in own
         ]
     draw_curves(axes, curves)
-    axes.xaxis.get_major_locator().set_params(integer=True)
     title = f"Validation {loss.replace('_', ' ')}" + ("" if loss == "loss" else " loss")
-    clean(axes, xlabel="epoch", ylabel="loss", title=title)
+    clean_by_epoch(axes, ylabel="loss", title=title)
 
 
 def main() -> None:

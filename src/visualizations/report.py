@@ -29,6 +29,8 @@ from src.visualizations import report_settings as settings
 from src.visualizations.run_numbers import describe_ranking, run_numbers
 
 STYLE_PATH = Path(__file__).with_name("report.css")
+REPORT = "report.html"  # in the run's folder
+N_IMAGES = 6  # of each list of the gallery
 # The policy forbids scripts and anything from elsewhere, whatever a file's text may contain.
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -118,6 +120,28 @@ def build_page(run_dir: Path, data_dir: Path | None, *, epoch: int | None, n_ima
     )
 
 
+def save_report(
+    run_dir: Path,
+    data_dir: Path | None,
+    path: Path | None = None,
+    *,
+    epoch: int | None = None,
+    n_images: int = N_IMAGES,
+) -> Path:
+    """Write the page to a path, by default report.html in the run's folder, and return it.
+
+    Args:
+        data_dir, epoch, n_images: see `build_page`.
+
+    Raises:
+        InputError: something is missing or wrong, or the page cannot be written.
+    """
+    page = build_page(run_dir, data_dir, epoch=epoch, n_images=n_images)
+    path = path or run_dir / REPORT
+    write_text(path, page)
+    return path
+
+
 def main() -> None:
     parser = CommandParser("Write one self-contained HTML page about a run.")
     add = parser.add_argument
@@ -126,17 +150,18 @@ def main() -> None:
         "it was trained")  # fmt: skip
     add("--epoch", type=natural, help="by default the best by scores.npz")
     add("--out", type=Path, help="by default report.html in the run's folder")
-    add("--num-images", type=positive, default=6, help="pictures in each list of the gallery")
+    add(
+        "--num-images", type=positive, default=N_IMAGES, help="pictures in each list of the gallery"
+    )
     arguments = parser.parse_args()
     with report_errors():
-        page = build_page(
+        path = save_report(
             arguments.run,
             arguments.data_dir,
+            arguments.out,
             epoch=arguments.epoch,
             n_images=arguments.num_images,
         )
-        path = arguments.out or arguments.run / "report.html"
-        write_text(path, page)
         print(path)
 
 

@@ -11,7 +11,9 @@ HISTORIES = {
 
 
 def test_plot_losses_has_a_panel_for_each_loss_and_a_line_for_each_run():
-    loss, regression = plot_losses(HISTORIES, ["loss", "regression"]).axes
+    loss, regression = plot_losses(
+        {name: [own] for name, own in HISTORIES.items()}, ["loss", "regression"]
+    ).axes
     assert [np.asarray(line.get_xydata()).tolist() for line in loss.lines] == [
         [[0, 1.0], [1, 0.5]], [[2, 0.9], [4, 0.8]]
     ]  # fmt: skip

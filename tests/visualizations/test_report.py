@@ -1,10 +1,8 @@
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,11 +23,10 @@ from src.visualizations.number_panels import PANELS
 from src.visualizations.report import build_page, main
 from src.visualizations.report_sections import write_headline
 from src.visualizations.report_settings import write_settings
-from tests.conftest import HANGS_AFTER
 from tests.made_predictions import WHOLE, make_predictions, save_epoch, save_run, with_weak_boxes
+from tests.pages import CHROMIUM, Page, browse
 
 EVIL = '<script>alert("1")&amp;<img src=x onerror=alert(2)>'
-VOID = {"meta", "link", "img", "br", "hr", "input"}
 RUN_NAME = "a run & <b>more"
 IDS = (EVIL, "second", "third")
 SETTINGS = {
@@ -41,9 +38,6 @@ SETTINGS = {
 }
 LOSSES = ("loss", "classification", "regression", "global_classification")
 CORNER = [120, 120, 180, 180]
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), ""
-)
 
 
 class Example(NamedTuple):
@@ -103,37 +97,6 @@ def best(pristine):
 def worse(pristine):
     """Return the page of the other epoch."""
     return pristine.page(epoch=0)
-
-
-class Page(HTMLParser):
-    """Reads a page and holds every tag against its end."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
-            self.text += data + " "
-
-    def count(self, name):
-        return sum(tag == name for tag, _ in self.tags)
 
 
 def section(text, title):
@@ -412,21 +375,11 @@ def test_bad_input_ends_with_one_line(example, call_main, listing, harm, flags, 
 def test_a_browser_shows_the_page_without_complaint(best, tmp_path, read_picture):
     page, shot = tmp_path / "page.html", tmp_path / "shot.png"
     page.write_text(best, encoding="utf-8")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-             "--disable-background-networking", "--disable-component-update", "--disable-sync",
-             f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr"]  # fmt: skip
-
-    def browse(*more):
-        command = [CHROMIUM, *flags, *more, page.as_uri()]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=HANGS_AFTER, check=True
-        )
-
-    result = browse("--dump-dom")
+    result = browse(page, "--dump-dom")
     for heading in ("Curves", "Scores", "Gallery", "Missed boxes", "Settings"):
         assert re.search(f"<h[23]>{heading}</h", result.stdout)
     assert "CONSOLE" not in result.stderr
-    browse(f"--screenshot={shot}", "--window-size=1200,6000")
+    browse(page, f"--screenshot={shot}", "--window-size=1200,6000")
     picture = read_picture(shot).astype(int)
     for colour in ((86, 180, 233), (230, 159, 0)):  # true and found boxes
         assert (np.abs(picture - colour).max(axis=-1) < 8).sum() > 500
