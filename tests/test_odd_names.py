@@ -17,6 +17,7 @@ from src.visualizations import (
     plot_sweep,
     plot_val_loss,
     report,
+    runs_index,
 )
 from tests.conftest import TRAINING
 
@@ -99,6 +100,7 @@ SHOWING = {
     "global_head": (plot_global_head.main, ("{run}", "--out", "{run}/a.png")),
     "numbers": (plot_numbers.main, ("{run}", "{other}", "--out", "{run}/a.png")),
     "val_loss": (plot_val_loss.main, ("{run}", "{other}", "--out", "{run}/a.png")),
+    "index": (runs_index.main, ("{run}", "{other}", "--out", "{run}/index")),
     "report": (report.main, ("{run}", "--data-dir", "{data}", "--num-images", "1")),
 }  # fmt: skip
 
@@ -116,8 +118,8 @@ def test_what_shows_a_run_shows_any_name(phantoms, trained, call_main, tmp_path,
         outcome = call_main(main, *(word.format(**paths) for word in words))
         assert outcome.code == 0, f"{what}: {outcome.err}"
         assert "warning" not in outcome.err
-    page = (run_dir / "report.html").read_text(encoding="utf-8")
-    assert "<b>&'" not in page
+    for page in (run_dir / "report.html", run_dir / "index" / "index.html"):
+        assert "<b>&'" not in page.read_text(encoding="utf-8")
 
 
 def test_a_patient_may_be_called_like_a_formula(phantoms, call_main, tmp_path):

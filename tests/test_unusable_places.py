@@ -82,6 +82,9 @@ READ = [
     "src.visualizations.plot_val_loss {bad} --out {new}/a.png",
     "src.visualizations.report {bad}",
     "src.visualizations.report {run} --data-dir {bad}",
+    "src.visualizations.runs_index {bad} --out {new}",
+    "src.visualizations.runs_index {run} {bad} --out {new}",
+    "src.visualizations.runs_index {run} --out {new} --reports --data-dir {bad}",
     "scripts.baseline --data-dir {bad}",
     *(f"scripts.benchmark {part} --data-dir {{bad}}"
       for part in ("data", "epoch", "start", "metric", "levels")),
@@ -114,6 +117,7 @@ WRITTEN = [
     "src.visualizations.plot_sweep {run} --out {bad}",
     "src.visualizations.plot_val_loss {run} --out {bad}",
     "src.visualizations.report {run} --data-dir {data} --num-images 1 --out {bad}",
+    "src.visualizations.runs_index {run} --out {bad}",
     "scripts.import_rsna_release --annotations {export} --images {data} --out {bad}",
     "scripts.import_labels {coco} --out {bad}",
     "scripts.make_demo_dataset --n-train 1 --n-test 1 --num-workers 0 --out {bad}",

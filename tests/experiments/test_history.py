@@ -17,6 +17,12 @@ def test_history_comes_back_as_it_was_written(tmp_path):
     assert table["learning_rate"].tolist() == [1e-5, 2e-6]
 
 
+def test_columns_that_older_histories_lack_are_read_where_they_are(tmp_path):
+    write_history(tmp_path / "history.csv", ROWS)
+    table = read_history(tmp_path / "history.csv", ["valid_loss"], optional=("learning_rate", "b"))
+    assert table.columns.tolist() == ["epoch", "valid_loss", "learning_rate"]
+
+
 def test_history_holds_a_row_for_each_epoch(tmp_path):
     write_history(tmp_path / "history.csv", ROWS)
     lines = (tmp_path / "history.csv").read_text().splitlines()

@@ -65,6 +65,12 @@ def test_runs_are_found_below_a_folder_and_once(tmp_path):
     assert found == [second, first, interrupted, predicted]
 
 
+def test_a_link_to_a_run_is_the_run(tmp_path):
+    run_dir, link = describe_run(tmp_path / "runs"), tmp_path / "link"
+    link.symlink_to(run_dir)
+    assert find_runs([link, run_dir]) == [link]
+
+
 def test_what_was_predicted_for_other_images_is_no_run(tmp_path):
     run_dir = describe_run(tmp_path)
     for place in (run_dir / "inputs", tmp_path / "elsewhere"):

@@ -60,6 +60,11 @@ def test_an_outlier_is_outside_of_the_limits(outlier, n_others):
     assert limits == Limits(0.4, 1.2)
 
 
+@pytest.mark.parametrize(("value", "limits"), [(10.9, None), (11.1, Limits(0, 1))])
+def test_an_outlier_would_leave_the_others_a_tenth_of_the_height(value, limits):
+    assert robust_limits(np.array([0.0] * 5 + [1.0] * 5 + [value])) == limits
+
+
 def test_every_tenth_value_may_be_an_outlier():
     values = np.tile([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.45, 0.55, 0.65, 600.0], 3)
     assert robust_limits(values) == Limits(0.4, 0.9)

@@ -25,6 +25,15 @@ def test_plot_runs_has_a_line_for_each_run():
     assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
 
 
+def test_runs_that_belong_together_are_one_line():
+    by_epoch, by_threshold = plot_runs({"a": [FIRST, SECOND], "none": [], "b": [FIRST]}).axes
+    assert [line.get_label() for line in by_epoch.lines] == ["a", "b"]
+    assert points(by_epoch.lines[0]) == [[0, 0.3], [1, 0.6], [3, 0.7], [5, 0.1]]
+    assert [line.get_label() for line in by_threshold.lines] == ["a, epochs 1 to 3", "b, epoch 1"]
+    _, scores = zip(*points(by_threshold.lines[0]), strict=True)
+    assert scores == pytest.approx(((0.6 + 0.3) / 2, (0.5 + 0.7) / 2, (0.4 + 0.2) / 2))
+
+
 @pytest.mark.filterwarnings("error")
 def test_plots_pass_over_scores_that_do_not_exist(tmp_path):
     sweep = make_sweep([[np.nan, 0.2, 0.3], [np.nan, np.nan, np.nan]])
