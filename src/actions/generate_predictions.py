@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -179,12 +180,19 @@ def _check_folder(task: Task, images_place: Path) -> None:
     provenance = networks.provenance(task.postprocess)
     described = describe_networks(provenance)
     others = any(content.get(name, ours) != ours for name, ours in described.items())
-    weights = describe_weights(task.weights)
-    others = others or ("members" in content and content.get("weights") != weights.get("weights"))
+    others = others or (
+        "members" in content and _digests(content) != _digests(describe_weights(task.weights))
+    )
     if place.predictions.exists():  # they tell how the networks were combined, too
         others = others or not load_provenance(place.predictions).is_same(provenance)
     if others:
         raise InputError(f"{place.folder}: holds what other networks found; {replace}")
+
+
+def _digests(content: dict[str, Any]) -> list[str]:
+    """Return the SHA-256 of the files of weights that an experiment.json names."""
+    files = content.get("weights", [])
+    return [file["sha256"] for file in files if isinstance(file, dict) and "sha256" in file]
 
 
 def _check_ensemble(task: Task) -> None:
