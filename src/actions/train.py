@@ -29,6 +29,7 @@ class Plan(NamedTuple):
 
     run: Run
     experiment: Experiment
+    images: LabelledImages
     options: TrainingOptions
 
 
@@ -46,12 +47,9 @@ def train(flags: Flags, *, encoder_weights_dir: Path) -> None:
     with joined_processes(flags.device) as processes:
         plans = [_plan(run, flags, repeated, processes, encoder_weights_dir) for run in runs]
         for plan in plans:
-            TrainingFiles(*plan).find_last()
+            TrainingFiles(plan.run, plan.experiment, plan.options).find_last()
         for plan in plans:
-            images = load_labelled_images(
-                flags.data_dir, plan.run.fold, debug=flags.debug, cache_dir=flags.cache_dir
-            )
-            _run_training(plan, images)
+            _run_training(plan)
             if processes.is_first:
                 print(plan.run.dir)
 
@@ -67,6 +65,9 @@ def _plan(
     began = _began(run, flags)
     state = began and began.training  # of one that is resumed
     experiment = repeated.settings if repeated else _choose_experiment(flags, began)
+    images = load_labelled_images(
+        flags.data_dir, run.fold, debug=flags.debug, cache_dir=flags.cache_dir
+    )
     weights_path, encoder_weights = _find_weights(run, experiment, flags, encoder_weights_dir)
     init_weights = repeated and repeated.init_weights
     seed = flags.seed if flags.seed is not None else state.seed if state else DEFAULT_SEED
@@ -87,12 +88,12 @@ def _plan(
         weak=flags.weak,
         data_fingerprint=repeated.data_fingerprint if repeated else None,
     )
-    return Plan(run, experiment, options)
+    return Plan(run, experiment, images, options)
 
 
-def _run_training(plan: Plan, images: LabelledImages) -> None:
+def _run_training(plan: Plan) -> None:
     """Train; the network is gone before the processes part, as `joined_processes` wants it."""
-    training = Training(plan.run, plan.experiment, images, plan.options)
+    training = Training(*plan)
     training.start()
     if plan.options.processes.is_first:
         print(training.describe(), flush=True)
