@@ -13,6 +13,7 @@ STORED: dict[str, Any] = {
     "precision": "fp32",
     "data_fingerprint": "0123456789abcdef" * 4,
     "date": "2026-01-02T03:04:05+00:00",
+    "ended_by": "all epochs",
     "command": ["src/train_runner.py", "--run", "a b"],
 }
 

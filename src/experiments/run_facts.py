@@ -33,6 +33,7 @@ class RunFacts:
         settings: all that shaped the training beside these: fields of the experiment, precision,
             first digits of the data's fingerprint, the weights that it began with.
         date: when it began.
+        ended_by: what ended it; "" where nothing did, as with one that was killed.
         command: that it was made by, as it would be typed.
     """
 
@@ -43,6 +44,7 @@ class RunFacts:
     seed: int | None
     settings: Mapping[str, Hashable]
     date: str
+    ended_by: str
     command: str
 
 
@@ -62,6 +64,7 @@ def read_facts(run_dir: Path) -> RunFacts:
         seed=_as_int(content.get("seed")),
         settings=_read_settings(content),
         date=str(content.get("date") or ""),
+        ended_by=str(content.get("ended_by") or ""),
         command=shlex.join(map(str, command)) if isinstance(command, list) else "",
     )
 

@@ -106,8 +106,7 @@ class Run:
 
     def epochs_with_checkpoint(self) -> list[int]:
         """Return the epochs whose weights are saved, ascending."""
-        endings = (CHECKPOINT_SUFFIX, OLD_CHECKPOINT_SUFFIX)
-        return sorted({n for end in endings for n in numbered_files(self.checkpoints_dir, end)})
+        return saved_epochs(self.checkpoints_dir)
 
     def epochs_with_predictions(self) -> list[int]:
         """Return the epochs whose validation predictions are saved, ascending."""
@@ -186,6 +185,25 @@ def read_description(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: not the settings of a run: not an object")
     return content
+
+
+def saved_epochs(checkpoints_dir: Path) -> list[int]:
+    """Return the epochs whose weights lie in a folder, ascending."""
+    endings = (CHECKPOINT_SUFFIX, OLD_CHECKPOINT_SUFFIX)
+    return sorted({n for end in endings for n in numbered_files(checkpoints_dir, end)})
+
+
+def require_weights(path: Path) -> Path:
+    """Return the path of an epoch's weights.
+
+    Raises:
+        InputError: they are not there.
+    """
+    if path.is_file():
+        return path
+    saved = saved_epochs(path.parent)
+    has = f"it has epochs {saved}" if saved else "--action train makes them"
+    raise InputError(f"{path}: no such checkpoint; {has}")
 
 
 def _existing(path: Path) -> Path | None:

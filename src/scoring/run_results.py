@@ -15,7 +15,7 @@ from src.experiments.runs import numbered_files
 from src.metric import FloatArray, bootstrap_interval, image_scores
 from src.prediction.postprocess import choose_boxes
 from src.scoring.grid import sweep_pooled
-from src.scoring.honest import honest_score
+from src.scoring.honest import HonestScore, honest_score
 from src.scoring.matching import load_labelled
 from src.scoring.quoted_numbers import compute_numbers
 from src.scoring.run_scores import choose_scores, honest_score_of
@@ -154,14 +154,16 @@ def _read_scores(run_dir: Path) -> dict[str, Any]:
         return _saved_score(path)
     predictions = load_labelled(run_dir, shown.epoch)
     chosen = choose_boxes(predictions, shown.postprocess)
-    honest = honest_score_of(run_dir, shown.sweep)
+    scores = image_scores(chosen.boxes, predictions.truth())
+    counted = scores[~np.isnan(scores)]
+    score = float(counted.mean()) if len(counted) else NAN
     numbers = compute_numbers(scored_predictions(predictions, shown.postprocess), N_DRAWS)
     ap_50 = next(row for row in numbers if row.name == "ap_50")
     return {
         "epoch": shown.epoch,
         "threshold": shown.postprocess.threshold,
-        "score": _estimate(image_scores(chosen.boxes, predictions.truth())),
-        "honest_score": UNKNOWN if honest is None else _estimate(honest.image_scores),
+        "score": Estimate(score, *bootstrap_interval(scores)),
+        "honest_score": _estimate(honest_score_of(run_dir, shown.sweep)),
         "ap_50": Estimate(ap_50.value, ap_50.low, ap_50.high),
         "sweep": shown.sweep,
     }
@@ -178,13 +180,11 @@ def _saved_score(path: Path) -> dict[str, Any]:
 
 
 def _score_folds(run_dirs: Sequence[Path]) -> Estimate:
-    return _estimate(honest_score(run_dirs, sweep_pooled(run_dirs)).image_scores)
+    return _estimate(honest_score(run_dirs, sweep_pooled(run_dirs)))
 
 
-def _estimate(scores: FloatArray) -> Estimate:
-    """Average the scores of images, NaN where one does not count."""
-    counted = scores[~np.isnan(scores)]
-    return Estimate(float(counted.mean()) if len(counted) else NAN, *bootstrap_interval(scores))
+def _estimate(honest: HonestScore | None) -> Estimate:
+    return UNKNOWN if honest is None else Estimate(honest.score, *honest.interval())
 
 
 def _spread(values: Sequence[float]) -> Spread:

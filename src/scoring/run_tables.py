@@ -73,6 +73,7 @@ def run_columns(runs: Sequence[RunRow]) -> list[Column]:
         *_settings(facts, facts),
         *_columns_of(results, RESULTS),
         Column("n_epochs", [each.settings.get("n_epochs") for each in facts]),
+        *_columns_of(facts, ("ended_by",)),
         *_columns_of(results, COSTS),
         *_columns_of(facts, ("date", "command")),
     ]

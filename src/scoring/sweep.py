@@ -88,6 +88,26 @@ class BestSetting:
         )
 
 
+def read_best(values: object, path: Path) -> BestSetting | None:
+    """Read the best setting that a file of weights holds; None where it holds none.
+
+    Args:
+        values: of the fields.
+        path: of the file, for the message.
+
+    Raises:
+        ScoresError: it is something else.
+    """
+    if values is None:
+        return None
+    try:
+        best = build_record(BestSetting, values)
+        Postprocess(gate=best.gate)
+    except ValueError as error:
+        raise ScoresError(f"{path}: its best setting cannot be used: {error}") from error
+    return best
+
+
 class Choice(NamedTuple):
     """An epoch, and the best setting that is known of it; None where none is."""
 

@@ -15,6 +15,7 @@ from src.visualizations.report_settings import in_words
 HEADINGS = {
     "n_runs": "runs",
     "n_epochs": "of",
+    "ended_by": "ended by",
     "epoch": "best epoch",
     "honest_score": "honest score",
     "out_of_fold": "out-of-fold score",

@@ -15,6 +15,7 @@ def test_facts_are_what_the_runs_own_file_says(tmp_path):
     assert facts.settings["encoder"] == STORED["settings"]["encoder"]
     assert (facts.settings["precision"], facts.settings["data"]) == ("fp32", "0123456789ab")
     assert facts.command == "src/train_runner.py --run 'a b'"
+    assert facts.ended_by == "all epochs"
     assert facts.date == "2026-01-02T03:04:05+00:00"
 
 
