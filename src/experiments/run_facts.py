@@ -15,6 +15,7 @@ from src.experiments.experiment import with_defaults
 from src.experiments.runs import read_description
 from src.system.errors import InputError
 from src.system.files import real_path
+from src.system.records import show_value
 
 SHOWN_DIGITS = 12  # of a fingerprint; enough to tell data sets apart
 RUN_FILES = ("history.csv", "scores.npz", "predictions", "checkpoints")
@@ -48,24 +49,25 @@ class RunFacts:
     command: str
 
 
-def read_facts(run_dir: Path) -> RunFacts:
+def read_run_facts(run_dir: Path) -> RunFacts:
     """Read what the experiment.json of a run says; an older one, or none, says less.
 
     Raises:
         InputError: the file is there, and is something else.
     """
     content = read_description(run_dir / "experiment.json")
-    command = content.get("command")
+    command, model = content.get("command"), content.get("model")
+    words = command if isinstance(command, list) else []
     return RunFacts(
         run_dir=run_dir,
-        model=str(content["model"]) if "model" in content else None,
-        tag=str(content.get("tag") or ""),
+        model=model if isinstance(model, str) else None,
+        tag=_as_text(content.get("tag")),
         fold=_as_int(content.get("fold")),
         seed=_as_int(content.get("seed")),
         settings=_read_settings(content),
-        date=str(content.get("date") or ""),
-        ended_by=str(content.get("ended_by") or ""),
-        command=shlex.join(map(str, command)) if isinstance(command, list) else "",
+        date=_as_text(content.get("date")),
+        ended_by=_as_text(content.get("ended_by")),
+        command=shlex.join(map(_as_text, words)),
     )
 
 
@@ -76,7 +78,7 @@ def _read_settings(content: Mapping[str, Any]) -> dict[str, Hashable]:
     weights = content.get("init_weights")
     beside = {
         "precision": content.get("precision"),
-        "data": str(content.get("data_fingerprint") or "")[:SHOWN_DIGITS],
+        "data": _as_text(content.get("data_fingerprint"))[:SHOWN_DIGITS],
         "init_weights": weights.get("path") if isinstance(weights, dict) else None,
     }
     return {name: _frozen(value) for name, value in {**with_defaults(stored), **beside}.items()}
@@ -130,10 +132,12 @@ def _as_int(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _frozen(value: Any) -> Hashable:  # noqa: ANN401 - of a JSON file
-    """Make a value of a JSON file, or a field's default, one that can be compared."""
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _frozen(value: object) -> Hashable:
+    """Make a setting, of a JSON file or a default, one that can be compared; none is nested."""
     if isinstance(value, list | tuple):
-        return tuple(map(_frozen, value))
-    if isinstance(value, dict):
-        return tuple((name, _frozen(each)) for name, each in sorted(value.items()))
-    return value if isinstance(value, Hashable) else str(value)
+        return tuple(part if isinstance(part, Hashable) else show_value(part) for part in value)
+    return value if isinstance(value, Hashable) else show_value(value)

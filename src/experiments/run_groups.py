@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from src.experiments.run_facts import RunFacts, read_facts
+from src.experiments.run_facts import RunFacts, read_run_facts
 from src.experiments.runs import Run
 from src.system.files import real_path
 
@@ -57,7 +57,7 @@ def load_groups(run_dirs: Iterable[Path], average_over: AverageOver) -> list[Run
         InputError: an experiment.json is something else.
     """
     different = {real_path(run_dir): run_dir for run_dir in reversed(list(run_dirs))}
-    return group_runs(list(map(read_facts, reversed(different.values()))), average_over)
+    return group_runs(list(map(read_run_facts, reversed(different.values()))), average_over)
 
 
 def distinct_names(run_dirs: Sequence[Path]) -> list[str]:

@@ -18,7 +18,7 @@ import os
 from urllib.parse import quote
 
 import config
-from src.experiments.run_facts import find_runs, read_facts
+from src.experiments.run_facts import find_runs, read_run_facts
 from src.experiments.run_groups import distinct_names
 from src.experiments.runs import numbered_files
 from src.scoring.run_results import read_result
@@ -64,7 +64,7 @@ def main() -> None:
         run_dirs = find_runs(arguments.runs)
         runs = []
         for name, run_dir in zip(distinct_names(run_dirs), run_dirs, strict=True):
-            runs.append(RunRow(name, read_facts(run_dir), read_result(run_dir)))
+            runs.append(RunRow(name, read_run_facts(run_dir), read_result(run_dir)))
             print(_describe(runs[-1]), flush=True)
         groups = group_rows(runs, arguments.average_over)
         write_columns(out / RUNS, run_columns(runs))

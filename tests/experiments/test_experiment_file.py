@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, fields, replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -48,6 +49,11 @@ def change(path, *, drop=(), drop_settings=(), settings=None, **fields):
 
 def test_a_training_comes_back_as_it_was_stored(stored):
     assert read_stored_training(stored) == STORED
+
+
+def test_a_training_says_when_it_began(stored):
+    date = datetime.fromisoformat(json.loads(stored.read_text())["date"])
+    assert timedelta(0) <= datetime.now(UTC) - date < timedelta(days=1)
 
 
 def test_a_training_that_began_with_weights_of_another_comes_back(tmp_path):

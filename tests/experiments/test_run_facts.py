@@ -3,14 +3,14 @@ import json
 import pytest
 
 from src.experiments.experiment import FORMERLY
-from src.experiments.run_facts import differing_settings, find_runs, read_facts
+from src.experiments.run_facts import differing_settings, find_runs, read_run_facts
 from src.system.errors import InputError
 from tests.made_predictions import save_run
 from tests.made_runs import STORED, describe_run
 
 
 def test_facts_are_what_the_runs_own_file_says(tmp_path):
-    facts = read_facts(describe_run(tmp_path, "left_the_table", fold=2, tag="a", seed=7))
+    facts = read_run_facts(describe_run(tmp_path, "left_the_table", fold=2, tag="a", seed=7))
     assert (facts.model, facts.tag, facts.fold, facts.seed) == ("left_the_table", "a", 2, 7)
     assert facts.settings["encoder"] == STORED["settings"]["encoder"]
     assert (facts.settings["precision"], facts.settings["data"]) == ("fp32", "0123456789ab")
@@ -20,13 +20,13 @@ def test_facts_are_what_the_runs_own_file_says(tmp_path):
 
 
 def test_a_setting_that_an_old_run_lacks_is_what_runs_did_before_it_came(tmp_path):
-    facts = read_facts(describe_run(tmp_path))
+    facts = read_run_facts(describe_run(tmp_path))
     assert facts.settings["grey"] == FORMERLY["grey"]
     assert facts.settings["pyramid_levels"] == (3, 4)
 
 
 def test_a_folder_without_a_description_says_nothing(tmp_path):
-    facts = read_facts(save_run(tmp_path, 0))
+    facts = read_run_facts(save_run(tmp_path, 0))
     assert (facts.model, facts.fold, facts.seed, facts.settings) == (None, None, None, {})
 
 
@@ -35,7 +35,7 @@ def test_fields_of_an_odd_kind_are_unknown(tmp_path, odd):
     run_dir = describe_run(tmp_path)
     content = dict.fromkeys(("fold", "seed", "settings", "command", "init_weights"), odd)
     (run_dir / "experiment.json").write_text(json.dumps({"model": "demo", **content}))
-    facts = read_facts(run_dir)
+    facts = read_run_facts(run_dir)
     assert (facts.fold, facts.seed, facts.command) == (None, None, "")
 
 
@@ -46,15 +46,15 @@ def test_only_settings_in_which_runs_differ_are_named(tmp_path):
         describe_run(tmp_path, tag="c", data_fingerprint="f" * 64),
         save_run(tmp_path / "without settings", 0),
     ]
-    assert differing_settings(map(read_facts, runs)) == ["learning_rate", "data"]
-    assert differing_settings([read_facts(runs[0])]) == []
+    assert differing_settings(map(read_run_facts, runs)) == ["learning_rate", "data"]
+    assert differing_settings([read_run_facts(runs[0])]) == []
 
 
 def test_a_whole_number_is_no_other_setting_than_the_same_with_a_point(tmp_path):
     runs = [
         describe_run(tmp_path, fold=n, settings={"clip_norm": v}) for n, v in ((0, 1), (1, 1.0))
     ]
-    assert differing_settings(map(read_facts, runs)) == []
+    assert differing_settings(map(read_run_facts, runs)) == []
 
 
 def test_runs_are_found_below_a_folder_and_once(tmp_path):

@@ -2,7 +2,7 @@ import csv
 
 import pytest
 
-from src.experiments.run_facts import read_facts
+from src.experiments.run_facts import read_run_facts
 from src.scoring.run_results import UNKNOWN, Estimate, RunResult, Spread
 from src.scoring.run_tables import (
     Column,
@@ -27,8 +27,10 @@ def read_table(path):
 @pytest.fixture
 def rows(tmp_path):
     """Two folds, and a run of which nothing is known."""
-    folds = [RunRow(f"fold {n}", read_facts(describe_run(tmp_path, fold=n)), FULL) for n in (0, 1)]
-    return [*folds, RunRow("odd", read_facts(save_run(tmp_path / "a", 0)), RunResult())]
+    folds = [
+        RunRow(f"fold {n}", read_run_facts(describe_run(tmp_path, fold=n)), FULL) for n in (0, 1)
+    ]
+    return [*folds, RunRow("odd", read_run_facts(save_run(tmp_path / "a", 0)), RunResult())]
 
 
 def test_every_run_has_a_row_and_what_is_unknown_is_empty(rows, tmp_path):
@@ -43,7 +45,7 @@ def test_every_run_has_a_row_and_what_is_unknown_is_empty(rows, tmp_path):
 
 def test_only_settings_that_differ_have_a_column(rows, tmp_path):
     changed = describe_run(tmp_path, tag="b", settings={"pyramid_levels": [3, 4, 5], "hflip": True})
-    rows = [*rows, RunRow("changed", read_facts(changed), FULL)]
+    rows = [*rows, RunRow("changed", read_run_facts(changed), FULL)]
     names = [column.name for column in run_columns(rows)]
     assert names[:6] == ["run", "fold", "seed", "hflip", "pyramid_levels", "score"]
     write_columns(tmp_path / "runs.csv", run_columns(rows))
