@@ -66,7 +66,7 @@ def _find_members(flags: Flags, downloads_dir: Path) -> Iterator[Member]:
 def _member_of_file(path: Path, flags: Flags, weight: float) -> Member:
     """Take a network from a file of weights alone."""
     facts = load_checkpoint(path).facts
-    if facts.training is not None:
+    if facts.training is not None or facts.epoch < 0:
         raise InputError(f"{path}: is the state of a training; take the weights of one of its "
                          f"epochs, which lie beside it")  # fmt: skip
     if facts.fold is None:

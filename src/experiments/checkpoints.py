@@ -11,16 +11,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
 from src.experiments.experiment import Experiment, with_defaults
 from src.experiments.old_checkpoints import OLD_VERSION, read_old_checkpoint
-from src.experiments.runs import OLD_CHECKPOINT_SUFFIX
+from src.experiments.runs import MAX_EPOCH, OLD_CHECKPOINT_SUFFIX, Fold, ModelName, Tag
 from src.structures import Precision
 from src.system.errors import InputError
-from src.system.records import build_record, show_value
+from src.system.records import build_record, show_value, within
 from src.system.tensor_files import load_tensors, save_tensors
 
 FORMAT: Literal["pneumonia-checkpoint"] = "pneumonia-checkpoint"
@@ -91,11 +91,11 @@ class CheckpointFacts:
         shared: None in the checkpoints of a run.
     """
 
-    experiment: str
+    experiment: ModelName
     settings: Experiment
-    epoch: int
-    tag: str = ""
-    fold: int | None = None
+    epoch: Annotated[int, within(-1, MAX_EPOCH, "an epoch")]
+    tag: Tag = ""
+    fold: Fold | None = None
     training: TrainingState | None = None
     shared: SharedFacts | None = None
     format: Literal["pneumonia-checkpoint"] = FORMAT

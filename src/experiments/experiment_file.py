@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 from src.datasets.sample_options import SampleOptions
 from src.experiments.experiment import Experiment, with_defaults
-from src.experiments.runs import Run, read_description
-from src.structures import MAX_FOLDS, Precision
+from src.experiments.runs import Fold, ModelName, Run, read_description
+from src.structures import Precision
 from src.system.errors import InputError
 from src.system.files import sha256_of, write_json
 from src.system.records import Rule, build_record, check_fields
@@ -57,8 +57,8 @@ class StoredTraining:
             weights were drawn, or are the encoder's pretrained ones.
     """
 
-    model: str
-    fold: Annotated[int, Rule(range(MAX_FOLDS).__contains__, f"a fold from 0 to {MAX_FOLDS - 1}")]
+    model: ModelName
+    fold: Fold
     settings: Experiment
     seed: Annotated[int, Rule(lambda n: n >= 0, "a whole number from 0")]
     precision: Precision

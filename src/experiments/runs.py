@@ -6,11 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from src.structures import MAX_FOLDS
 from src.system.errors import InputError
 from src.system.files import read_json
-from src.system.records import MAX_CAUSE, cut_text
+from src.system.records import MAX_CAUSE, Rule, cut_text, within
 
 DEBUG_TAG = "debug"
 ENSEMBLE_TAG = "ensemble"  # reserved: no training may have it
@@ -18,6 +19,25 @@ MAX_DESCRIPTION_BYTES = 2**22  # of an experiment.json; a training's has a thous
 CHECKPOINT_SUFFIX = ".safetensors"
 OLD_CHECKPOINT_SUFFIX = ".pt"  # of runs of version 1, which are read and resumed
 LAST = "last"  # names the checkpoint that a training resumes from
+MAX_NAME = 1000  # characters; the name of an ensemble lists its experiments
+MAX_EPOCH = 10**9
+
+# What names a run in files, which may come from anywhere: it becomes the name of a folder.
+ModelName = Annotated[
+    str,
+    Rule(
+        lambda name: len(name) <= MAX_NAME and re.fullmatch(r"[\w.+/-]+", name, re.ASCII),
+        "a name of letters, digits, '.', '_', '+', '-' and '/'",
+    ),
+]
+Tag = Annotated[
+    str,
+    Rule(
+        lambda tag: len(tag) <= MAX_NAME and re.fullmatch(r"[\w.+-]*", tag, re.ASCII),
+        "a name of letters, digits, '.', '_', '+' and '-'",
+    ),
+]
+Fold = Annotated[int, within(0, MAX_FOLDS - 1, "a fold")]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,17 +9,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from src.experiments.experiment import MUST_AGREE, Experiment
-from src.experiments.runs import Run, ensemble_run, require_weights
+from src.experiments.runs import (
+    MAX_EPOCH,
+    Fold,
+    ModelName,
+    Run,
+    Tag,
+    ensemble_run,
+    require_weights,
+)
 from src.prediction.presets import Postprocess
 from src.retinanet.settings import WeakLimits
-from src.structures import MAX_FOLDS, Fit, ShownArea
+from src.structures import Fit, ShownArea
 from src.system.errors import InputError
-from src.system.records import show_value
+from src.system.records import fits, show_value
 
 MAX_SIDE = 2**16  # pixels, of a network input or of what it shows
-MAX_EPOCH = 10**9
-MAX_NAME = 1000  # characters; the name of an ensemble lists its experiments
-MODEL_NAME, TAG = re.compile(r"[\w.+/-]+", re.ASCII), re.compile(r"[\w.+-]*", re.ASCII)
 WEIGHT_DIGITS = 9  # that count of a weight
 
 
@@ -42,9 +46,9 @@ class RunId:
     fold: int | None = None
 
     def __post_init__(self) -> None:
-        _require(self, "model", lambda name: len(name) <= MAX_NAME and MODEL_NAME.fullmatch(name))
-        _require(self, "tag", lambda tag: len(tag) <= MAX_NAME and TAG.fullmatch(tag))
-        _require(self, "fold", lambda fold: 0 <= fold < MAX_FOLDS)
+        _require(self, "model", lambda name: fits(name, ModelName))
+        _require(self, "tag", lambda tag: fits(tag, Tag))
+        _require(self, "fold", lambda fold: fits(fold, Fold))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -143,6 +143,10 @@ def read_field(kind: type[Any], name: str, text: str) -> object:
 
 def _read_text(hint: Any, text: str) -> object:  # noqa: ANN401 - a type
     for option in _plain_types(hint):
+        if get_origin(option) is Literal:
+            for choice in get_args(option):
+                if text == str(choice):
+                    return choice
         if option is types.NoneType and text.lower() == "none":
             return None
         if option is bool and text.lower() in ("true", "false"):

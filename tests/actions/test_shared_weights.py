@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from src.experiments.checkpoints import load_checkpoint
 from src.experiments.runs import Run
 from src.experiments.table import EXPERIMENTS
 from src.prediction.predictions import load_predictions
-from tests.made_checkpoints import copy_checkpoint
+from tests.made_checkpoints import copy_checkpoint, rewrite_facts
 from tests.made_predictions import make_sweep
 from tests.paths import ROOT
 
@@ -260,3 +260,47 @@ def test_a_place_that_is_none_on_the_hub_is_refused(call_main, phantoms, place):
                         "--input", phantoms / "stage_2_test_images")  # fmt: skip
     assert (outcome.code, len(outcome.errors())) == (2, 1)
     assert "hf:owner/name or hf:owner/name@revision would be right" in outcome.err
+
+
+# Files from anywhere
+
+
+def change_facts(path, changes):
+    rewrite_facts(path, lambda facts: facts | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tag": "/../../x"}, "tag cannot be '/../../x'"),
+        ({"experiment": "a b"}, "experiment cannot be 'a b'"),
+        ({"fold": 20}, "fold cannot be 20; it must be a fold from 0 to 19"),
+        ({"epoch": 10**12}, "epoch cannot be 1000000000000"),
+        ({"epoch": -1}, "is the state of a training"),
+        ({"shared": 5}, "shared cannot be 5"),
+    ],
+)
+def test_a_file_whose_facts_are_made_up_is_refused(
+    run, share, call_main, phantoms, tmp_path, changes, words
+):
+    path = share(run) / "model.safetensors"
+    change_facts(path, changes)
+    outcome = call_main(train_runner.main, *PREDICT, "--weights", path, "--output-dir",
+                        tmp_path / "out", "--input", phantoms / "stage_2_test_images")  # fmt: skip
+    assert (outcome.code, len(outcome.errors())) == (2, 1)
+    assert words in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "best", [{}, {"epoch": 1}, {"gate": "no"}, {"threshold": float("nan")}, {"nms": 2.0}]
+)
+def test_a_best_setting_that_is_made_up_is_refused(run, share, call_main, phantoms, best):
+    path = share(run) / "model.safetensors"
+    shared = asdict(load_checkpoint(path).facts)["shared"]
+    best = {**shared["best"], **best} if len(best) == 1 and "epoch" not in best else best
+    change_facts(path, {"shared": {**shared, "best": best}})
+    outcome = call_main(train_runner.main, *PREDICT, "--weights", path,
+                        "--input", phantoms / "stage_2_test_images")  # fmt: skip
+    assert (outcome.code, len(outcome.errors())) == (2, 1)
+    assert "its best setting cannot be used" in outcome.err
