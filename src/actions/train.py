@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from src.system.distributed import joined_processes
 from src.system.errors import InputError
 from src.training.loop import Training
 from src.training.options import TrainingOptions
+from src.visualizations.examples import draw_examples
 
 
 def train(flags: Flags, *, encoder_weights_dir: Path) -> None:
@@ -52,6 +55,9 @@ def train(flags: Flags, *, encoder_weights_dir: Path) -> None:
             skips_non_finite=flags.skip_non_finite,
             weak=flags.weak,
             data_fingerprint=repeated.data_fingerprint if repeated else None,
+            patience=flags.patience,
+            deadline=time.monotonic() + 3600 * (flags.max_hours or math.inf),
+            draw_epoch=draw_examples,
         )
         _run_training(run, experiment, images, options)
         if processes.is_first:
@@ -66,7 +72,9 @@ def _run_training(
     training.start()
     if options.processes.is_first:
         print(training.describe(), flush=True)
-    training.run()
+    ending = training.run()
+    if options.processes.is_first:
+        print(ending.words)
 
 
 def _choose_training(flags: Flags) -> tuple[Flags, Experiment, StoredTraining | None]:
