@@ -20,6 +20,7 @@ from src.visualizations import (
     runs_index,
 )
 from tests.conftest import TRAINING
+from tests.histories import repeatable_of
 
 NO_TEXT = "\udcff\n$a_{$"  # a byte that begins no character, a new line, half a formula
 TAKEN_FOR_SOMETHING = ["a$x_{$b", "_hidden", "<b>&'\"", "{x} %s", "-flag", "\x1b[31m"]
@@ -50,10 +51,10 @@ def test_a_training_works_and_resumes_under_a_name_that_is_no_text(
 ):
     write_epoch = TrainingFiles.write_epoch
 
-    def stop_in_epoch_1(files, model, predictions, history):
+    def stop_in_epoch_1(files, model, predictions, history, source):
         if len(history) == 2:
             raise KeyboardInterrupt
-        write_epoch(files, model, predictions, history)
+        write_epoch(files, model, predictions, history, source)
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingFiles, "write_epoch", stop_in_epoch_1)
@@ -62,7 +63,7 @@ def test_a_training_works_and_resumes_under_a_name_that_is_no_text(
     outcome = train(call_main, odd, "--resume")
     assert outcome.code == 0, outcome.err
     assert outcome.out.endswith(f"output \\udcff\n$a_{{$/{run.name}\n")
-    assert run.history_path.read_bytes() == trained.history_path.read_bytes()
+    assert repeatable_of(run) == repeatable_of(trained)
     assert list(run.tensorboard_dir.iterdir())
 
 

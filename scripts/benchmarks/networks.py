@@ -16,7 +16,7 @@ import torch
 from scripts.benchmarks import peers
 from scripts.benchmarks.arithmetic import batch_flops
 from scripts.benchmarks.measuring import Row, Timing, describe_machine, report, time_in_turn
-from scripts.benchmarks.memory import gpu_peak, process_peak
+from scripts.benchmarks.memory import gpu_peak
 from scripts.benchmarks.profiling import write_profile
 from src.experiments.experiment import Experiment
 from src.experiments.networks import build_model
@@ -31,7 +31,7 @@ from src.retinanet.model import RetinaNet
 from src.structures import Batch, Target
 from src.system.command_line import positive
 from src.system.errors import InputError
-from src.system.processes import keep_freed_memory, return_freed_memory
+from src.system.processes import keep_freed_memory, process_peak, return_freed_memory
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmark.py"
 EMPTY_SHARE = 0.775  # of the challenge's images

@@ -75,6 +75,21 @@ def write_stored_training(run: Run, stored: StoredTraining, details: Mapping[str
     write_description(run.experiment_path, content)
 
 
+def note_end(run: Run, ended_by: str | None, n_epochs: int) -> None:
+    """Note in a training's experiment.json what ended it, and how many epochs it has by now.
+
+    Args:
+        ended_by: "all epochs", "--patience", "--max-hours" or a signal's name; None while it runs,
+            and so after it was killed or has failed.
+        n_epochs: of the whole training; one that is resumed may have another number.
+    """
+    content = read_description(run.experiment_path)
+    settings = content.get("settings")
+    if isinstance(settings, dict):
+        noted = {"settings": {**settings, "n_epochs": n_epochs}, "ended_by": ended_by}
+        write_json(run.experiment_path, content | noted)
+
+
 def write_description(path: Path, content: Mapping[str, Any]) -> None:
     """Write an experiment.json: what was made, when, by which command, versions and code."""
     made_by = {

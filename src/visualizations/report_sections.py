@@ -8,9 +8,10 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from src.datasets.data_folder import StoredImages
-from src.experiments.history import read_history
+from src.experiments.history import COSTS, read_history
 from src.metric import bootstrap_interval
 from src.prediction.presets import GATES, Postprocess
 from src.radiographs.pixels import as_float
@@ -97,11 +98,11 @@ def describe_postprocess(postprocess: Postprocess) -> str:
 
 
 def write_curves(history_path: Path) -> str:
-    """Draw the losses of training and validation by epoch."""
+    """Draw the losses of training and validation by epoch, and say what an epoch cost."""
     if not history_path.exists():
         return "<p>history.csv is not in the run's folder; --action train writes it.</p>"
     columns = [f"{part}_{name}" for part in ("valid", "train") for name in LOSS_NAMES]
-    history = read_history(history_path, columns)
+    history = read_history(history_path, columns, optional=COSTS)
     training = history[["epoch", *(f"train_{name}" for name in LOSS_NAMES)]]
     training = training.rename(columns=lambda name: name.replace("train_", "valid_"))
     curves = {"validation": [history], "training": [training]}
@@ -112,7 +113,21 @@ def write_curves(history_path: Path) -> str:
             title = axes.get_title("left").removeprefix("Validation ")
             axes.set_title(title[:1].upper() + title[1:], loc="left", fontsize="medium")
         figures.append(embed_figure(figure, f"{' and '.join(panel)} by epoch"))
-    return "".join(figures)
+    return "".join(figures) + _describe_costs(history)
+
+
+def _describe_costs(history: pd.DataFrame) -> str:
+    """Say what the median epoch took; an older history does not tell."""
+    if not set(COSTS) <= set(history) or history[list(COSTS)].isna().all().any():
+        return ""
+    cost = history[list(COSTS)].median()
+    return (
+        f"<p class='note'>The median epoch took {cost['seconds']:,.1f} seconds, "
+        f"{cost['valid_seconds']:,.1f} of them for validation. Training took "
+        f"{cost['images_per_second']:,.1f} images a second and waited for data "
+        f"{cost['waiting_share']:.0%} of its time; the peak of memory was "
+        f"{history['peak_memory_mb'].max():,.0f} MB.</p>"
+    )
 
 
 def write_scores(sweep: Sweep, notes: Iterable[str], *, wider: Sweep | None, hint: str) -> str:

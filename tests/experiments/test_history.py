@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 
-from src.experiments.history import HistoryError, read_history, write_history
+from src.experiments.history import HistoryError, epochs_since_least, read_history, write_history
 
 ROWS = [
     {"epoch": 0, "learning_rate": 1e-5, "valid_loss": 0.123456789},
@@ -51,3 +52,19 @@ def test_a_history_that_is_something_else_is_refused(tmp_path, content, match):
     with pytest.raises(HistoryError, match=match) as caught:
         read_history(path, ["valid_loss"])
     assert str(path) in str(caught.value)
+
+
+def test_optional_columns_are_read_where_they_are_there(tmp_path):
+    path = tmp_path / "history.csv"
+    write_history(path, [ROWS[0], ROWS[1] | {"seconds": 2.5}])
+    table = read_history(path, ["valid_loss"], optional=["seconds", "waiting_share"])
+    assert list(table) == ["epoch", "valid_loss", "seconds"]
+    assert np.isnan(table["seconds"][0])
+    assert table["seconds"][1] == 2.5
+
+
+def test_epochs_since_the_least_of_a_column_that_is_missing_count_from_the_first():
+    assert epochs_since_least(ROWS, "valid_loss") == 1
+    assert epochs_since_least(ROWS, "learning_rate") == 0
+    assert epochs_since_least(ROWS, "seconds") == 1
+    assert epochs_since_least([], "valid_loss") == 0

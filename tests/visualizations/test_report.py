@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from src.datasets.data_folder import DataFolder
@@ -132,6 +133,23 @@ def test_the_page_forbids_scripts_and_holds_none(best):
     assert "Content-Security-Policy" in best
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in best
     assert Page(best).count("script") == 0
+
+
+def test_the_curves_say_what_the_median_epoch_cost(example, best):
+    path = example.run_dir / "history.csv"
+    table = pd.read_csv(path)
+    table = pd.concat([table, table.tail(1).assign(epoch=2)])
+    table["seconds"], table["valid_seconds"] = [1200, 1300, 5000], [200.0, 200.25, 200]
+    table["images_per_second"], table["waiting_share"] = [9, 80.5, 90], [0.5, 0.034, 0.01]
+    table.to_csv(path, index=False)
+    assert "The median epoch took" not in chapter(example.page(), "Curves")  # one is missing
+    table["peak_memory_mb"] = [9000, 9100, 9200]
+    table.to_csv(path, index=False)
+    assert (
+        "The median epoch took 1,300.0 seconds, 200.0 of them for validation. Training took 80.5 "
+        "images a second and waited for data 3% of its time; the peak of memory was 9,200 MB."
+    ) in chapter(example.page(), "Curves")
+    assert "The median epoch took" not in best
 
 
 def test_hostile_texts_are_shown_and_do_nothing(best):
