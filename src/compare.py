@@ -26,6 +26,7 @@ from typing import Any
 
 import config
 from src.challenge.leaderboard import boxes_of_images, read_with_truth
+from src.datasets.patient_groups import number_patients
 from src.metric import image_scores
 from src.scoring.bootstrap import SEED
 from src.scoring.compared_runs import check_same_images, read_run
@@ -187,9 +188,10 @@ def _read_submission(path: Path, truth: Path, classes: Path | None) -> ComparedR
     records = sorted(records, key=lambda record: record.patient_id)
     predicted, confidences, true = boxes_of_images(submitted, records)
     ids = [record.patient_id for record in records]
+    patients = number_patients([record.group_id for record in records])
     return ComparedRun(
         name=str(path),
-        data=scored_boxes(ids, predicted, confidences, true),
+        data=scored_boxes(ids, patients, predicted, confidences, true),
         image_scores=image_scores(predicted, true),
         chosen=predicted,
         confidences=confidences,

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from src.datasets.patient_groups import number_patients
 from src.datasets.patient_ids import patient_of_file
-from src.metric import Boxes, FloatArray
+from src.metric import Boxes, FloatArray, IntArray
 from src.prediction.provenance import Provenance
 from src.radiographs.pixels import MAX_PIXELS
 from src.structures import CLASS_NAMES, UNKNOWN_CATEGORY
@@ -62,13 +63,15 @@ WEAK_ARRAYS = {
     "weak_boxes_xyxy": ArraySchema(dtype="float32", shape=("W", 4), low=-MAX_PLACE, high=MAX_PLACE),
     "weak_scores": ArraySchema(dtype="float32", shape=("W",), low=0, high=MAX_PROB),
 }
+# Not there where every image is of a patient of its own, nor in older files.
+GROUP_ARRAYS = {"group_ids": ArraySchema(dtype="str", shape=("I",))}
 # Which arrays have a row for each box of an image, by the array that says where it begins.
 BOXES_BY_OFFSETS = {
     "offsets": ("boxes_xyxy", "scores"),
     "weak_offsets": ("weak_boxes_xyxy", "weak_scores"),
     "true_offsets": ("true_boxes_xyxy",),
 }
-ALL_ARRAYS = ARRAYS | WEAK_ARRAYS
+ALL_ARRAYS = ARRAYS | WEAK_ARRAYS | GROUP_ARRAYS
 HEADER = {"header": ArraySchema(dtype="str", shape=())}  # JSON
 
 
@@ -82,6 +85,7 @@ class Predictions:
 
     Attributes:
         ids: (I,) patientIds, or names of files where `provenance.named_by` says so; all different.
+        group_ids: (I,) the images of one patient share it; "" where the image is alone.
         image_sizes: (I, 2) height and width of the images' files, pixels.
         class_probs: (I, 3) float32.
         offsets: (I + 1,) int64; image i has candidates offsets[i] to offsets[i + 1].
@@ -96,6 +100,7 @@ class Predictions:
     """
 
     ids: NDArray[np.str_]
+    group_ids: NDArray[np.str_]
     image_sizes: NDArray[np.int64]
     class_probs: NDArray[np.float32]
     offsets: NDArray[np.int64]
@@ -127,6 +132,11 @@ class Predictions:
         """Return the ids that submissions name the images by, "" where one is no patient's."""
         ids: list[str] = self.ids.tolist()
         return ids if self.provenance.named_by == "patient" else list(map(patient_of_file, ids))
+
+    @property
+    def patients(self) -> IntArray:
+        """Return the patient that each image belongs to, (I,): equal where two share one."""
+        return number_patients(self.group_ids)
 
     def candidates(self) -> Boxes:
         """Return the candidates of all images, pixels of the network input."""
@@ -179,7 +189,8 @@ class Predictions:
             if name not in OPTIONAL or value != OPTIONAL[name]
         }
         header = {"format": FORMAT, "version": FORMAT_VERSION, "frame": FRAME, **made_by}
-        saved = ARRAYS if self.provenance.weak is None else ALL_ARRAYS
+        saved = ARRAYS if self.provenance.weak is None else ARRAYS | WEAK_ARRAYS
+        saved = saved | GROUP_ARRAYS if (self.group_ids != "").any() else saved
         arrays = {name: getattr(self, name) for name in saved}
         arrays["header"] = np.array(json.dumps(header))
         with replaced_file(path) as temporary:
@@ -193,13 +204,12 @@ def load_predictions(path: Path) -> Predictions:
         PredictionsError: missing, no .npz, or not the arrays of this format.
     """
     has_weak = load_provenance(path).weak is not None
-    arrays = ALL_ARRAYS if has_weak else ARRAYS
-    content = read_arrays(path, [*HEADER, *arrays], "predictions", PredictionsError)
+    names = [*HEADER, *ARRAYS, *(WEAK_ARRAYS if has_weak else ())]
+    content = read_arrays(path, names, "predictions", PredictionsError, optional=GROUP_ARRAYS)
     with _named_errors(path):
         provenance = _parse_header(content)
-        check_arrays(content, arrays)
-        if not has_weak:
-            content |= no_weak_boxes(len(content["ids"]))
+        check_arrays(content, {n: each for n, each in ALL_ARRAYS.items() if n in content})
+        content = optional_arrays(len(content["ids"])) | content
         _check_order(content)
     return Predictions(provenance=provenance, **{name: content[name] for name in ALL_ARRAYS})
 
@@ -271,9 +281,10 @@ def _common(parts: Sequence[Provenance]) -> Provenance:
     return dataclasses.replace(parts[0], **differing)  # type: ignore[arg-type]
 
 
-def no_weak_boxes(n_images: int) -> dict[str, NDArray[Any]]:
-    """Return `WEAK_ARRAYS` of images beside whose candidates no boxes were saved."""
+def optional_arrays(n_images: int) -> dict[str, NDArray[Any]]:
+    """Return what a file may lack: no weaker boxes, each image of a patient of its own."""
     return {
+        "group_ids": np.full(n_images, ""),
         "weak_offsets": np.zeros(n_images + 1, dtype=np.int64),
         "weak_boxes_xyxy": np.zeros((0, 4), dtype=np.float32),
         "weak_scores": np.zeros(0, dtype=np.float32),
@@ -289,7 +300,7 @@ def take_images(predictions: Predictions, images: Sequence[int]) -> Predictions:
         arrays[offsets] = np.cumsum([0, *map(len, rows)], dtype=np.int64)
         order = np.concatenate([np.empty(0, dtype=np.int64), *rows])
         arrays |= {name: getattr(predictions, name)[order] for name in names}
-    for name in ("ids", "image_sizes", "class_probs", "true_categories"):
+    for name in ("ids", "group_ids", "image_sizes", "class_probs", "true_categories"):
         arrays[name] = getattr(predictions, name)[list(images)]
     return Predictions(provenance=predictions.provenance, **arrays)
 

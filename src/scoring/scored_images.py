@@ -47,7 +47,7 @@ class ScoredImages:
 
 
 def scored_predictions(predictions: Predictions, postprocess: Postprocess) -> ScoredImages:
-    """Take saved predictions with truth as what numbers are computed from; each image is a patient.
+    """Take saved predictions with truth as what numbers are computed from.
 
     Boxes are ranked by the gate, without a threshold. An image is judged by the global head's
     probability of an opacity, by its best box, and by the geometric mean of the two.
@@ -63,7 +63,7 @@ def scored_predictions(predictions: Predictions, postprocess: Postprocess) -> Sc
     opacity = predictions.class_probs[:, OPACITY].astype(np.float64)
     return ScoredImages(
         ids=predictions.ids.tolist(),
-        patients=np.arange(len(predictions)),
+        patients=predictions.patients,
         predicted=boxes._replace(xywh=shrink_boxes(boxes.xywh, postprocess.shrink)),
         scores=gates[kept],
         true=predictions.truth(),
@@ -77,12 +77,12 @@ def scored_predictions(predictions: Predictions, postprocess: Postprocess) -> Sc
 
 
 def scored_boxes(
-    ids: Sequence[str], predicted: Boxes, scores: FloatArray, true: Boxes
+    ids: Sequence[str], patients: IntArray, predicted: Boxes, scores: FloatArray, true: Boxes
 ) -> ScoredImages:
     """Take the boxes of any detector as they are; their best one judges an image."""
     return ScoredImages(
         ids=ids,
-        patients=np.arange(len(ids)),
+        patients=patients,
         predicted=predicted,
         scores=scores,
         true=true,

@@ -53,7 +53,7 @@ def write_headline(findings: Findings, epoch: int, honest: HonestScore | None) -
     false_alarms = int(((counts == 0) & (findings.boxes.counts() > 0)).sum())
     score, interval = "–", "no image counts: none has boxes, true or found"
     if np.isfinite(findings.image_scores).any():
-        low, high = bootstrap_interval(findings.image_scores)
+        low, high = bootstrap_interval(findings.image_scores, findings.predictions.patients)
         score = f"{np.nanmean(findings.image_scores):.3f}"
         interval = f"95 % interval {low:.3f} to {high:.3f}"
     numbers = [

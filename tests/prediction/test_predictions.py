@@ -282,6 +282,40 @@ def test_boxes_as_tables_have_corner_and_size():
         np.testing.assert_array_equal(table.offsets, offsets)
 
 
+# Patients
+
+
+def with_groups(predictions, *names):
+    """Say of the first images whose they are."""
+    groups = [*names, *[""] * (len(predictions) - len(names))]
+    return replace(predictions, group_ids=np.array(groups))
+
+
+def test_the_groups_of_images_come_back(tmp_path):
+    saved = with_groups(random_predictions(), "P1", "", "P1")
+    saved.save(tmp_path / "000.npz")
+    loaded = load_predictions(tmp_path / "000.npz")
+    assert loaded.group_ids.tolist() == saved.group_ids.tolist()
+    assert loaded.patients[0] == loaded.patients[2]
+    assert len(set(loaded.patients.tolist())) == len(loaded) - 1
+
+
+def test_without_groups_nothing_is_stored_and_every_image_is_alone(tmp_path):
+    random_predictions().save(tmp_path / "000.npz")
+    with np.load(tmp_path / "000.npz", allow_pickle=False) as content:
+        assert set(content) == {*ARRAYS, "header"}
+    loaded = load_predictions(tmp_path / "000.npz")
+    assert len(set(loaded.patients.tolist())) == len(loaded)
+
+
+def test_images_keep_their_groups_in_a_pool_and_in_a_part():
+    first, second = with_groups(make_fold(0), "P1", "P2"), with_groups(make_fold(1), "P2")
+    pool = join_predictions([first, second])
+    assert pool.patients[1] == pool.patients[8]
+    assert len(set(pool.patients.tolist())) == 15
+    assert take_images(pool, [8, 3, 1]).group_ids.tolist() == ["P2", "", "P2"]
+
+
 def test_weaker_boxes_come_back_and_change_nothing_else(tmp_path):
     plain = random_predictions()
     predictions = with_weak_boxes(plain)

@@ -58,6 +58,12 @@ ODD_ARRAYS = {
         "right or lower edge comes first",
     ),
     "negative offsets": (set_first("offsets", -1), "offsets holds -1"),
+    "groups of fewer images": ({"group_ids": np.array(["P1"])}, "group_ids has shape (1,)"),
+    "groups that are numbers": ({"group_ids": np.arange(6)}, "group_ids is int64"),
+    "groups that are no text": (
+        {"group_ids": np.array(["\udc80"] * 6)},
+        "group_ids holds what is no text",
+    ),
     "float64": ({"scores": SOUND.scores.astype(float)}, "scores is float64"),
 }
 MEMBER = {"model": "demo", "tag": "", "fold": 0, "epoch": 1, "weight": 1.0}
