@@ -73,7 +73,7 @@ def write_headline(findings: Findings, epoch: int, honest: HonestScore | None) -
         f'<div class="numbers">{cards}</div>'
         f"<p class='note'>{len(findings.predictions)} validation images. A hit is a match at IoU "
         f"{HIT_IOU:.2f}; the score is the mean over IoU {HIT_IOU:.2f} to 0.75. The interval is by "
-        f"drawing images anew. Epoch and threshold were chosen on these same images, which "
+        f"drawing patients anew. Epoch and threshold were chosen on these same images, which "
         f"flatters the score. {_describe_honest(honest)}</p>"
     )
 
