@@ -142,21 +142,22 @@ class Predictions:
         """Return the candidates of all images, pixels of the network input."""
         return Boxes(to_xywh(self.boxes_xyxy), self.offsets)
 
-    def with_weak(self) -> tuple[Boxes, NDArray[np.float32]]:
-        """Return the candidates and behind them the weaker boxes of each image, and the scores.
-
-        They are best first: weaker boxes score less than every candidate of their image.
-        """
-        counts = np.diff(self.offsets) + np.diff(self.weak_offsets)
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    def with_weak(self) -> Predictions:
+        """Return the same with the weaker boxes among the candidates, best first."""
+        each = (self.offsets, self.weak_offsets)
+        counts = np.sum([np.diff(offsets) for offsets in each], axis=0)
         images = np.arange(len(self))
-        image = np.concatenate(
-            [np.repeat(images, np.diff(each)) for each in (self.offsets, self.weak_offsets)]
+        image = np.concatenate([np.repeat(images, np.diff(offsets)) for offsets in each])
+        scores = np.concatenate([self.scores, self.weak_scores])
+        order = np.lexsort((-scores, image))
+        return dataclasses.replace(
+            self,
+            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            boxes_xyxy=np.concatenate([self.boxes_xyxy, self.weak_boxes_xyxy])[order],
+            scores=scores[order],
+            **no_weak_boxes(len(self)),
+            provenance=dataclasses.replace(self.provenance, weak=None),
         )
-        order = np.argsort(image, kind="stable")  # candidates come first
-        boxes = np.concatenate([self.boxes_xyxy, self.weak_boxes_xyxy])[order]
-        scores = np.concatenate([self.scores, self.weak_scores])[order]
-        return Boxes(to_xywh(boxes), offsets), scores
 
     def truth(self) -> Boxes:
         """Return the true boxes of all images, pixels of the network input."""
@@ -174,12 +175,23 @@ class Predictions:
         self, image: int, boxes_xyxy: NDArray[np.floating[Any]]
     ) -> NDArray[np.float64]:
         """Carry boxes (N, 4) of an image from pixels of the network input to those of its file."""
+        scale, corner = self._place_of_input(image)
+        return boxes_xyxy.astype(np.float64) * scale + corner
+
+    def in_input_pixels(
+        self, image: int, boxes_xyxy: NDArray[np.floating[Any]]
+    ) -> NDArray[np.float64]:
+        """Carry boxes (N, 4) of an image back: the inverse of `in_file_pixels`."""
+        scale, corner = self._place_of_input(image)
+        return (boxes_xyxy.astype(np.float64) - corner) / scale
+
+    def _place_of_input(self, image: int) -> tuple[FloatArray, FloatArray]:
+        """Return file pixels to an input pixel, and where the input begins in the file, (4,)."""
         height, width = self.image_sizes[image].tolist()
         shown_height, shown_width = self.provenance.shown.size((height, width))
         shown = np.array([shown_width, shown_height], dtype=np.float64)
         corner = (np.array([width, height]) - shown) / 2
-        boxes = boxes_xyxy.astype(np.float64)
-        return boxes * np.tile(shown / self.img_size, 2) + np.tile(corner, 2)
+        return np.tile(shown / self.img_size, 2), np.tile(corner, 2)
 
     def save(self, path: Path) -> None:
         """Write to `path` (.npz), whole or not at all."""
@@ -283,8 +295,12 @@ def _common(parts: Sequence[Provenance]) -> Provenance:
 
 def optional_arrays(n_images: int) -> dict[str, NDArray[Any]]:
     """Return what a file may lack: no weaker boxes, each image of a patient of its own."""
+    return {"group_ids": np.full(n_images, ""), **no_weak_boxes(n_images)}
+
+
+def no_weak_boxes(n_images: int) -> dict[str, NDArray[Any]]:
+    """Return `WEAK_ARRAYS` of images beside whose candidates no boxes were saved."""
     return {
-        "group_ids": np.full(n_images, ""),
         "weak_offsets": np.zeros(n_images + 1, dtype=np.int64),
         "weak_boxes_xyxy": np.zeros((0, 4), dtype=np.float32),
         "weak_scores": np.zeros(0, dtype=np.float32),

@@ -68,6 +68,17 @@ def test_boxes_lead_back_to_the_pixels_of_a_file_that_is_not_square():
     assert predictions.in_file_pixels(0, np.zeros((0, 4), np.float32)).shape == (0, 4)
 
 
+@pytest.mark.parametrize("shown", [{}, {"source_crop": 768}, {"fit": "pad"}])
+def test_boxes_of_a_file_lead_to_the_input_and_back(shown):
+    predictions = random_predictions(n_images=1, img_size=384)
+    provenance = replace(predictions.provenance, **shown)
+    predictions = replace(predictions, image_sizes=np.array([[700, 1100]]), provenance=provenance)
+    boxes = np.random.default_rng(0).uniform(-50, 1200, (20, 4))
+    back = predictions.in_input_pixels(0, predictions.in_file_pixels(0, boxes))
+    np.testing.assert_allclose(back, boxes, rtol=0, atol=1e-9)
+    assert predictions.in_input_pixels(0, boxes[:0]).shape == (0, 4)
+
+
 def test_boxes_of_a_central_crop_lead_back_to_the_pixels_of_the_file():
     predictions = random_predictions(n_images=1, img_size=384)
     predictions = replace(predictions, provenance=Provenance(img_size=384, source_crop=768))
@@ -330,7 +341,9 @@ def test_weaker_boxes_come_back_and_change_nothing_else(tmp_path):
 
 def test_weaker_boxes_stand_behind_the_candidates_of_their_image():
     predictions = with_weak_boxes(random_predictions(n_images=12))
-    boxes, scores = predictions.with_weak()
+    found = predictions.with_weak()
+    boxes, scores = found.candidates(), found.scores
+    assert (found.provenance.weak, len(found.weak_scores)) == (None, 0)
     for image in range(len(predictions)):
         own = slice(*boxes.offsets[image : image + 2].tolist())
         weak = slice(*predictions.weak_offsets[image : image + 2].tolist())
