@@ -39,6 +39,7 @@ OPTIONAL = {
     "named_by": "patient",
     "image_scores": None,
     "weak": None,
+    "fusion": None,
 }
 MAX_PROB = 1 + 1e-5  # the mean of several float32 may be above 1 by rounding
 MAX_PLACE = 2.0**24  # pixels that a box may lie away

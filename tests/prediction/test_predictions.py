@@ -20,7 +20,14 @@ from src.scoring.grid import sweep_epoch
 from src.system.files import OutputError
 from tests import oracles
 from tests.hostile_files import Exploit, count_refusals
-from tests.made_predictions import make_fold, random_predictions, with_weak_boxes
+from tests.made_predictions import (
+    make_fold,
+    make_predictions,
+    random_predictions,
+    with_weak_boxes,
+)
+
+BOX = [20, 20, 80, 80]
 
 
 def refuse(path, match):
@@ -354,6 +361,21 @@ def test_weaker_boxes_stand_behind_the_candidates_of_their_image():
             predictions.weak_boxes_xyxy[weak],
         )
         np.testing.assert_array_equal(boxes.xywh[own], to_xywh(np.concatenate(parts)))
+
+
+def test_a_weaker_box_that_scores_more_than_a_candidate_comes_before_it():
+    """As where boxes were fused: candidates are fused by themselves."""
+    plain = make_predictions(([], [(BOX, 0.5), (BOX, 0.01)]), ([], [(BOX, 0.4)]))
+    weak = replace(
+        plain,
+        weak_offsets=np.array([0, 2, 2]),
+        weak_boxes_xyxy=np.array([[1, 1, 9, 9]] * 2, np.float32),
+        weak_scores=np.array([0.02, 0.01], np.float32),
+    )
+    found = weak.with_weak()
+    assert found.scores == pytest.approx([0.5, 0.02, 0.01, 0.01, 0.4])
+    assert found.boxes_xyxy[:, 0].tolist() == [BOX[0], 1, BOX[0], 1, BOX[0]]
+    assert found.offsets.tolist() == [0, 4, 5]
 
 
 def test_images_keep_their_weaker_boxes():
