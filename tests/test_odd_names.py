@@ -95,6 +95,8 @@ SHOWING = {
     "compare": (compare.main, ("{run}", "{other}", "--draws", "100", "--out", "{run}/compared")),
     "write": (submission.main, ("write", "{run}/predictions/001.npz", "--threshold", "0.3",
                                 "--out", "{run}/submission.csv")),
+    "fuse": (submission.main, ("fuse", "{run}/predictions/000.npz", "{run}/predictions/001.npz",
+                               "--method", "nms", "--out", "{run}/fused.npz")),
     "metrics": (plot_metrics.main, ("{run}", "{other}", "--out", "{run}/a.png")),
     "sweep": (plot_sweep.main, ("{run}", "--out", "{run}/a.png")),
     "detections": (plot_detections.main, ("{run}", "--threshold", "-1", "--out", "{run}/a.png")),

@@ -67,6 +67,7 @@ READ = [
     "src.submission fuse {submission} {bad} --method wbf --out {new}/a.csv",
     "src.submission fuse {submission} {predictions} --method wbf --out {new}/a.csv "
     "--data-dir {bad}",
+    "src.submission fuse {bad} {predictions} --method wbf --out {new}/a_fold_0",
     "src.submission check {bad}",
     "src.submission check {submission} --sample {bad}",
     "src.submission stats {bad}",
@@ -111,6 +112,8 @@ WRITTEN = [
     "src.submission coco {predictions} --threshold 0.3 --out {bad}",
     "src.submission from-coco {results} --images {coco} --out {bad}",
     "src.submission fuse {submission} {predictions} --method wbf --out {bad}",
+    "src.submission fuse {submission} {predictions} --method wbf --out {bad}.npz",
+    "src.submission fuse {submission} {predictions} --method wbf --out {bad}_fold_0",
     "src.export {run} --out {bad}",
     "src.export {run} --share {bad}",
     "src.visualizations.eda --data-dir {data} --only class_counts --out {bad}",
@@ -211,7 +214,9 @@ def test_what_cannot_be_written_is_refused_in_one_line(refuses, command, kind):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device"])
-@pytest.mark.parametrize("command", [c for c in WRITTEN if c.startswith("src.submission")])
+@pytest.mark.parametrize(
+    "command", [c for c in WRITTEN if c.startswith("src.submission") and c.endswith("{bad}")]
+)
 def test_no_file_replaces_a_pipe_or_a_device(refuses, command, kind):
     refuses(command, kind)
 

@@ -54,7 +54,7 @@ def write_headline(findings: Findings, epoch: int, honest: HonestScore | None) -
     false_alarms = int(((counts == 0) & (findings.boxes.counts() > 0)).sum())
     score, interval = "–", "no image counts: none has boxes, true or found"
     if np.isfinite(findings.image_scores).any():
-        low, high = bootstrap_interval(findings.image_scores)
+        low, high = bootstrap_interval(findings.image_scores, findings.predictions.patients)
         score = f"{np.nanmean(findings.image_scores):.3f}"
         interval = f"95 % interval {low:.3f} to {high:.3f}"
     numbers = [
@@ -74,7 +74,7 @@ def write_headline(findings: Findings, epoch: int, honest: HonestScore | None) -
         f'<div class="numbers">{cards}</div>'
         f"<p class='note'>{len(findings.predictions)} validation images. A hit is a match at IoU "
         f"{HIT_IOU:.2f}; the score is the mean over IoU {HIT_IOU:.2f} to 0.75. The interval is by "
-        f"drawing images anew. Epoch and threshold were chosen on these same images, which "
+        f"drawing patients anew. Epoch and threshold were chosen on these same images, which "
         f"flatters the score. {_describe_honest(honest)}</p>"
     )
 

@@ -242,7 +242,7 @@ def test_the_quoted_numbers_are_those_of_the_epoch_and_setting_shown(example):
         assert value == f"{result.value:.3f}"
         assert interval == f"{result.low:.3f} to {result.high:.3f}"
     assert "Epoch 1; boxes by score × 5, NMS 0.05." in text
-    assert "by 200 draws of images" in text
+    assert "by 200 draws of patients" in text
 
 
 def test_each_panel_says_how_it_is_read(example):
