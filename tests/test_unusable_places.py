@@ -6,8 +6,10 @@ import signal
 from contextlib import contextmanager
 from importlib import import_module
 
+import onnx
 import pytest
 
+from scripts.predict_onnx import FACTS
 from src.submission import main as submission_main
 from src.system.files import write_json
 from tests.conftest import run_main
@@ -76,6 +78,8 @@ READ = [
     "src.export {run} --out {new}/a.onnx --check-images {bad}",
     "src.export {bad} --share {new}/a",
     "src.export {run} --share {new}/a --groups {bad}",
+    "scripts.predict_onnx {bad} {image}",
+    "scripts.predict_onnx {onnx} {bad}",
     "src.datasets.folds --data-dir {bad}",
     "src.visualizations.eda --data-dir {bad}",
     "src.visualizations.plot_detections {bad} --out {new}/a.png",
@@ -155,10 +159,16 @@ def given(phantoms, trained, tmp_path_factory):
                       "categories": []})  # fmt: skip
     results.write_text(json.dumps([{"image_id": 1, "category_id": 1, "score": 0.5,
                                     "bbox": [1, 1, 2, 2]}]))  # fmt: skip
+    node = onnx.helper.make_node("Identity", ["a"], ["b"])
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "ab"]
+    graph = onnx.helper.make_graph([node], "identity", ends[:1], ends[1:])
+    network = onnx.helper.make_model(graph, ir_version=10)
+    onnx.helper.set_model_props(network, dict.fromkeys(FACTS, "0"))
+    onnx.save(network, folder / "model.onnx")
     return {
         "data": phantoms, "run": trained.dir, "output": trained.output_dir, "export": export,
         "predictions": predictions, "groups": trained.dir / "groups.csv",
-        "submission": submission, "coco": coco, "results": results,
+        "submission": submission, "coco": coco, "results": results, "onnx": folder / "model.onnx",
         "image": next((phantoms / "stage_2_test_images").iterdir()),
     }  # fmt: skip
 
