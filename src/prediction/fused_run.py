@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.experiments.experiment_file import write_description
-from src.experiments.runs import Run, read_description
+from src.experiments.runs import ModelName, Run, read_description
 from src.experiments.table import EXPERIMENTS
 from src.prediction.fused_predictions import FUSED_EPOCH
 from src.prediction.fusion_inputs import Detections
 from src.prediction.outputs import describe_networks
 from src.prediction.predictions import Predictions
-from src.prediction.provenance import MODEL_NAME
 from src.prediction.saved_epochs import predictions_path
 from src.structures import MAX_FOLDS
 from src.system.errors import InputError
 from src.system.files import check_place, new_folder
+from src.system.records import fits
 
 RUN_FOLDER = re.compile(r"(.+)_fold_(0|[1-9][0-9]*)", re.ASCII)
 
@@ -34,7 +34,7 @@ def name_fused_run(folder: Path) -> Run | None:
     run = Run(match[1], int(match[2]), "", folder.parent)
     if run.fold >= MAX_FOLDS:
         raise InputError(f"{folder}: fold {match[2][:9]} is not from 0 to {MAX_FOLDS - 1}")
-    if not MODEL_NAME.fullmatch(run.model):
+    if not fits(run.model, ModelName):
         raise InputError(f"{folder}: a run is named by letters, digits and . + - _ alone")
     if run.model in EXPERIMENTS:
         raise InputError(f"{folder}: is the folder of --model {run.model}; take another name")
