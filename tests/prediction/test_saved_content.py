@@ -1,6 +1,7 @@
 """Odd but well-typed content of predictions.npz is refused in one line by all that read it."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -163,6 +164,7 @@ def test_an_odd_header_is_refused_in_one_line_by_every_command(tmp_path, call_ma
 def test_odd_predictions_are_not_used_again(trained, phantoms, tmp_path, call_main):
     path = write_odd(tmp_path / "demo_fold_0" / "predictions" / "001.npz", arrays=ODD_ARRAYS[
         "unsorted scores"][0])  # fmt: skip
+    shutil.copy(trained.experiment_path, tmp_path / "demo_fold_0")
     folders = ("--data-dir", phantoms, "--output-dir", tmp_path, "--num-workers", "0")
     action = ("--action", "generate_predictions", "--model", "demo", "--epoch", "1")
     outcome = call_main(train_runner.main, *action, *folders)
