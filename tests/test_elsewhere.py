@@ -9,7 +9,7 @@ from torch import nn
 from src.prediction.inference import predict
 from src.retinanet.acceleration import Acceleration
 from src.retinanet.ensemble import Ensemble
-from src.retinanet.settings import DEFAULT_WEAK
+from src.retinanet.settings import DEFAULT_WEAK, IMAGENET
 from src.training.epoch import train_epoch, validate
 from src.training.progress import Progress
 from tests.elsewhere import DEVICE, PretendedDevice
@@ -54,6 +54,11 @@ def count_waits(action, model, n_images):
 def test_a_training_step_waits_for_levels_positives_and_losses(n_images):
     waits = count_waits(train_once, tiny_model(), n_images)
     assert waits == {"a copy to the host": 2, "nonzero": 1}
+
+
+def test_normalisation_waits_for_nothing():
+    waits = count_waits(train_once, tiny_model(normalisation=IMAGENET), 2)
+    assert waits == count_waits(train_once, tiny_model(), 2)
 
 
 @pytest.mark.parametrize("n_images", [2, 5])

@@ -62,6 +62,13 @@ Shapes = Annotated[
         f"1 to {MAX_SHAPES} different numbers above 0, at most 100",
     ),
 ]
+MeanAndDeviation = Annotated[
+    tuple[float, ...],
+    Rule(
+        lambda pair: len(pair) == 2 and abs(pair[0]) <= 10 and 0 < pair[1] <= 10,
+        "a mean from -10 to 10 and a deviation above 0, at most 10",
+    ),
+]
 Rate = Annotated[float, Rule(lambda r: 0 < r < 10, "a number above 0, below 10")]
 Norm = Annotated[float, above(0, 1_000_000)]
 Dropout = Annotated[float, Rule(lambda p: 0 <= p < 1, "a number from 0 to 1, 1 excluded")]
@@ -98,6 +105,11 @@ class Experiment:
             the mean over the area, "auto" the paper's way for the challenge's images where n is
             whole, the mean for all others.
         pretrained: start the encoder from ImageNet weights.
+        input_channels: of the encoder: grey is copied to 3, the paper's way, or taken as 1; the
+            filters of pretrained weights for three are summed then.
+        normalisation: of the encoder's input: "none", the paper's way, leaves grey in [0, 1];
+            "encoder" is what its pretrained weights were trained with; or the mean and deviation
+            of grey. Part of the network: its checkpoints and exports hold the numbers.
         batch_norm: "frozen" statistics are the paper's way; without pretrained weights they
             would be 0 and 1 and normalise nothing. "train" lets them follow the batches. "auto"
             trains batch norm exactly where the encoder is not pretrained.
@@ -132,6 +144,8 @@ class Experiment:
     grey: Grey = "viewer"
     reduction: Reduction = "auto"
     pretrained: bool = True
+    input_channels: Literal[3, 1] = 3
+    normalisation: Literal["none", "encoder"] | MeanAndDeviation = "none"
     batch_norm: Literal["auto", "frozen", "train"] = "auto"
     dropout_class: Dropout = 0.5
     dropout_global: Dropout = 0.5

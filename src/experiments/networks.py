@@ -10,9 +10,10 @@ from torch.nn import init
 from src.experiments.checkpoints import Checkpoint, CheckpointError, load_weights
 from src.experiments.experiment import MUST_AGREE, Experiment
 from src.experiments.runs import Run
-from src.retinanet.encoders import build_encoder
+from src.retinanet.encoders import build_encoder, family_of
 from src.retinanet.encoders.weights import load_encoder_weights
 from src.retinanet.model import RetinaNet
+from src.retinanet.settings import Normalisation
 from src.system.errors import InputError
 
 
@@ -46,7 +47,9 @@ def build_model(experiment: Experiment, *, encoder_weights: Path | None = None) 
     Args:
         encoder_weights: a file of pretrained weights; None starts the encoder at random.
     """
-    encoder = build_encoder(experiment.encoder, img_size=experiment.img_size)
+    encoder = build_encoder(
+        experiment.encoder, img_size=experiment.img_size, in_channels=experiment.input_channels
+    )
     if encoder_weights is not None:
         load_encoder_weights(encoder, experiment.encoder, encoder_weights)
     return RetinaNet(
@@ -59,7 +62,23 @@ def build_model(experiment: Experiment, *, encoder_weights: Path | None = None) 
         train_batch_norm=experiment.trains_batch_norm,
         anchor_shapes=experiment.anchor_shapes,
         limits=experiment.limits,
+        normalisation=choose_normalisation(experiment),
     )
+
+
+def choose_normalisation(experiment: Experiment) -> Normalisation | None:
+    """Return what the input of a new network is normalised by; a checkpoint has its own numbers.
+
+    Raises:
+        InputError: it is to be that of the encoder's weights, and is not known.
+    """
+    if isinstance(experiment.normalisation, tuple):
+        mean, deviation = experiment.normalisation
+        return Normalisation(mean=(mean,), deviation=(deviation,))
+    if experiment.normalisation == "none":
+        return None
+    of_weights = family_of(experiment.encoder).normalisation(experiment.encoder)
+    return of_weights if experiment.input_channels > 1 else of_weights.of_one_channel()
 
 
 def load_network(experiment: Experiment, checkpoint: Checkpoint, path: Path) -> RetinaNet:
@@ -70,7 +89,7 @@ def load_network(experiment: Experiment, checkpoint: Checkpoint, path: Path) -> 
     Raises:
         CheckpointError: the weights are of another network, or were trained on other inputs.
     """
-    for name in ("encoder", *MUST_AGREE):
+    for name in ("encoder", "input_channels", "normalisation", *MUST_AGREE):
         trained, ours = getattr(checkpoint.facts.settings, name), getattr(experiment, name)
         if trained != ours:
             raise CheckpointError(f"{path}: was trained with {name} {trained}, not {ours}")

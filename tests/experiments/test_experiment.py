@@ -27,6 +27,25 @@ WRONG: dict[str, tuple[list, list[str]]] = {
     "grey": (["full", None], ["viewer", "range"]),
     "reduction": (["mean", None], ["subsample", "area", "auto"]),
     "pretrained": ([1, "False"], ["True or False"]),
+    "input_channels": ([2, 0, True, "3", None], ["3 or 1"]),
+    "normalisation": (
+        [
+            "imagenet",
+            None,
+            (),
+            (0.5,),
+            (0.5, 0.0),
+            (0.5, -1.0),
+            (11.0, 1.0),
+            (0.5, math.nan),
+            (math.nan, 0.5),
+            (0.5, 0.5, 0.5),
+            [0.5, 0.5],
+            ("0.5", "0.5"),
+            (True, True),
+        ],
+        ["'none' or 'encoder' or a mean"],
+    ),
     "batch_norm": (["freeze", True], ["auto", "frozen", "train"]),
     "dropout_class": ([7, 1, -0.1, math.nan, "0.5", True], ["from 0 to 1"]),
     "dropout_global": ([1.0], ["from 0 to 1"]),
@@ -112,6 +131,9 @@ def test_no_setting_goes_unchecked():
         {"box_loss_weight": 0, "global_loss_weight": 1000},
         {"positive_iou": 0.4, "negative_iou": 0.4},
         {"min_score": 0, "min_share_of_top": 1},
+        {"input_channels": 1, "normalisation": "encoder"},
+        {"normalisation": (-10, 10)},
+        {"normalisation": (0.5, 1 / 2048)},
     ],
 )
 def test_the_limits_of_a_setting_belong_to_it(change):
@@ -145,7 +167,7 @@ def test_the_defaults_of_anchors_losses_and_candidates_are_the_papers():
 
 def test_settings_that_came_later_have_their_defaults():
     stored = asdict(DEMO)
-    del stored["clip_boxes"]
+    del stored["clip_boxes"], stored["normalisation"], stored["input_channels"]
     assert with_defaults(stored) == asdict(DEMO)
 
 

@@ -21,7 +21,9 @@ from src.system.errors import InputError
 STORED = StoredTraining(
     model="demo",
     fold=2,
-    settings=replace(EXPERIMENTS["demo"], clip_boxes=True, reduction="area", fit="pad"),
+    settings=replace(
+        EXPERIMENTS["demo"], clip_boxes=True, reduction="area", fit="pad", normalisation=(0.5, 0.25)
+    ),
     seed=7,
     precision="bf16",
     data_fingerprint="0" * 64,

@@ -17,6 +17,7 @@ from torch.func import functional_call
 from src.retinanet.encoders import TIMM_PREFIX
 from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.encoders.weight_sources import HubFile, WebFile, WeightSource
+from src.retinanet.settings import Normalisation
 from src.system.errors import InputError
 
 STRIDES = (4, 8, 16, 32)
@@ -49,6 +50,20 @@ def weight_sources(name: str) -> tuple[WeightSource, ...]:
     if settings is not None and settings.url:
         sources.append(WebFile(settings.url))
     return tuple(sources)
+
+
+def normalisation(name: str) -> Normalisation:
+    """Return what timm's settings of the weights say.
+
+    Raises:
+        InputError: timm gives the network without settings.
+    """
+    settings = model_settings(name.removeprefix(TIMM_PREFIX))
+    if settings is None:
+        raise InputError(
+            f"timm knows no normalisation of {name}; an experiment can state mean and deviation"
+        )
+    return Normalisation(mean=tuple(settings.mean), deviation=tuple(settings.std))
 
 
 class TimmEncoder(Encoder):
@@ -97,6 +112,11 @@ class TimmEncoder(Encoder):
             c2, c3, c4, c5 = (maps[i] for i in self.positions)
         return c2, c3, c4, c5
 
+    def use_one_channel(self) -> None:
+        """Build the network anew: timm knows which layers take its images."""
+        self.in_channels = 1
+        self.net = self._create(out_indices=tuple(self.net.feature_info.out_indices))
+
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
         """Copy timm's weights of the whole network, classifier included, into this encoder.
 
@@ -115,6 +135,7 @@ class TimmEncoder(Encoder):
                 pretrained=True,
                 pretrained_cfg_overlay={"state_dict": state, "custom_load": False},
                 img_size=self.img_size,
+                in_chans=self.in_channels,
             )
             weights = {_joined(key): tensor for key, tensor in whole.state_dict().items()}
             own = self.net.state_dict()
@@ -132,6 +153,7 @@ class TimmEncoder(Encoder):
                 pretrained=False,
                 features_only=True,
                 img_size=self.img_size,
+                in_chans=self.in_channels,
                 out_indices=out_indices,
             )
         except REFUSALS as error:
