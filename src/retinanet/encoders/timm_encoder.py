@@ -16,6 +16,7 @@ from torch.func import functional_call
 
 from src.retinanet.encoders import TIMM_PREFIX
 from src.retinanet.encoders.encoder import Encoder
+from src.retinanet.encoders.package_weights import PACKAGES
 from src.retinanet.encoders.weight_sources import HubFile, WebFile, WeightSource
 from src.retinanet.settings import Normalisation
 from src.system.errors import InputError
@@ -42,13 +43,17 @@ def build(name: str, img_size: int | None) -> Encoder:
 
 
 def weight_sources(name: str) -> tuple[WeightSource, ...]:
-    """Return the places that timm knows of; none for a network that it gives without weights."""
-    settings = model_settings(name.removeprefix(TIMM_PREFIX))
+    """Return the places that timm knows of, and Python packages; none where it has no weights."""
+    model = name.removeprefix(TIMM_PREFIX)
+    settings = model_settings(model)
     sources: list[WeightSource] = []
     if settings is not None and settings.hf_hub_id:
         sources.append(HubFile(settings.hf_hub_id, settings.hf_hub_filename or "model.safetensors"))
     if settings is not None and settings.url:
         sources.append(WebFile(settings.url))
+    package = PACKAGES.get(model.partition(".")[0])
+    if package is not None:
+        sources.insert(0 if package.find() else len(sources), package)
     return tuple(sources)
 
 
