@@ -85,7 +85,7 @@ case "$*" in
     "") stamp=$base_stamp files=("$root/requirements.txt") ;;
     --tests)
         stamp=$tests_stamp
-        files=("$root/tests/requirements.txt" "$root/requirements.txt" "$root/requirements-export.txt")
+        files=("$root/tests/requirements.txt" "$root"/requirements{,-export,-pretrained}.txt)
         ;;
     *) say "unknown arguments: $*; usage: create_env.sh [--tests]" >&2; exit 2 ;;
 esac

@@ -306,6 +306,31 @@ def test_an_experiment_is_exported_with_its_own_anchors_and_limits(
         )
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"normalisation": "encoder"}, {"normalisation": (0.5, 0.25), "input_channels": 1}],
+    ids=["encoder", "by hand"],
+)
+def test_an_exported_graph_normalises_by_itself(changes, trained, tmp_path, monkeypatch, call_main):
+    settings = get_experiment("demo", **changes)
+    monkeypatch.setitem(EXPERIMENTS, "demo", settings)
+    run = replace(trained, output_dir=tmp_path)
+    torch.manual_seed(0)
+    network = build_model(settings).eval()
+    make_checkpoint(network.state_dict(), settings=settings).save(run.checkpoint_path(0))
+    shutil.copy(trained.experiment_path, run.experiment_path)
+    outcome = call_main(export.main, run.dir, "--out", tmp_path / "model.onnx")
+    assert outcome.code == 0, outcome.err
+    images = torch.stack(onnx_check.synthetic_images((IMG_SIZE, IMG_SIZE)))
+    assert 0 <= images.min() < images.max() <= 1
+    with torch.no_grad():
+        expected = network(images).class_log_probs.exp()
+        network.input_mean = None
+        assert (network(images).class_log_probs.exp() - expected).abs().max() > 1e-3
+    found = run_graph(tmp_path / "model.onnx", images)
+    np.testing.assert_allclose(found["class_probs"], expected, atol=1e-6)
+
+
 def test_a_failed_check_leaves_no_file(call_export, eager, tmp_path):
     out = tmp_path / "out" / "model.onnx"
     outcome = call_export(eager.dir, "--out", out, shift=0.01)

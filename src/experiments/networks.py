@@ -11,9 +11,10 @@ from src.experiments.checkpoints import Checkpoint, load_checkpoint, load_weight
 from src.experiments.experiment import Experiment
 from src.experiments.experiment_file import read_stored_training
 from src.experiments.runs import Run, read_description, require_weights
-from src.retinanet.encoders import build_encoder
+from src.retinanet.encoders import build_encoder, family_of
 from src.retinanet.encoders.weights import load_encoder_weights
 from src.retinanet.model import RetinaNet
+from src.retinanet.settings import Normalisation
 
 
 def count_parameters(experiment: Experiment) -> int:
@@ -46,7 +47,9 @@ def build_model(experiment: Experiment, *, encoder_weights: Path | None = None) 
     Args:
         encoder_weights: a file of pretrained weights; None starts the encoder at random.
     """
-    encoder = build_encoder(experiment.encoder, img_size=experiment.img_size)
+    encoder = build_encoder(
+        experiment.encoder, img_size=experiment.img_size, in_channels=experiment.input_channels
+    )
     if encoder_weights is not None:
         load_encoder_weights(encoder, experiment.encoder, encoder_weights)
     return RetinaNet(
@@ -59,7 +62,23 @@ def build_model(experiment: Experiment, *, encoder_weights: Path | None = None) 
         train_batch_norm=experiment.trains_batch_norm,
         anchor_shapes=experiment.anchor_shapes,
         limits=experiment.limits,
+        normalisation=choose_normalisation(experiment),
     )
+
+
+def choose_normalisation(experiment: Experiment) -> Normalisation | None:
+    """Return what the input of a new network is normalised by; a checkpoint has its own numbers.
+
+    Raises:
+        InputError: it is to be that of the encoder's weights, and is not known.
+    """
+    if isinstance(experiment.normalisation, tuple):
+        mean, deviation = experiment.normalisation
+        return Normalisation(mean=(mean,), deviation=(deviation,))
+    if experiment.normalisation == "none":
+        return None
+    of_weights = family_of(experiment.encoder).normalisation(experiment.encoder)
+    return of_weights if experiment.input_channels > 1 else of_weights.of_one_channel()
 
 
 def load_network(checkpoint: Checkpoint, path: Path) -> RetinaNet:

@@ -11,7 +11,13 @@ from src.retinanet.anchors import count_anchors, make_anchors
 from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.fpn import FeaturePyramid
 from src.retinanet.heads import BoxHead, ClassHead, GlobalHead, initialise_pyramid_and_heads
-from src.retinanet.settings import PAPER_ANCHORS, PAPER_LIMITS, AnchorShapes, CandidateLimits
+from src.retinanet.settings import (
+    PAPER_ANCHORS,
+    PAPER_LIMITS,
+    AnchorShapes,
+    CandidateLimits,
+    Normalisation,
+)
 from src.structures import ENCODER_STRIDE, MIN_IMG_SIZE, PAPER_LEVELS, RawOutputs
 
 
@@ -35,7 +41,12 @@ class RetinaNet(nn.Module):
     Attributes:
         levels, anchor_shapes: where its anchors lie.
         limits: which of its outputs become candidates.
+        input_mean, input_deviation: (channels, 1, 1), what the encoder's input is normalised by;
+            None leaves it. They are part of the state dict: predictions need no other source.
     """
+
+    input_mean: Tensor | None
+    input_deviation: Tensor | None
 
     def __init__(
         self,
@@ -49,6 +60,7 @@ class RetinaNet(nn.Module):
         train_batch_norm: bool = False,
         anchor_shapes: AnchorShapes = PAPER_ANCHORS,
         limits: CandidateLimits = PAPER_LIMITS,
+        normalisation: Normalisation | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -63,8 +75,17 @@ class RetinaNet(nn.Module):
                 trained either way.
             anchor_shapes: at each position of each level.
             limits: which outputs become candidates.
+            normalisation: of the encoder's input; None, the paper's way, leaves grey in [0, 1].
         """
         super().__init__()
+        mean, deviation = (
+            (None, None)
+            if normalisation is None
+            else (_by_channel(normalisation.mean), _by_channel(normalisation.deviation))
+        )
+        self.register_buffer("input_mean", mean)
+        self.register_buffer("input_deviation", deviation)
+        self.in_channels = encoder.in_channels
         self.levels = levels
         self.anchor_shapes = anchor_shapes
         self.limits = limits
@@ -113,12 +134,18 @@ class RetinaNet(nn.Module):
     def score(self, images: Tensor) -> Scored:
         """Run all but the box head over images (B, 1, H, W)."""
         check_input_size(images.shape[-2], images.shape[-1])
-        c2, c3, c4, c5 = self.encoder(images.expand(-1, 3, -1, -1))
+        c2, c3, c4, c5 = self.encoder(self._encoder_input(images))
         pyramid = self.pyramid((c2, c3, c4, c5))
         logits = torch.cat([self.class_head(level) for level in pyramid], dim=1)
         class_logits = self.global_head(c5)
         # Half precision ends here: probabilities near 0 and exp() of deltas need float32.
         return Scored(pyramid, logits.float().sigmoid(), class_logits.float().log_softmax(dim=1))
+
+    def _encoder_input(self, images: Tensor) -> Tensor:
+        """Turn grey images (B, 1, H, W) into what the encoder takes: (B, in_channels, H, W)."""
+        if self.input_mean is not None and self.input_deviation is not None:
+            images = (images - self.input_mean) / self.input_deviation
+        return images.expand(-1, self.in_channels, -1, -1)
 
     def locate(self, pyramid: list[Tensor], needed: Tensor | None = None) -> Tensor:
         """Run the box head.
@@ -175,6 +202,10 @@ class RetinaNet(nn.Module):
             anchors = make_anchors((height, width), self.levels, self.anchor_shapes)
             self._anchors[key] = anchors.to(images.device)
         return self._anchors[key]
+
+
+def _by_channel(numbers: tuple[float, ...]) -> Tensor:
+    return torch.tensor(numbers)[:, None, None]  # (channels, 1, 1)
 
 
 def check_input_size(height: int, width: int) -> None:

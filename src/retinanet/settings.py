@@ -1,4 +1,4 @@
-"""What stands beside a network's weights: its anchors, its loss, and what becomes a candidate.
+"""What stands beside a network's weights: its input, anchors, loss, and what becomes a candidate.
 
 The defaults are the paper's, or the original release's. Can be imported without PyTorch:
 experiments state these numbers.
@@ -7,8 +7,25 @@ experiments state these numbers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 
 from src.structures import BOX_LOSS_WEIGHT, GLOBAL_LOSS_WEIGHT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """What is subtracted from an encoder's input, and what the rest is divided by.
+
+    Attributes:
+        mean, deviation: of each channel, or one number for all; of values from 0 to 1.
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    def of_one_channel(self) -> Normalisation:
+        """Return the means over the channels, for an encoder that takes grey as one channel."""
+        return Normalisation(mean=(fmean(self.mean),), deviation=(fmean(self.deviation),))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +104,9 @@ class WeakLimits:
         return min(self.min_score, limits.min_score) if self.max_count else limits.min_score
 
 
+# What ImageNet's classifiers were trained with: most of them, and those of TensorFlow's inception.
+IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
+INCEPTION = Normalisation(mean=(0.5, 0.5, 0.5), deviation=(0.5, 0.5, 0.5))
 PAPER_ANCHORS = AnchorShapes()
 PAPER_LOSS = LossSettings()
 PAPER_LIMITS = CandidateLimits()

@@ -22,7 +22,9 @@ from src.system.errors import InputError
 STORED = StoredTraining(
     model="demo",
     fold=2,
-    settings=replace(EXPERIMENTS["demo"], clip_boxes=True, reduction="area", fit="pad"),
+    settings=replace(
+        EXPERIMENTS["demo"], clip_boxes=True, reduction="area", fit="pad", normalisation=(0.5, 0.25)
+    ),
     seed=7,
     precision="bf16",
     data_fingerprint="0" * 64,
@@ -92,7 +94,7 @@ def test_a_setting_that_an_older_version_did_not_know_has_its_default(stored):
         ({"precision": "fp8"}, "precision cannot be 'fp8'; it must be 'fp32' or 'bf16' or 'fp16'"),
         ({"model": None}, "model cannot be None"),
         ({"data_fingerprint": 5}, "data_fingerprint cannot be 5"),
-        ({"settings": {"optimizer": "adamw"}}, "optimizer cannot be 'adamw'"),
+        ({"settings": {"optimizer": "lamb"}}, "optimizer cannot be 'lamb'"),
         ({"settings": {"img_size": 7}}, "img_size cannot be 7"),
         ({"settings": {"batch_size": True}}, "batch_size cannot be True"),
         ({"settings": {"pyramid_levels": [3, 5]}}, "pyramid_levels cannot be (3, 5)"),

@@ -89,20 +89,6 @@ def encoder() -> Encoder:
     return build_encoder("resnet18")
 
 
-@pytest.fixture
-def downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Keep the tests off the network: every source notes its address and fails."""
-    tried: list[str] = []
-
-    def fail(source: HubFile | WebFile, folder: Path, stem: str) -> Path:
-        tried.append(source.url)
-        raise OSError("no network\nin this test")
-
-    monkeypatch.setattr(HubFile, "download", fail)
-    monkeypatch.setattr(WebFile, "download", fail)
-    return tried
-
-
 # Do the published files fit?
 
 

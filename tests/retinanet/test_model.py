@@ -12,6 +12,7 @@ from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.fpn import FeaturePyramid
 from src.retinanet.heads import BoxHead, ClassHead, GlobalHead
 from src.retinanet.model import RetinaNet, check_input_size
+from src.retinanet.settings import IMAGENET, Normalisation
 from tests.paths import shared
 from tests.retinanet.test_encoders import IDLE_CLASSIFIERS
 
@@ -169,6 +170,40 @@ def test_trained_batch_norm_moves_its_statistics():
     before = model.encoder.norm.running_mean.clone()
     model(torch.rand(2, 1, 192, 192))
     assert not torch.equal(model.encoder.norm.running_mean, before)
+
+
+def encoder_input(model, images):
+    """What the encoder is given."""
+    seen = []
+    model.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(images)
+    return seen[0]
+
+
+def test_grey_is_copied_to_three_channels_as_it_is_by_default():
+    images = torch.rand(2, 1, 192, 224)
+    found = encoder_input(tiny_model(), images)
+    assert torch.equal(found, torch.cat([images] * 3, dim=1))
+
+
+@pytest.mark.parametrize(
+    "normalisation", [IMAGENET, Normalisation(mean=(0.4,), deviation=(0.2,))], ids=["each", "all"]
+)
+def test_the_encoders_input_is_normalised_by_channel(normalisation):
+    images = torch.rand(2, 1, 192, 224)
+    found = encoder_input(tiny_model(normalisation=normalisation), images)
+    mean, deviation = (
+        np.broadcast_to(numbers, 3) for numbers in (normalisation.mean, normalisation.deviation)
+    )
+    for channel in range(3):
+        expected = (images[:, 0].double() - mean[channel]) / deviation[channel]
+        torch.testing.assert_close(found[:, channel].double(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_network_without_normalisation_has_the_weights_that_it_always_had():
+    plain, normalised = tiny_model().state_dict(), tiny_model(normalisation=IMAGENET).state_dict()
+    assert set(normalised) - set(plain) == {"input_mean", "input_deviation"}
+    assert not [name for name in plain if "input" in name]
 
 
 def test_dropout_acts_in_training_only():

@@ -19,7 +19,7 @@ from tests.conftest import HANGS_AFTER
 
 ROOT = Path(__file__).resolve().parents[2]
 SHELL_SCRIPTS = sorted([ROOT / "create_env.sh", ROOT / ".ci/run", *(ROOT / "scripts").glob("*.sh")])
-REQUIREMENTS = ("requirements.txt", "requirements-export.txt")
+REQUIREMENTS = ("requirements.txt", "requirements-export.txt", "requirements-pretrained.txt")
 INCLUDED = [f"-r ../{name}" for name in REQUIREMENTS]  # in the tests' own
 COMPETITION = "rsna-pneumonia-detection-challenge"
 

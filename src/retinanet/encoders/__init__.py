@@ -16,6 +16,7 @@ from src.system.records import MAX_SHOWN, show_value
 if TYPE_CHECKING:  # experiments are checked against the table before PyTorch is imported
     from src.retinanet.encoders.encoder import Encoder
     from src.retinanet.encoders.weight_sources import WeightSource
+    from src.retinanet.settings import Normalisation
 
 # The module of each encoder's family, in this folder.
 ENCODERS = {
@@ -45,14 +46,18 @@ class Family(Protocol):
     def weight_sources(self, name: str) -> tuple[WeightSource, ...]:
         """Return the places that publish an encoder's weights, in the order to try them."""
 
+    def normalisation(self, name: str) -> Normalisation:
+        """Return what these weights were trained with."""
 
-def build_encoder(name: str, *, img_size: int | None = None) -> Encoder:
+
+def build_encoder(name: str, *, img_size: int | None = None, in_channels: int = 3) -> Encoder:
     """Build an encoder by its name, with random weights.
 
     Args:
         name: a key of `ENCODERS`, or `timm/<model>`.
         img_size: side of the input in pixels, for those models of timm that are built for one
             size; the others take any multiple of 32 and ignore it.
+        in_channels: 3, or 1 for grey as it is.
 
     Returns:
         The encoder, in training mode as PyTorch builds it.
@@ -60,7 +65,10 @@ def build_encoder(name: str, *, img_size: int | None = None) -> Encoder:
     Raises:
         InputError: no such encoder, or timm's model cannot give the four maps.
     """
-    return family_of(name).build(name, img_size)
+    encoder = family_of(name).build(name, img_size)
+    if in_channels == 1:
+        encoder.use_one_channel()
+    return encoder
 
 
 def family_of(name: str) -> Family:

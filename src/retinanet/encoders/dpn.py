@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.encoders.weight_sources import HubFile, WeightSource, old_server
+from src.retinanet.settings import Normalisation
 
 # The last block of each stride.
 LEVEL_ENDS = ("conv2_3", "conv3_4", "conv4_20", "conv5_bn_ac")
@@ -17,6 +18,11 @@ def build(name: str, img_size: int | None) -> Encoder:
 
 def weight_sources(name: str) -> tuple[WeightSource, ...]:
     return HubFile("timm/dpn92.mx_in1k"), old_server("dpn92_extra-fda993c95.pth")
+
+
+def normalisation(name: str) -> Normalisation:
+    """Return those of MXNet's training: whole grey levels, and one factor for all channels."""
+    return Normalisation(mean=(124 / 255, 117 / 255, 104 / 255), deviation=(1 / (0.0167 * 255),))
 
 
 class DPN92Encoder(Encoder):

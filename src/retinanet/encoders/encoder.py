@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -14,6 +15,18 @@ OPTIONAL = ".num_batches_tracked"
 MAX_NAMED_KEYS = 8  # in an error message
 
 
+class ParameterRule(NamedTuple):
+    """How a parameter is trained.
+
+    Attributes:
+        rate_factor: of the learning rate.
+        decays: whether it is drawn towards 0.
+    """
+
+    rate_factor: float
+    decays: bool
+
+
 class Encoder(nn.Module, ABC):
     """A convolutional body without its classifier.
 
@@ -21,9 +34,11 @@ class Encoder(nn.Module, ABC):
     the maps' sides are exactly a quarter, an eighth, a sixteenth and a thirty-second of them.
 
     Attributes:
+        in_channels: of the images, 3 or 1.
         out_channels: channels of C2, C3, C4 and C5.
     """
 
+    in_channels: int = 3
     out_channels: tuple[int, int, int, int]
 
     @abstractmethod
@@ -31,17 +46,28 @@ class Encoder(nn.Module, ABC):
         """Compute the feature maps.
 
         Args:
-            images: (B, 3, H, W) in [0, 1], three equal channels, H and W multiples of 32.
+            images: (B, in_channels, H, W), grey in every channel, H and W multiples of 32.
 
         Returns:
             C2, C3, C4, C5: (B, out_channels[i], H / 2^(i+2), W / 2^(i+2)).
         """
 
+    def use_one_channel(self) -> None:
+        """Take grey images as one channel instead of three equal ones.
+
+        The filters of the three are summed, which gives the same maps.
+        """
+        stem = self.get_submodule(self._stem())
+        assert isinstance(stem, nn.Conv2d)
+        stem.weight = nn.Parameter(stem.weight.detach().sum(dim=1, keepdim=True))
+        self.in_channels = stem.in_channels = 1
+
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
         """Copy published weights of the whole network, every one of the encoder's or none.
 
         Args:
-            state: the weights under the names of the network that the encoder was made from.
+            state: the weights under the names of the network that the encoder was made from. An
+                encoder of one channel takes those for three as well, and sums them.
 
         Raises:
             ValueError: they are of another network; the message says which keys do not fit.
@@ -54,11 +80,30 @@ class Encoder(nn.Module, ABC):
             # Kept from the original: some files hold Xception's 1x1 convolutions as matrices.
             if key.endswith(".pointwise.weight") and tensor.ndim == 2:
                 found[key] = tensor[:, :, None, None]
+        stem = _source_key(f"{self._stem()}.weight")
+        if self.in_channels == 1 and stem in found and found[stem].shape[1:2] == (3,):
+            found[stem] = found[stem].sum(dim=1, keepdim=True)
         _check_keys(wanted, found)
         self.load_state_dict(
             {own_keys[key]: tensor for key, tensor in found.items() if key in own_keys},
             strict=False,
         )
+
+    def parameter_rules(self, layer_decay: float) -> dict[str, ParameterRule]:
+        """Return how parameters are trained for which the usual rule does not hold.
+
+        By the usual rule the learning rate is the experiment's, and what has two dimensions or
+        more decays.
+
+        Args:
+            layer_decay: factor of the rate from each layer to the one before it; other than 1
+                only for networks of timm, which know their layers.
+        """
+        return {}
+
+    def _stem(self) -> str:
+        """Return the name of the first convolution."""
+        return next(name for name, part in self.named_modules() if isinstance(part, nn.Conv2d))
 
 
 def list_keys(keys: list[str]) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.encoders.weight_sources import HubFile, WeightSource, old_server
+from src.retinanet.settings import INCEPTION, Normalisation
 
 
 def build(name: str, img_size: int | None) -> Encoder:
@@ -19,6 +20,10 @@ def weight_sources(name: str) -> tuple[WeightSource, ...]:
         HubFile("timm/inception_resnet_v2.tf_in1k"),
         old_server("inceptionresnetv2-520b38e4.pth"),
     )
+
+
+def normalisation(name: str) -> Normalisation:
+    return INCEPTION
 
 
 class InceptionResNetV2Encoder(Encoder):

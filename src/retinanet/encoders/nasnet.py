@@ -16,6 +16,7 @@ from src.retinanet.encoders.weight_sources import (
     old_server,
     timm_release,
 )
+from src.retinanet.settings import INCEPTION, Normalisation
 
 WEIGHT_SOURCES: dict[str, tuple[WeightSource, ...]] = {
     "nasnet_mobile": (  # timm has none; the first is the copy that pretrainedmodels' source names
@@ -39,6 +40,10 @@ def build(name: str, img_size: int | None) -> Encoder:
 
 def weight_sources(name: str) -> tuple[WeightSource, ...]:
     return WEIGHT_SOURCES[name]
+
+
+def normalisation(name: str) -> Normalisation:
+    return INCEPTION
 
 
 class NASNetMobileEncoder(Encoder):

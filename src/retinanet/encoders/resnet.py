@@ -5,6 +5,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.encoders.weight_sources import HubFile, WebFile, WeightSource
+from src.retinanet.settings import IMAGENET, Normalisation
 
 # Residual blocks and their number in layer1 to layer4; table 1 of the paper.
 LAYOUTS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
@@ -31,6 +32,10 @@ def build(name: str, img_size: int | None) -> Encoder:
 def weight_sources(name: str) -> tuple[WeightSource, ...]:
     """Return the places of torchvision's first weights (IMAGENET1K_V1)."""
     return HubFile(f"timm/{name}.tv_in1k"), WebFile(f"{TORCHVISION}/{name}-{HASHES[name]}.pth")
+
+
+def normalisation(name: str) -> Normalisation:
+    return IMAGENET
 
 
 class ResNetEncoder(Encoder):

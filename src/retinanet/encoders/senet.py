@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.encoders.weight_sources import HubFile, WeightSource, old_server, timm_release
+from src.retinanet.settings import IMAGENET, Normalisation
 
 # Blocks in layer1 to layer4; table 1 of the paper.
 LAYOUTS: dict[str, list[int]] = {
@@ -33,6 +34,10 @@ def build(name: str, img_size: int | None) -> Encoder:
 
 def weight_sources(name: str) -> tuple[WeightSource, ...]:
     return WEIGHT_SOURCES[name]
+
+
+def normalisation(name: str) -> Normalisation:
+    return IMAGENET
 
 
 class SEResNeXtEncoder(Encoder):

@@ -11,12 +11,15 @@ from typing import Any
 import timm
 import torch
 from timm.layers import LayerNorm2d
+from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from src.retinanet.encoders import TIMM_PREFIX
-from src.retinanet.encoders.encoder import Encoder
+from src.retinanet.encoders.encoder import Encoder, ParameterRule
+from src.retinanet.encoders.package_weights import PACKAGES
 from src.retinanet.encoders.weight_sources import HubFile, WebFile, WeightSource
+from src.retinanet.settings import Normalisation
 from src.system.errors import InputError
 
 STRIDES = (4, 8, 16, 32)
@@ -41,14 +44,32 @@ def build(name: str, img_size: int | None) -> Encoder:
 
 
 def weight_sources(name: str) -> tuple[WeightSource, ...]:
-    """Return the places that timm knows of; none for a network that it gives without weights."""
-    settings = model_settings(name.removeprefix(TIMM_PREFIX))
+    """Return the places that timm knows of, and Python packages; none where it has no weights."""
+    model = name.removeprefix(TIMM_PREFIX)
+    settings = model_settings(model)
     sources: list[WeightSource] = []
     if settings is not None and settings.hf_hub_id:
         sources.append(HubFile(settings.hf_hub_id, settings.hf_hub_filename or "model.safetensors"))
     if settings is not None and settings.url:
         sources.append(WebFile(settings.url))
+    package = PACKAGES.get(model.partition(".")[0])
+    if package is not None:
+        sources.insert(0 if package.find() else len(sources), package)
     return tuple(sources)
+
+
+def normalisation(name: str) -> Normalisation:
+    """Return what timm's settings of the weights say.
+
+    Raises:
+        InputError: timm gives the network without settings.
+    """
+    settings = model_settings(name.removeprefix(TIMM_PREFIX))
+    if settings is None:
+        raise InputError(
+            f"timm knows no normalisation of {name}; an experiment can state mean and deviation"
+        )
+    return Normalisation(mean=tuple(settings.mean), deviation=tuple(settings.std))
 
 
 class TimmEncoder(Encoder):
@@ -97,6 +118,11 @@ class TimmEncoder(Encoder):
             c2, c3, c4, c5 = (maps[i] for i in self.positions)
         return c2, c3, c4, c5
 
+    def use_one_channel(self) -> None:
+        """Build the network anew: timm knows which layers take its images."""
+        self.in_channels = 1
+        self.net = self._create(out_indices=tuple(self.net.feature_info.out_indices))
+
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
         """Copy timm's weights of the whole network, classifier included, into this encoder.
 
@@ -115,6 +141,7 @@ class TimmEncoder(Encoder):
                 pretrained=True,
                 pretrained_cfg_overlay={"state_dict": state, "custom_load": False},
                 img_size=self.img_size,
+                in_chans=self.in_channels,
             )
             weights = {_joined(key): tensor for key, tensor in whole.state_dict().items()}
             own = self.net.state_dict()
@@ -125,6 +152,24 @@ class TimmEncoder(Encoder):
         except REFUSALS as error:
             raise ValueError(" ".join(str(error).split())) from error
 
+    def parameter_rules(self, layer_decay: float) -> dict[str, ParameterRule]:
+        """Return timm's own rules: it knows the layers, and tables that do not decay."""
+        with torch.device("meta"):
+            whole = timm.create_model(self.model, img_size=self.img_size, in_chans=self.in_channels)
+        groups = param_groups_layer_decay(
+            whole,
+            weight_decay=1.0,
+            no_weight_decay_list=getattr(whole, "no_weight_decay", set)(),
+            layer_decay=layer_decay,
+        )
+        rules = {
+            parameter: ParameterRule(group["lr_scale"], decays=group["weight_decay"] > 0)
+            for group in groups
+            for parameter in group["params"]
+        }
+        by_name = {_joined(name): rules[value] for name, value in whole.named_parameters()}
+        return {f"net.{name}": by_name[_joined(name)] for name, _ in self.net.named_parameters()}
+
     def _create(self, out_indices: tuple[int, ...] | None) -> nn.Module:
         try:
             return timm.create_model(
@@ -132,6 +177,7 @@ class TimmEncoder(Encoder):
                 pretrained=False,
                 features_only=True,
                 img_size=self.img_size,
+                in_chans=self.in_channels,
                 out_indices=out_indices,
             )
         except REFUSALS as error:

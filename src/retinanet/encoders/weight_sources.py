@@ -11,6 +11,7 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -18,6 +19,26 @@ from src.system.files import move_into_place, sha256_of
 
 TIMM_RELEASES = "https://github.com/rwightman/pytorch-image-models/releases/download"
 OLD_SERVER = "http://data.lip6.fr/cadene/pretrainedmodels"
+
+
+class WeightSource(Protocol):
+    """A place that publishes weights."""
+
+    @property
+    def url(self) -> str:
+        """The address for a browser."""
+
+    @property
+    def suffix(self) -> str:
+        """The suffix to save them with."""
+
+    def download(self, folder: Path, stem: str) -> Path:
+        """Save them under the name `stem` in `folder`, checked, whole or not at all.
+
+        Raises:
+            OSError: the place cannot be reached or does not have them.
+            RuntimeError: what arrived is not what was published.
+        """
 
 
 @dataclass(frozen=True)
@@ -39,12 +60,7 @@ class HubFile:
         return _suffix(self.filename)
 
     def download(self, folder: Path, stem: str) -> Path:
-        """Save the file under the name `stem` in `folder`, checked, whole or not at all.
-
-        Raises:
-            OSError: the hub cannot be reached or does not have the file.
-            RuntimeError: what arrived is not what the hub published.
-        """
+        """Save the file; see `WeightSource`."""
         # Takes a while to import, and nobody else needs it.
         from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
         from huggingface_hub.errors import EntryNotFoundError, HTTPError
@@ -87,16 +103,13 @@ class WebFile:
         return _suffix(self.url)
 
     def download(self, folder: Path, stem: str) -> Path:
-        """Save the file under the name `stem` in `folder`; as `HubFile.download`."""
+        """Save the file; see `WeightSource`."""
         saved = folder / f"{stem}{self.suffix}"
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             path = Path(scratch, saved.name)
             torch.hub.download_url_to_file(self.url, str(path), hash_prefix=self.hash_prefix)
             move_into_place(path, saved)
         return saved
-
-
-WeightSource = HubFile | WebFile
 
 
 def timm_release(file: str) -> WebFile:

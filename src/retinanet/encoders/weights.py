@@ -29,7 +29,8 @@ def find_weights(name: str, *, weights_dir: Path, encoder_weights: Path | None =
 
     Looked for in this order: `encoder_weights`; `<name>.safetensors` and `<name>.pth` in
     `weights_dir` (`timm/<model>` is `timm_<model>` there); the places that the encoder's family
-    names: the Hugging Face hub, torchvision's or timm's own server, pretrainedmodels' old one.
+    names: a Python package that is installed, the Hugging Face hub, torchvision's or timm's own
+    server, pretrainedmodels' old one.
 
     Args:
         name: an encoder as for `build_encoder`.

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.encoders.weight_sources import HubFile, WeightSource, old_server, timm_release
+from src.retinanet.settings import INCEPTION, Normalisation
 
 
 def build(name: str, img_size: int | None) -> Encoder:
@@ -17,6 +18,10 @@ def weight_sources(name: str) -> tuple[WeightSource, ...]:
         timm_release("v0.1-cadene/xception-43020ad28.pth"),
         old_server("xception-43020ad28.pth"),
     )
+
+
+def normalisation(name: str) -> Normalisation:
+    return INCEPTION
 
 
 class XceptionEncoder(Encoder):
