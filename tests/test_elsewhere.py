@@ -15,6 +15,7 @@ from src.training.progress import Progress
 from tests.elsewhere import DEVICE, PretendedDevice
 from tests.made_batches import PROVENANCE, make_batches, model_that_finds
 from tests.retinanet.test_model import tiny_model
+from tests.training.test_engine import experiment
 from tests.training.test_learning import make_learner
 
 THERE = Acceleration(device=DEVICE)
@@ -56,9 +57,20 @@ def test_a_training_step_waits_for_levels_positives_and_losses(n_images):
     assert waits == {"a copy to the host": 2, "nonzero": 1}
 
 
-def test_normalisation_waits_for_nothing():
-    waits = count_waits(train_once, tiny_model(normalisation=IMAGENET), 2)
-    assert waits == count_waits(train_once, tiny_model(), 2)
+def train_by_the_recipe(model, batches):
+    settings = experiment(optimizer="adamw", weight_decay=0.05, scheduler="cosine", ema_decay=0.9)
+    learner = make_learner(model, acceleration=THERE, settings=settings)
+    for _ in range(2):  # the average begins with the first step
+        train_epoch(learner, batches, Progress(epoch=0), shows_progress=False)
+    with learner.optimization.averaged():
+        pass
+
+
+def test_normalisation_average_and_decay_wait_for_nothing():
+    waits = count_waits(train_by_the_recipe, tiny_model(normalisation=IMAGENET), 2)
+    assert waits == {
+        name: 2 * count for name, count in count_waits(train_once, tiny_model(), 2).items()
+    }
 
 
 @pytest.mark.parametrize("n_images", [2, 5])

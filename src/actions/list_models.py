@@ -33,6 +33,10 @@ def _notes(experiment: Experiment) -> Iterator[str]:
         yield f"from scratch, batch norm {'trained' if experiment.trains_batch_norm else 'frozen'}"
     if experiment.optimizer != "adam":
         yield experiment.optimizer
+    if experiment.normalisation != "none":
+        yield "input normalised"
+    if experiment.ema_decay:
+        yield "average of weights"
     if experiment.box_points != "thirds":
         yield f"boxes by {experiment.box_points}"
     yield f"P{experiment.pyramid_levels[0]} to P{experiment.pyramid_levels[-1]}"

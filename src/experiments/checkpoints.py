@@ -42,6 +42,7 @@ class TrainingState:
         history: a row for each epoch that is done; a number may be infinite or no number.
         progress: as `training.progress.Progress` gives it.
         seed, precision: what must be the same, beside the experiment.
+        n_averaged: steps whose weights are in the average, where the training keeps one.
     """
 
     param_groups: tuple[dict[str, Any], ...]
@@ -51,6 +52,7 @@ class TrainingState:
     progress: dict[str, Any]
     seed: int
     precision: Precision
+    n_averaged: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, Literal
 
 from src.datasets.sample_options import AUGMENTATION_LEVELS, BoxPoints, Reduction
-from src.retinanet.encoders import check_encoder_name
+from src.retinanet.encoders import TIMM_PREFIX, check_encoder_name
 from src.retinanet.settings import (
     PAPER_ANCHORS,
     PAPER_LIMITS,
@@ -28,6 +28,12 @@ from src.system.records import Rule, above, check_fields, within
 MUST_AGREE = (
     *("img_size", "source_crop", "fit", "grey", "reduction", "pyramid_levels", "anchor_size"),
     *("anchor_ratios", "anchor_scales", "min_score", "min_share_of_top"),
+)
+# What has no effect unless another setting has this value.
+NEEDS = (
+    ("weight_decay", "optimizer", "adamw"),
+    ("layer_decay", "optimizer", "adamw"),
+    ("warmup_share", "scheduler", "cosine"),
 )
 # What runs did before a setting came, where that is not its default today.
 FORMERLY = {"grey": "range", "reduction": "subsample"}
@@ -70,8 +76,9 @@ MeanAndDeviation = Annotated[
     ),
 ]
 Rate = Annotated[float, Rule(lambda r: 0 < r < 10, "a number above 0, below 10")]
+Decay = Annotated[float, above(0, 1)]
 Norm = Annotated[float, above(0, 1_000_000)]
-Dropout = Annotated[float, Rule(lambda p: 0 <= p < 1, "a number from 0 to 1, 1 excluded")]
+BelowOne = Annotated[float, Rule(lambda p: 0 <= p < 1, "a number from 0 to 1, 1 excluded")]
 Level = Annotated[
     int,
     Rule(AUGMENTATION_LEVELS.__contains__, f"one of {', '.join(map(str, AUGMENTATION_LEVELS))}"),
@@ -122,12 +129,20 @@ class Experiment:
         focal_alpha, focal_gamma, smooth_l1_beta, box_loss_weight, global_loss_weight, positive_iou,
             negative_iou: see `LossSettings`.
         min_score, min_share_of_top: see `CandidateLimits`.
-        optimizer: "adam", or "sgd" with momentum .95 and the second place's rates for each part.
-        learning_rate: of Adam; of SGD the rate of pyramid, class head and global head.
+        optimizer: "adam", "adamw", or "sgd" with momentum .95 and the second place's rates for each
+            part.
+        learning_rate: of Adam; else the rate of pyramid, class head and global head.
+        weight_decay: of AdamW; norms, biases and tables of positions do not decay.
+        layer_decay: of AdamW with encoders of timm: factor of the learning rate from each layer to
+            the one before it; pyramid and heads have the whole rate.
         scheduler: "plateau" follows the validation regression loss (patience 4, factor .2),
             "milestones" divides by 10 after epochs 8, 16 and 20, "one_cycle" rises to the
-            learning rate and falls to nothing over the whole run.
+            learning rate and falls to nothing over the whole run, "cosine" rises over the
+            `warmup_share` of the run and falls to nothing.
+        warmup_share: of all steps.
         clip_norm: the gradient's largest norm.
+        ema_decay: share of itself that the average of the weights keeps in each step; the average
+            is validated and saved after each epoch. 0 keeps no average.
         n_epochs: of a whole training.
     """
 
@@ -147,8 +162,8 @@ class Experiment:
     input_channels: Literal[3, 1] = 3
     normalisation: Literal["none", "encoder"] | MeanAndDeviation = "none"
     batch_norm: Literal["auto", "frozen", "train"] = "auto"
-    dropout_class: Dropout = 0.5
-    dropout_global: Dropout = 0.5
+    dropout_class: BelowOne = 0.5
+    dropout_global: BelowOne = 0.5
     pyramid_levels: Pyramid = PAPER_LEVELS
     pyramid_width: Width = 256
     head_depth: Depth = 4
@@ -164,10 +179,14 @@ class Experiment:
     negative_iou: Overlap = PAPER_LOSS.negative_iou
     min_score: Share = PAPER_LIMITS.min_score
     min_share_of_top: Share = PAPER_LIMITS.min_share_of_top
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: Rate = 1e-5
-    scheduler: Literal["plateau", "milestones", "one_cycle"] = "plateau"
+    weight_decay: Share = 0.0
+    layer_decay: Decay = 1.0
+    scheduler: Literal["plateau", "milestones", "one_cycle", "cosine"] = "plateau"
+    warmup_share: BelowOne = 0.0
     clip_norm: Norm = 0.05
+    ema_decay: BelowOne = 0.0
     n_epochs: Count = 15
 
     def __post_init__(self) -> None:
@@ -183,6 +202,15 @@ class Experiment:
                 f"negative_iou cannot be {self.negative_iou}; it must be at most positive_iou, "
                 f"which is {self.positive_iou}"
             )
+        for name, setting, needed in NEEDS:
+            value, has_effect = getattr(self, name), getattr(self, setting) == needed
+            if value != getattr(Experiment, name) and not has_effect:  # of the class: the default
+                raise InputError(f"{name} cannot be {value}; it needs {setting} {needed!r}")
+        if self.layer_decay != 1 and not self.encoder.startswith(TIMM_PREFIX):
+            raise InputError(
+                f"layer_decay cannot be {self.layer_decay}; {self.encoder} has no numbered layers, "
+                f"an encoder {TIMM_PREFIX}<model> has"
+            )
 
     @property
     def trains_batch_norm(self) -> bool:
@@ -190,6 +218,11 @@ class Experiment:
         if self.batch_norm == "auto":
             return not self.pretrained
         return self.batch_norm == "train"
+
+    @property
+    def rate_depends_on_length(self) -> bool:
+        """Say whether the learning rate of a step depends on the number of epochs."""
+        return self.scheduler in ("one_cycle", "cosine")
 
     @property
     def shown(self) -> ShownArea:

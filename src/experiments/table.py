@@ -32,6 +32,27 @@ def _with_dropout(dropout: float, **settings: Any) -> Experiment:  # noqa: ANN40
     return Experiment(dropout_class=dropout, dropout_global=dropout, **settings)
 
 
+def _modern(encoder: str, *, layer_decay: float = 1.0) -> Experiment:
+    """An experiment by the recipe that ConvNeXt and Swin are usually fine-tuned with on COCO.
+
+    Its values were not measured on radiographs.
+    """
+    return Experiment(
+        encoder=encoder,
+        batch_size=8,
+        augmentation_level=20,
+        normalisation="encoder",
+        optimizer="adamw",
+        learning_rate=1e-4,
+        weight_decay=0.05,
+        layer_decay=layer_decay,
+        scheduler="cosine",
+        warmup_share=0.05,
+        clip_norm=1.0,
+        ema_decay=0.999,
+    )
+
+
 def _small(**changes: Any) -> Experiment:  # noqa: ANN401 - fields of Experiment
     """An experiment that a CPU trains in minutes, by default without pretrained weights.
 
@@ -63,6 +84,7 @@ def _small_pretrained(**changes: Any) -> Experiment:  # noqa: ANN401 - fields of
         "dropout_class": 0.0,
         "head_depth": 2,
         "learning_rate": 1e-3,
+        "ema_decay": 0.98,
     }
     return _small(**(settings | changes))
 
@@ -148,20 +170,12 @@ SECOND_PLACE: dict[str, Experiment] = {
     ),
 }
 
-# What the field has moved to since, with the paper's training.
+# What the field has moved to since, by its recipe.
 MODERN: dict[str, Experiment] = {
-    "convnext_tiny_512": Experiment(
-        encoder="timm/convnext_tiny", batch_size=8, augmentation_level=20
-    ),
-    "swinv2_tiny_512": Experiment(
-        encoder="timm/swinv2_tiny_window8_256", batch_size=8, augmentation_level=20
-    ),
-    "timm_seresnext50_512": Experiment(
-        encoder="timm/seresnext50_32x4d", batch_size=8, augmentation_level=20
-    ),
-    "efficientnet_b3_512": Experiment(
-        encoder="timm/efficientnet_b3", batch_size=8, augmentation_level=20
-    ),
+    "convnext_tiny_512": _modern("timm/convnext_tiny", layer_decay=0.9),
+    "swinv2_tiny_512": _modern("timm/swinv2_tiny_window8_256", layer_decay=0.9),
+    "timm_seresnext50_512": _modern("timm/seresnext50_32x4d"),
+    "efficientnet_b3_512": _modern("timm/efficientnet_b3"),
 }
 
 # For machines without a GPU.

@@ -46,6 +46,11 @@ class Processes:
             dist.all_reduce(values)
         return values
 
+    def spread(self, values: Tensor) -> None:
+        """Give every process the numbers of the first, in place."""
+        if self.count > 1:
+            dist.broadcast(values, src=0)
+
     def gather(self, value: T) -> list[T]:
         """Collect a value of every process, by rank; each gets the list."""
         if self.count == 1:

@@ -191,6 +191,14 @@ class Training:
                 wants_to_stop=request,
                 after_step=self._save_state_when_due,
             )
+        with self.learner.optimization.averaged():
+            self._finish_epoch(request)
+        self._save_state()  # comes last: with it the epoch is done
+
+    def _finish_epoch(self, request: StopRequest) -> None:
+        """Validate and save the weights that the network holds."""
+        progress = self.progress
+        self.learner.spread_statistics()
         validated, predictions = validate(
             self.model,
             self.valid_loader,
@@ -206,7 +214,6 @@ class Training:
         self.progress = Progress(epoch=progress.epoch + 1)
         if self.options.processes.is_first:
             self.files.write_epoch(self.model, predictions, self.history)
-        self._save_state()  # comes last: with it the epoch is done
 
     def _save_state_when_due(self) -> None:
         if time.monotonic() - self.saved_at >= 60 * self.options.checkpoint_minutes:

@@ -2,45 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import (
+    LambdaLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+)
 
 from src.experiments.checkpoints import TrainingState
 from src.experiments.experiment import Experiment
 from src.retinanet.model import RetinaNet
+from src.training.average import WeightAverage, tensor_like
+from src.training.parameter_groups import group_by_part, group_by_rule
 
 MIN_LOSS_SCALE = 2**-10  # where even this overflows, the numbers themselves are spoilt
 PLATEAU_PATIENCE = 4
 PLATEAU_FACTOR = 0.2
-SGD_MOMENTUM = 0.95  # this and the next three: the second place's training script
-SGD_RATE_FACTORS = {"encoder": 0.2, "box_head": 2.0}  # of the learning rate; others 1
+SGD_MOMENTUM = 0.95  # this and the next two: the second place's training script
 SGD_MILESTONES = (8, 16, 20)
 SGD_FACTOR = 0.1
+AVERAGE_PREFIX = "average."  # of tensors that are not the optimizer's
 FIXED = ("milestones",)  # of a scheduler's state: the experiment gives it, and JSON cannot
 
 
 def make_optimizer(model: RetinaNet, experiment: Experiment) -> Optimizer:
-    """Make the experiment's optimizer: Adam without weight decay, or SGD."""
+    """Make the experiment's optimizer: Adam without weight decay, AdamW, or SGD."""
+    rate = experiment.learning_rate
     fused = next(model.parameters()).is_cuda  # one kernel for all parameters
     if experiment.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=experiment.learning_rate, fused=fused)
-    groups = [
-        {
-            "params": list(part.parameters()),
-            "lr": experiment.learning_rate * SGD_RATE_FACTORS.get(name, 1),
-        }
-        for name, part in model.named_children()
-    ]
-    return torch.optim.SGD(groups, lr=experiment.learning_rate, momentum=SGD_MOMENTUM, fused=fused)
+        return torch.optim.Adam(model.parameters(), lr=rate, fused=fused)
+    if experiment.optimizer == "adamw":
+        return torch.optim.AdamW(group_by_rule(model, experiment), lr=rate, fused=fused)
+    groups = group_by_part(model, experiment)
+    return torch.optim.SGD(groups, lr=rate, momentum=SGD_MOMENTUM, fused=fused)
 
 
 class Optimization:
-    """Optimizer, learning rate and gradients of one training."""
+    """Optimizer, learning rate, gradients, and the average of the weights of one training."""
 
     def __init__(
         self,
@@ -62,6 +69,7 @@ class Optimization:
         self.optimizer = make_optimizer(model, experiment)
         self.scheduler = Scheduler(self.optimizer, experiment, steps_per_epoch)
         self.scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=scales_loss)
+        self.average = WeightAverage(model, experiment.ema_decay) if experiment.ema_decay else None
 
     @property
     def learning_rate(self) -> float:
@@ -89,6 +97,12 @@ class Optimization:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.after_step()
+        if self.average is not None:
+            self.average.update()
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Let the network hold the average of its weights in the block, if one is kept."""
+        return nullcontext() if self.average is None else self.average.in_place()
 
     def skip_epochs(self, n_epochs: int) -> None:
         """Move the learning rate on as if so many epochs had been trained."""
@@ -106,16 +120,19 @@ class Optimization:
             "param_groups": tuple(self.optimizer.state_dict()["param_groups"]),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "n_averaged": self.average.n_steps if self.average else 0,
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the optimizer's tensors by `<parameter>.<name>`."""
-        return {
+        """Return the optimizer's tensors by `<parameter>.<name>`, the average's by `average.*`."""
+        tensors = {
             f"{index}.{name}": value
             for index, its in self.optimizer.state_dict()["state"].items()
             for name, value in its.items()
             if value is not None  # as SGD keeps for a parameter that has not moved yet
         }
+        average = self.average.values if self.average else {}
+        return tensors | {f"{AVERAGE_PREFIX}{name}": value for name, value in average.items()}
 
     def load_state(self, state: TrainingState, tensors: Mapping[str, Tensor]) -> None:
         """Go on from a saved state; a wrong one raises KeyError, ValueError or TypeError."""
@@ -125,9 +142,17 @@ class Optimization:
         ]
         parameters = dict(enumerate(one for group in own_groups for one in group["params"]))
         parts: dict[int, dict[str, Tensor]] = {}
+        average: dict[str, Tensor] = {}
         for key, tensor in tensors.items():
+            if key.startswith(AVERAGE_PREFIX):
+                average[key.removeprefix(AVERAGE_PREFIX)] = tensor
+                continue
             index, _, name = key.partition(".")
-            parts.setdefault(int(index), {})[name] = _tensor_like(parameters[int(index)], tensor)
+            own = parameters[int(index)]
+            like = own if tensor.ndim else tensor  # the number of steps
+            parts.setdefault(int(index), {})[name] = tensor_like(like, tensor)
+        if self.average is not None:
+            self.average.load(state.n_averaged, average)
         self.optimizer.load_state_dict({"state": parts, "param_groups": groups})
         self.scheduler.load_state_dict(state.scheduler)
         self.scaler.load_state_dict(state.scaler)
@@ -142,18 +167,6 @@ def _group_like(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, A
     return group | {"fused": own["fused"]}  # of the device, not of the training
 
 
-def _tensor_like(parameter: Tensor, saved: Tensor) -> Tensor:
-    """Copy a parameter's state from a file, into the parameter's own order of memory.
-
-    In another order the same arithmetic may round differently.
-    """
-    if not saved.ndim:
-        return saved.clone()  # the number of steps
-    if saved.shape != parameter.shape:
-        raise ValueError(f"of shape {tuple(saved.shape)}, not {tuple(parameter.shape)}")
-    return torch.empty_like(parameter).copy_(saved)
-
-
 class Scheduler:
     """Moves the learning rate: after each step, or after each epoch."""
 
@@ -161,10 +174,12 @@ class Scheduler:
         self.by_step: LRScheduler | None = None
         self.by_epoch: LRScheduler | None = None
         self.by_loss: ReduceLROnPlateau | None = None
+        n_steps = experiment.n_epochs * steps_per_epoch
         if experiment.scheduler == "one_cycle":
             peaks = [group["lr"] for group in optimizer.param_groups]
-            n_steps = experiment.n_epochs * steps_per_epoch
             self.by_step = OneCycleLR(optimizer, peaks, total_steps=n_steps, cycle_momentum=False)
+        elif experiment.scheduler == "cosine":
+            self.by_step = LambdaLR(optimizer, _cosine(n_steps, experiment.warmup_share))
         elif experiment.scheduler == "milestones":
             self.by_epoch = MultiStepLR(optimizer, list(SGD_MILESTONES), gamma=SGD_FACTOR)
         else:
@@ -203,3 +218,15 @@ class Scheduler:
         active = self.by_step or self.by_epoch or self.by_loss
         assert active is not None
         return active
+
+
+def _cosine(n_steps: int, warmup_share: float) -> Callable[[int], float]:
+    """Return the factor of the rate by step: up in a line, down by half a cosine, 0 at the end."""
+    n_warmup = round(warmup_share * n_steps)
+
+    def factor(step: int) -> float:
+        if step < n_warmup:
+            return (step + 1) / (n_warmup + 1)
+        return 0.5 + 0.5 * math.cos(math.pi * (step - n_warmup) / max(1, n_steps - n_warmup))
+
+    return factor

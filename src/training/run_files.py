@@ -224,8 +224,8 @@ class TrainingFiles:
     def _check_settings(self, path: Path, began: Experiment, state: TrainingState) -> None:
         """Make sure that a training is resumed with the settings that it began with."""
         names = [each.name for each in fields(Experiment)]
-        if self.experiment.scheduler != "one_cycle":
-            names.remove("n_epochs")  # only one-cycle depends on the length
+        if not self.experiment.rate_depends_on_length:
+            names.remove("n_epochs")
         now = {name: getattr(self.experiment, name) for name in names} | self.own
         then = {name: getattr(began, name) for name in names}
         then |= {name: getattr(state, name) for name in self.own}

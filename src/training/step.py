@@ -86,6 +86,12 @@ class Learner:
             return self.network.no_sync()
         return nullcontext()
 
+    def spread_statistics(self) -> None:
+        """Give every process the first one's batch norm statistics; its own batch moved them."""
+        if self.model.train_batch_norm:
+            for statistics in self.model.buffers():
+                self.processes.spread(statistics)
+
 
 def train_step(
     learner: Learner, group: Sequence[Batch], progress: Progress, *, stops: bool

@@ -82,9 +82,13 @@ WRONG: dict[str, tuple[list, list[str]]] = {
     "negative_iou": ([0, 1.1, math.nan, 0.6], ["above 0, at most 1", "at most positive_iou"]),
     "min_score": ([-0.1, 2, None], ["from 0 to 1"]),
     "min_share_of_top": ([-1, 1.5, math.nan], ["from 0 to 1"]),
-    "optimizer": (["adamw", "Adam", None], ["adam", "sgd"]),
+    "optimizer": (["lamb", "Adam", None], ["adam", "adamw", "sgd"]),
     "learning_rate": ([0, -1e-5, 10, math.nan, math.inf, "1e-5", True], ["above 0"]),
-    "scheduler": (["cosine"], ["plateau", "milestones", "one_cycle"]),
+    "weight_decay": ([-0.1, 1.1, math.nan, True, 0.05], ["from 0 to 1", "optimizer 'adamw'"]),
+    "layer_decay": ([0, 1.1, None, 0.9], ["above 0, at most 1", "optimizer 'adamw'"]),
+    "scheduler": (["linear"], ["plateau", "milestones", "one_cycle", "cosine"]),
+    "warmup_share": ([-0.1, 1, "0.1", 0.1], ["from 0 to 1", "scheduler 'cosine'"]),
+    "ema_decay": ([-0.1, 1, math.nan, None], ["from 0 to 1"]),
     "clip_norm": ([0, -1.0, math.nan, math.inf, False, 10**400], ["above 0"]),
     "n_epochs": ([0, 1.5, True, 10**9], ["from 1"]),
 }
@@ -134,11 +138,18 @@ def test_no_setting_goes_unchecked():
         {"input_channels": 1, "normalisation": "encoder"},
         {"normalisation": (-10, 10)},
         {"normalisation": (0.5, 1 / 2048)},
+        {"optimizer": "adamw", "weight_decay": 1, "layer_decay": 0.5},
+        {"scheduler": "cosine", "warmup_share": 0, "ema_decay": 0.9999},
     ],
 )
 def test_the_limits_of_a_setting_belong_to_it(change):
     changed = replace(DEMO, **change)
     assert {name: getattr(changed, name) for name in change} == change
+
+
+def test_layers_of_an_encoder_that_does_not_number_them_learn_alike():
+    with pytest.raises(InputError, match=r"layer_decay cannot be 0\.8; resnet18 has no numbered"):
+        replace(DEMO, encoder="resnet18", optimizer="adamw", layer_decay=0.8)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +178,7 @@ def test_the_defaults_of_anchors_losses_and_candidates_are_the_papers():
 
 def test_settings_that_came_later_have_their_defaults():
     stored = asdict(DEMO)
-    del stored["clip_boxes"], stored["normalisation"], stored["input_channels"]
+    del stored["clip_boxes"], stored["normalisation"], stored["ema_decay"]
     assert with_defaults(stored) == asdict(DEMO)
 
 

@@ -104,7 +104,7 @@ def test_a_run_that_holds_predictions_alone_was_trained_in_no_other_way(tmp_path
         ({"precision": "fp8"}, "precision cannot be 'fp8'; it must be 'fp32' or 'bf16' or 'fp16'"),
         ({"model": None}, "model cannot be None"),
         ({"data_fingerprint": 5}, "data_fingerprint cannot be 5"),
-        ({"settings": {"optimizer": "adamw"}}, "optimizer cannot be 'adamw'"),
+        ({"settings": {"optimizer": "lamb"}}, "optimizer cannot be 'lamb'"),
         ({"settings": {"img_size": 7}}, "img_size cannot be 7"),
         ({"settings": {"batch_size": True}}, "batch_size cannot be True"),
         ({"settings": {"pyramid_levels": [3, 5]}}, "pyramid_levels cannot be (3, 5)"),

@@ -8,7 +8,7 @@ from src.datasets.sample_options import AUGMENTATION_LEVELS
 from src.experiments.checkpoints import CheckpointError, load_checkpoint
 from src.experiments.experiment import Experiment
 from src.experiments.networks import build_empty_model, build_model, load_network
-from src.experiments.table import EXPERIMENTS, SMALL, get_experiment
+from src.experiments.table import EXPERIMENTS, MODERN, SECOND_PLACE, SMALL, get_experiment
 from src.retinanet.encoders import ENCODERS
 from src.system.errors import InputError
 from src.training.optimizer import make_optimizer
@@ -119,6 +119,35 @@ def test_basic_rotations_turns_corners():
 def test_the_sgd_experiment_uses_sgd():
     experiment = EXPERIMENTS["se_resnext101_512_sgd"]
     assert (experiment.optimizer, experiment.scheduler) == ("sgd", "milestones")
+
+
+@pytest.mark.parametrize("name", [*ORIGINAL, *SECOND_PLACE])
+def test_a_former_experiment_has_nothing_of_todays_recipe(name):
+    experiment = EXPERIMENTS[name]
+    assert (experiment.normalisation, experiment.input_channels) == ("none", 3)
+    assert experiment.optimizer != "adamw"
+    assert (experiment.weight_decay, experiment.layer_decay) == (0, 1)
+    assert (experiment.warmup_share, experiment.ema_decay) == (0, 0)
+
+
+@pytest.mark.parametrize("name", MODERN)
+def test_a_recent_encoder_is_trained_by_its_recipe(name):
+    experiment = EXPERIMENTS[name]
+    assert (experiment.optimizer, experiment.scheduler) == ("adamw", "cosine")
+    assert experiment.normalisation == "encoder"
+    assert experiment.weight_decay > 0
+    assert experiment.ema_decay > 0.9
+    is_transformer_or_alike = name in ("convnext_tiny_512", "swinv2_tiny_512")
+    assert (experiment.layer_decay < 1) == is_transformer_or_alike
+
+
+@pytest.mark.parametrize("name", ["lite0_256", "lite0_384"])
+def test_an_experiment_with_installed_weights_uses_them_as_they_were_trained(name):
+    experiment = EXPERIMENTS[name]
+    assert experiment.encoder == "timm/tf_efficientnet_lite0"
+    assert experiment.pretrained
+    assert experiment.normalisation == "encoder"
+    assert name.endswith(str(experiment.img_size))
 
 
 @pytest.mark.parametrize("name", ["demo", "resnet18_256_scratch"])

@@ -16,7 +16,11 @@ import torch.multiprocessing
 from src.datasets.loaders import load_labelled_images
 from src.experiments.checkpoints import load_checkpoint
 from src.experiments.runs import Run
+from src.prediction.image_sets import labelled_image_set
+from src.prediction.inference import Inference
 from src.prediction.predictions import load_predictions
+from src.prediction.presets import Postprocess
+from src.prediction.provenance import Member, NetworkSet
 from src.retinanet.acceleration import Acceleration
 from src.system.distributed import ALONE, Processes, joined_processes
 from src.system.errors import InputError
@@ -107,6 +111,24 @@ def test_two_processes_predict_every_image_once_and_in_order(alone, together):
     np.testing.assert_array_equal(ours.ids, expected.ids)
     np.testing.assert_array_equal(ours.true_boxes_xyxy, expected.true_boxes_xyxy)
     np.testing.assert_allclose(ours.class_probs, expected.class_probs, atol=1e-3)
+
+
+def test_two_processes_validate_the_network_that_is_saved(phantoms, tmp_path):
+    """Each moves statistics and average by its own images last; the first one's count."""
+    info = replace(SMALL, n_epochs=1, batch_size=2, ema_decay=0.5)
+    assert info.trains_batch_norm
+    torch.multiprocessing.spawn(
+        train_as_one_of_two, (free_port(), phantoms, tmp_path, info), nprocs=2
+    )
+    run, images = Run("demo", 0, "", tmp_path), load_labelled_images(phantoms, 0)
+    inference = Inference(acceleration=Acceleration(device=torch.device("cpu")), n_workers=0)
+    found = inference.predict(
+        labelled_image_set(images, images.valid),
+        NetworkSet(members=(Member(run=run, experiment=info, epoch=0),)),
+        Postprocess(),
+    )
+    saved = load_predictions(run.predictions_path(0))
+    np.testing.assert_allclose(saved.class_probs, found.class_probs, atol=1e-5)
 
 
 def test_torchrun_predicts_what_one_process_predicts(

@@ -48,6 +48,12 @@ def rates_of(settings, n_epochs, losses=None, steps_per_epoch=2):
     return rates
 
 
+def rates_by_step(settings, steps_per_epoch):
+    """The learning rate at each step of a whole run, and after it."""
+    whole = dataclasses.replace(settings, n_epochs=settings.n_epochs * steps_per_epoch)
+    return rates_of(whole, whole.n_epochs + 1, steps_per_epoch=1)
+
+
 def test_plateau_cuts_the_rate_after_five_epochs_without_progress():
     losses = [1.0, 0.9, 0.8, *[0.85] * 7]
     rates = rates_of(experiment(learning_rate=1e-5), 10, losses)
@@ -69,6 +75,34 @@ def test_one_cycle_rises_to_the_rate_and_falls_to_nothing():
     assert rates[-1] < 1e-3
     assert 4 <= peak <= 8
     assert rates[:peak] == sorted(rates[:peak])
+
+
+def test_cosine_rises_over_the_warm_up_and_falls_to_nothing():
+    settings = experiment(scheduler="cosine", warmup_share=0.2, learning_rate=1e-2, n_epochs=10)
+    rates = rates_by_step(settings, 5)
+    assert len(rates) == 51
+    assert rates[:11] == pytest.approx([1e-2 * (step + 1) / 11 for step in range(10)] + [1e-2])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[30] == pytest.approx(1e-2 / 2)
+    assert rates[50] == pytest.approx(0, abs=1e-12)
+
+
+def test_cosine_without_a_warm_up_begins_at_the_rate():
+    settings = experiment(scheduler="cosine", learning_rate=1e-2, n_epochs=2)
+    assert rates_by_step(settings, 2)[0] == 1e-2
+
+
+def test_adamw_draws_weights_towards_zero_whatever_the_gradient():
+    settings = experiment(optimizer="adamw", weight_decay=0.5, learning_rate=0.1)
+    model = tiny_model()
+    weight, bias = model.encoder.stem.weight, model.encoder.stem.bias
+    before = [weight.detach().clone(), bias.detach().clone()]
+    optimizer = make_optimizer(model, settings)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), before[0] * (1 - 0.1 * 0.5))
+    assert torch.equal(bias.detach(), before[1])
 
 
 def as_training(optimization):
@@ -122,8 +156,8 @@ def advance(optimization, n_epochs):
 
 
 @pytest.mark.parametrize("save", [save_today, save_as_version_1])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-@pytest.mark.parametrize("scheduler", ["plateau", "milestones", "one_cycle"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("scheduler", ["plateau", "milestones", "one_cycle", "cosine"])
 def test_an_optimizer_and_its_rate_go_on_from_a_file_bit_for_bit(
     optimizer, scheduler, save, tmp_path
 ):
@@ -144,8 +178,8 @@ def test_an_optimizer_and_its_rate_go_on_from_a_file_bit_for_bit(
 
 
 def test_the_state_of_a_training_passes_through_json_unchanged():
-    for optimizer in ("adam", "sgd"):
-        for scheduler in ("plateau", "milestones", "one_cycle"):
+    for optimizer in ("adam", "adamw", "sgd"):
+        for scheduler in ("plateau", "milestones", "one_cycle", "cosine"):
             settings = experiment(optimizer=optimizer, scheduler=scheduler)
             saved, own = (Optimization(tiny_model(), settings, steps_per_epoch=2) for _ in range(2))
             advance(saved, 2)

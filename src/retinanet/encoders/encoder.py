@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -12,6 +13,18 @@ CLASSIFIERS = ("fc.", "last_linear.", "classifier.", "classif.")
 OPTIONAL = ".num_batches_tracked"
 
 MAX_NAMED_KEYS = 8  # in an error message
+
+
+class ParameterRule(NamedTuple):
+    """How a parameter is trained.
+
+    Attributes:
+        rate_factor: of the learning rate.
+        decays: whether it is drawn towards 0.
+    """
+
+    rate_factor: float
+    decays: bool
 
 
 class Encoder(nn.Module, ABC):
@@ -75,6 +88,18 @@ class Encoder(nn.Module, ABC):
             {own_keys[key]: tensor for key, tensor in found.items() if key in own_keys},
             strict=False,
         )
+
+    def parameter_rules(self, layer_decay: float) -> dict[str, ParameterRule]:
+        """Return how parameters are trained for which the usual rule does not hold.
+
+        By the usual rule the learning rate is the experiment's, and what has two dimensions or
+        more decays.
+
+        Args:
+            layer_decay: factor of the rate from each layer to the one before it; other than 1
+                only for networks of timm, which know their layers.
+        """
+        return {}
 
     def _stem(self) -> str:
         """Return the name of the first convolution."""

@@ -11,11 +11,12 @@ from typing import Any
 import timm
 import torch
 from timm.layers import LayerNorm2d
+from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from src.retinanet.encoders import TIMM_PREFIX
-from src.retinanet.encoders.encoder import Encoder
+from src.retinanet.encoders.encoder import Encoder, ParameterRule
 from src.retinanet.encoders.package_weights import PACKAGES
 from src.retinanet.encoders.weight_sources import HubFile, WebFile, WeightSource
 from src.retinanet.settings import Normalisation
@@ -150,6 +151,24 @@ class TimmEncoder(Encoder):
             self.net.load_state_dict({key: weights[_joined(key)] for key in own})
         except REFUSALS as error:
             raise ValueError(" ".join(str(error).split())) from error
+
+    def parameter_rules(self, layer_decay: float) -> dict[str, ParameterRule]:
+        """Return timm's own rules: it knows the layers, and tables that do not decay."""
+        with torch.device("meta"):
+            whole = timm.create_model(self.model, img_size=self.img_size, in_chans=self.in_channels)
+        groups = param_groups_layer_decay(
+            whole,
+            weight_decay=1.0,
+            no_weight_decay_list=getattr(whole, "no_weight_decay", set)(),
+            layer_decay=layer_decay,
+        )
+        rules = {
+            parameter: ParameterRule(group["lr_scale"], decays=group["weight_decay"] > 0)
+            for group in groups
+            for parameter in group["params"]
+        }
+        by_name = {_joined(name): rules[value] for name, value in whole.named_parameters()}
+        return {f"net.{name}": by_name[_joined(name)] for name, _ in self.net.named_parameters()}
 
     def _create(self, out_indices: tuple[int, ...] | None) -> nn.Module:
         try:
