@@ -15,7 +15,6 @@ from src.retinanet.encoders import build_encoder, family_of
 from src.retinanet.encoders.weights import load_encoder_weights
 from src.retinanet.model import RetinaNet
 from src.retinanet.settings import Normalisation
-from src.system.errors import InputError
 
 
 def count_parameters(experiment: Experiment) -> int:

@@ -9,9 +9,8 @@ from src.experiments.experiment_file import StoredTraining, write_stored_trainin
 from src.experiments.networks import build_model, load_network, trained_experiment
 from src.experiments.runs import Run
 from src.experiments.table import EXPERIMENTS
-from src.prediction.inference import Inference
+from src.prediction.inference import load_networks
 from src.prediction.provenance import Member, NetworkSet
-from src.retinanet.acceleration import Acceleration
 from src.retinanet.encoders import timm_encoder
 from src.retinanet.ensemble import Ensemble
 from src.retinanet.settings import Normalisation
@@ -132,14 +131,13 @@ def test_networks_with_different_inputs_are_an_ensemble(tmp_path):
     experiments = (EXPERIMENTS["demo"], NORMALISED, BY_HAND)
     networks = NetworkSet(
         members=tuple(
-            Member(run=replace(run, fold=i), experiment=experiment, epoch=0)
+            Member(run=run, experiment=experiment, epoch=i, path=run.checkpoint_path(i))
             for i, experiment in enumerate(experiments)
         )
     )
     for member in networks.members:
-        save_weights(member.experiment, member.run.checkpoint_path(0))
-    inference = Inference(acceleration=Acceleration(device=torch.device("cpu")))
-    loaded = [network.eval() for network in inference.load_networks(networks)]
+        save_weights(member.experiment, member.path)
+    loaded = [network.eval() for network in load_networks(networks)]
     images = torch.rand(1, 1, 192, 192)
     found = Ensemble(loaded)(images)
     alone = [network(images).class_log_probs.exp() for network in loaded]

@@ -108,17 +108,17 @@ def test_an_epochs_checkpoint_holds_the_average_and_the_last_one_both(whole):
 
 
 def test_validation_uses_the_weights_that_the_epochs_checkpoint_holds(whole, images):
-    networks = NetworkSet(members=(Member(run=whole, experiment=RECIPE, epoch=1),))
+    path = whole.checkpoint_path(1)
+    networks = NetworkSet(members=(Member(run=whole, experiment=RECIPE, epoch=1, path=path),))
     found = Inference(acceleration=ON_CPU, n_workers=0).predict(
         labelled_image_set(images, images.valid), networks, Postprocess()
     )
     saved = load_predictions(whole.predictions_path(1))
     np.testing.assert_allclose(found.class_probs, saved.class_probs, atol=1e-6)
     last = load_checkpoint(whole.last_checkpoint_path)
-    path = whole.checkpoint_path(1)
     image = torch.rand(1, 1, 192, 192)
     averaged, own = (
-        load_network(RECIPE, checkpoint, path).eval()(image).class_log_probs
+        load_network(checkpoint, path).eval()(image).class_log_probs
         for checkpoint in (load_checkpoint(path), last)
     )
     assert not torch.allclose(averaged, own, atol=1e-4)
