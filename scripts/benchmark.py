@@ -23,6 +23,7 @@ PARTS = {
     "train": "a training step, plain and with each means that makes it faster",
     "infer": "inference, plain and with each means that makes it faster",
     "epoch": "a whole epoch end to end: loader, training, validation, prediction, score",
+    "learn": "what networks have learned after the same processor seconds",
     "growth": "how cost grows with image size, batch, images and boxes",
     "start": "commands, checkpoints and the way to a training's first step",
     "metric": "the challenge's score over a grid of thresholds",
@@ -30,7 +31,15 @@ PARTS = {
     "encodings": "a run's score on the same radiographs in other files: 12 bits, windows, LUTs",
     "encoders": "size, arithmetic, speed and memory of every network",
 }
-NEED_DATA = ("data", "epoch", "start", "metric", "levels", "encodings")  # they take --data-dir
+NEED_DATA = (
+    "data",
+    "epoch",
+    "start",
+    "metric",
+    "levels",
+    "encodings",
+    "learn",
+)  # they take --data-dir
 ALL = ("data", "train", "infer", "epoch", "growth", "start", "metric")
 
 

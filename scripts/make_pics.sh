@@ -7,7 +7,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." >/dev/null && pwd -P)
 demo=${1:-$root/demo}
 python=${PYTHON:-$root/.venv/bin/python}
-run=$demo/output/demo_fold_0
+run=$demo/output/lite0_192_fold_0
+[[ -f $run/scores.npz ]] || run=$demo/output/demo_fold_0  # without pretrained weights
 if [[ ! -f $run/scores.npz ]]; then
     echo "make_pics.sh: $run holds no scored run; scripts/run_demo.sh makes it" >&2
     exit 2

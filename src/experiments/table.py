@@ -54,11 +54,16 @@ def _modern(encoder: str, *, layer_decay: float = 1.0) -> Experiment:
 
 
 def _small(**changes: Any) -> Experiment:  # noqa: ANN401 - fields of Experiment
-    """An experiment that a CPU trains in minutes, by default without pretrained weights."""
+    """An experiment that a CPU trains in minutes, by default without pretrained weights.
+
+    Its input is centred: at a high learning rate the first layer's mean would move by its own
+    deviation in one step, and the running statistics of batch norm could not follow.
+    """
     settings: dict[str, Any] = {
         "encoder": "resnet18",
         "batch_size": 8,
         "pretrained": False,
+        "normalisation": (0.5, 0.25),
         "pyramid_levels": WITHOUT_P2,
         "pyramid_width": 64,
         "learning_rate": 2e-3,
@@ -74,6 +79,12 @@ def _small_pretrained(**changes: Any) -> Experiment:  # noqa: ANN401 - fields of
         "encoder": "timm/tf_efficientnet_lite0",
         "pretrained": True,
         "normalisation": "encoder",
+        "batch_norm": "train",
+        "hflip": True,
+        "dropout_class": 0.0,
+        "head_depth": 2,
+        "learning_rate": 1e-3,
+        "ema_decay": 0.98,
     }
     return _small(**(settings | changes))
 
@@ -180,6 +191,7 @@ SMALL: dict[str, Experiment] = {
         n_epochs=16,
     ),
     "resnet18_256_scratch": _small(img_size=256),
+    "lite0_192": _small_pretrained(img_size=192, n_epochs=16),
     "lite0_256": _small_pretrained(img_size=256),
     "lite0_384": _small_pretrained(img_size=384),
 }

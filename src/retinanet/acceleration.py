@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +13,7 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 from torch.utils.checkpoint import checkpoint
 
+from src.retinanet.depthwise import FastDepthwise
 from src.retinanet.ensemble import Ensemble
 from src.retinanet.model import RetinaNet
 from src.structures import Precision
@@ -70,7 +71,11 @@ class Acceleration:
     def arithmetic(self) -> Iterator[None]:
         """Run the network in the block in the chosen precision."""
         dtype = DTYPES[self.precision]
-        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+        # What compiles or computes the layers again would not see the same operations twice.
+        is_plain = not (self.compiles or self.recomputes_encoder)
+        is_fast = dtype == torch.bfloat16 and self.device.type == "cpu" and is_plain
+        faster = FastDepthwise() if is_fast else nullcontext()
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32), faster:
             yield
 
     def out_of_memory(self, batch_size: int, img_size: int, advice: str) -> InputError:

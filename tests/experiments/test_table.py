@@ -2,14 +2,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from src.datasets.sample_options import AUGMENTATION_LEVELS
 from src.experiments.checkpoints import load_checkpoint
 from src.experiments.experiment import Experiment
 from src.experiments.networks import build_empty_model, build_model, load_network
-from src.experiments.table import EXPERIMENTS, MODERN, SECOND_PLACE, get_experiment
+from src.experiments.table import EXPERIMENTS, MODERN, SECOND_PLACE, SMALL, get_experiment
 from src.retinanet.encoders import ENCODERS
 from src.system.errors import InputError
+from src.training.optimizer import make_optimizer
 from tests.made_checkpoints import as_version_1, make_checkpoint
 
 # name: encoder, img_size, batch_size, augmentation level of the original release's table
@@ -81,7 +83,9 @@ def test_an_experiment_can_be_built_from_known_parts(name):
     assert experiment.img_size % 32 == 0
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "name", [name for name in EXPERIMENTS if EXPERIMENTS[name].batch_norm == "auto"]
+)
 def test_batch_norm_is_trained_exactly_where_nothing_is_pretrained(name):
     assert EXPERIMENTS[name].trains_batch_norm is not EXPERIMENTS[name].pretrained
 
@@ -235,3 +239,22 @@ def test_building_an_empty_model_leaves_initialisation_as_it_was():
         build_empty_model(replace(EXPERIMENTS["demo"], encoder="timm/none"))
     assert torch.nn.init.kaiming_normal_ is drawn
     assert build_model(EXPERIMENTS["demo"]).pyramid.output[0].weight.std() > 0.01  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if not SMALL[name].pretrained])
+def test_a_step_moves_the_first_layer_by_less_than_its_statistics_follow(name):
+    torch.manual_seed(0)
+    network = build_model(SMALL[name]).train()
+    optimizer = make_optimizer(network, SMALL[name])
+    images = (0.5 + 0.25 * torch.randn(4, 1, 24, 24)).clamp(0, 1)
+    images = images.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
+    seen = []
+    first = next(part for part in network.modules() if isinstance(part, nn.BatchNorm2d))
+    first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    outputs = network(images)
+    (outputs.scores.sum() + outputs.class_log_probs.sum()).backward()
+    optimizer.step()
+    network(images)
+    before, after = (each.mean(dim=(0, 2, 3)) for each in seen)
+    moved = (after - before).abs() / seen[0].std(dim=(0, 2, 3))
+    assert moved.max() < 0.1

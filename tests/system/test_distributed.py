@@ -122,11 +122,10 @@ def test_two_processes_validate_the_network_that_is_saved(phantoms, tmp_path):
     )
     run, images = Run("demo", 0, "", tmp_path), load_labelled_images(phantoms, 0)
     inference = Inference(acceleration=Acceleration(device=torch.device("cpu")), n_workers=0)
+    member = Member(run=run, experiment=info, epoch=0, path=run.checkpoint_path(0))
     found = inference.predict(
         labelled_image_set(images, images.valid),
-        NetworkSet(
-            members=(Member(run=run, experiment=info, epoch=0, path=run.checkpoint_path(0)),)
-        ),
+        NetworkSet(members=(member,)),
         Postprocess(),
     )
     saved = load_predictions(run.predictions_path(0))
