@@ -2,18 +2,12 @@ import json
 from dataclasses import replace
 
 import pytest
-import torch
 
 from src.experiments.checkpoints import CheckpointError, load_checkpoint
 from src.experiments.experiment_file import StoredTraining, write_stored_training
-from src.experiments.networks import build_model, load_network, trained_experiment
+from src.experiments.networks import load_network, trained_experiment
 from src.experiments.runs import Run
 from src.experiments.table import EXPERIMENTS
-from src.prediction.inference import load_networks
-from src.prediction.provenance import Member, NetworkSet
-from src.retinanet.encoders import timm_encoder
-from src.retinanet.ensemble import Ensemble
-from src.retinanet.settings import Normalisation
 from src.system.errors import InputError
 from tests.made_checkpoints import make_checkpoint
 
