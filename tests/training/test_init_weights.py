@@ -131,7 +131,7 @@ def test_a_run_goes_on_from_the_weights_of_another(train, trained, tmp_path):
     before, after = (
         [float(row["train_loss"]) for row in rows_of(run.history_path)] for run in (trained, tuned)
     )
-    assert after[0] < before[0], "it begins where the other ended"
+    assert after[0] < before[0], (before, after)
 
 
 def test_the_tuning_is_repeated_with_the_same_weights_alone(
