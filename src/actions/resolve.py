@@ -31,14 +31,19 @@ def choose_run(flags: Flags) -> Run:
 
 def choose_experiment(flags: Flags) -> Experiment:
     """Look up the experiment of the run, with the settings that flags change."""
-    return get_experiment(
-        flags.model,
-        fit=flags.fit,
-        batch_size=flags.batch_size,
-        accumulate=flags.accumulate,
-        learning_rate=flags.learning_rate,
-        n_epochs=flags.num_epochs,
-    )
+    return get_experiment(flags.model, **find_changes(flags))
+
+
+def find_changes(flags: Flags) -> dict[str, object]:
+    """Return the settings of the experiment that flags change."""
+    changes = {
+        "fit": flags.fit,
+        "batch_size": flags.batch_size,
+        "accumulate": flags.accumulate,
+        "learning_rate": flags.learning_rate,
+        "n_epochs": flags.num_epochs,
+    }
+    return {name: value for name, value in changes.items() if value is not None}
 
 
 def choose_epochs(flags: Flags, saved: list[int], run: Run) -> list[int] | None:
