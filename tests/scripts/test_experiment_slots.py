@@ -1,6 +1,7 @@
 """Where trainings run side by side, and how long all of them will take."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_without_gpus_trainings_share_the_cores(monkeypatch):
 
 
 def runs_left(*counts):
-    return {Run("demo", fold, "", os.curdir): count for fold, count in enumerate(counts)}
+    return {Run("demo", fold, "", Path()): count for fold, count in enumerate(counts)}
 
 
 def test_a_forecast_without_any_time_counts_epochs():
