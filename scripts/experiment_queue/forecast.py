@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from src.experiments.runs import Run
 
-UNITS = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0))  # in seconds
+UNITS = (("hours", 3600.0), ("minutes", 60.0))  # in seconds
 
 
 class Forecast:

@@ -108,7 +108,7 @@ def test_nothing_left_takes_no_time():
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0 seconds"), (119, "119 seconds"), (120, "2 minutes"), (7199, "120 minutes"),
-     (7200, "2 hours"), (3 * 86400, "3 days")],
+     (7200, "2 hours"), (9 * 86400, "216 hours")],
 )  # fmt: skip
 def test_a_duration_has_the_largest_unit_of_which_there_are_two(seconds, text):
     assert write_duration(seconds) == text

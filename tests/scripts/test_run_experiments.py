@@ -1,14 +1,18 @@
 """The command that trains many experiments, with real trainings of one epoch."""
 
+import os
+import re
 import shlex
+import signal
 import subprocess
+import time
 
 import pytest
 
 from scripts import run_experiments
 from src.experiments.runs import Run
+from tests.paths import ROOT
 
-COMMAND = run_experiments.__file__
 FLAGS = ("--", "--num-epochs", "1", "--batch-size", "2", "--num-workers", "0", "--device", "cpu")
 
 
@@ -110,3 +114,39 @@ def test_a_wrong_word_is_refused_before_anything_begins(call_main, words, messag
     assert outcome.err.startswith(f"error: {message}")
     assert outcome.err.count("\n") == 1
     assert outcome.out == ""
+
+
+# In place of Python: a queue that ends on SIGTERM, after its training has saved its state.
+FAKE_QUEUE = """#!/bin/bash
+trap 'sleep 0.5; touch saved; exit 143' TERM
+echo "$@" >words
+while sleep 0.1; do :; done
+"""
+
+
+def test_the_script_for_slurm_saves_the_state_and_goes_back_into_the_queue(tmp_path):
+    text = (ROOT / "docs" / "scaling.md").read_text()
+    script, = (block for block in re.findall(r"```\n(#!/bin/bash\n.*?)```", text, re.DOTALL)
+               if "run_experiments.py" in block)  # fmt: skip
+    programs = {
+        ".venv/bin/python": FAKE_QUEUE,
+        "bin/scontrol": '#!/bin/bash\n[[ -e saved ]] && echo "$@" >requeued\n',
+    }
+    for name, program in programs.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_text(program)
+        path.chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "SLURM_ARRAY_TASK_ID": "3",
+        "SLURM_JOB_ID": "12345",
+    }
+    batch = subprocess.Popen(["bash", "-c", script], cwd=tmp_path, env=environment)
+    while not (tmp_path / "words").exists():
+        time.sleep(0.05)
+    batch.send_signal(signal.SIGTERM)
+    assert batch.wait() == 0
+    words = (tmp_path / "words").read_text().split()
+    assert words == ["scripts/run_experiments.py", "--plan", "plan.toml", "--job", "3"]
+    assert (tmp_path / "requeued").read_text() == "requeue 12345\n"
