@@ -1,7 +1,10 @@
-"""Export a trained run to ONNX, decoding included, and compare the file with PyTorch.
+"""Export a trained run: to ONNX, or as a folder to share.
 
-`python src/export.py output/demo_fold_0 --out model.onnx` writes a graph from `images` (batch, 1,
-S, S), float32 in [0, 1], to
+`python src/export.py output/demo_fold_0 --share demo_model` writes one file of weights that holds
+all that prediction needs, and its model card.
+
+`python src/export.py output/demo_fold_0 --out model.onnx` writes a graph, decoding included, and
+compares it with PyTorch. It goes from `images` (batch, 1, S, S), float32 in [0, 1], to
 
 - `boxes_xyxy` (batch, K, 4), pixels of the input, best first,
 - `scores` (batch, K), descending, 0 where there is no box,
@@ -22,14 +25,15 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
 
 import argparse
 import json
+from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any
 
 import config
 from src.experiments.experiment import Experiment
-from src.experiments.experiment_file import as_trained, sample_options
-from src.experiments.runs import Run, load_run
-from src.experiments.table import get_experiment
+from src.experiments.experiment_file import sample_options
+from src.experiments.runs import Run, load_run, require_weights
+from src.prediction.image_groups import read_groups
 from src.prediction.presets import NMS_IOU, Postprocess
 from src.radiographs.image_files import split_unreadable
 from src.radiographs.image_index import ImageFile, index_images
@@ -44,7 +48,7 @@ from src.system.command_line import (
     report_errors,
 )
 from src.system.errors import InputError
-from src.system.files import replaced_file
+from src.system.files import new_folder, replaced_file, write_text
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 TOLERANCE = 1e-4  # float32 through a hundred layers is off by some 1e-6
@@ -90,9 +94,13 @@ SHOWN = {
 def main() -> None:
     arguments = _parse_arguments()
     with report_errors():
-        _check_packages()
+        if arguments.share is None:
+            _check_packages()
         run = load_run(arguments.run)
         choice = _choose_epoch(run, arguments.epoch)
+        if arguments.share is not None:
+            share(run, choice, arguments.share, arguments.licence, arguments.groups)
+            return
         export(
             run,
             choice,
@@ -129,15 +137,16 @@ def export(
     # PyTorch and the exporter take seconds to import, and `--help` does not wait for them.
     from src.datasets.test_dataset import TestDataset
     from src.experiments.checkpoints import load_checkpoint
-    from src.experiments.networks import checkpoint_path, load_network
+    from src.experiments.networks import load_network
     from src.onnx_export.check import N_FOR_ALL_SIZES, check_graph, synthetic_images
     from src.onnx_export.graph import write_graph
     from src.onnx_export.padded import PaddedDetector
     from src.retinanet.anchors import make_anchors
 
-    experiment = as_trained(run, get_experiment(run.model))
-    weights = checkpoint_path(run, choice.epoch, None)
-    network = load_network(experiment, load_checkpoint(weights, run.model), weights)
+    weights = run.find_checkpoint(choice.epoch) or run.checkpoint_path(choice.epoch)
+    checkpoint = load_checkpoint(require_weights(weights), run.model)
+    experiment = checkpoint.facts.settings
+    network = load_network(checkpoint, weights)
     size = (experiment.img_size, experiment.img_size)
     anchors = make_anchors(size, experiment.pyramid_levels, experiment.anchor_shapes)
     detector = PaddedDetector(
@@ -156,6 +165,30 @@ def export(
         print(*check.lines(), sep="\n")
         check.require(tolerance)
     print(path)
+
+
+def share(run: Run, choice: Choice, folder: Path, licence: str | None, groups: Path | None) -> None:
+    """Write the weights of an epoch and their model card, which anybody can use without the run.
+
+    Args:
+        licence: of the weights; None where nobody states it.
+        groups: a table whose groups of images the card describes one by one.
+
+    Raises:
+        InputError: there is no such checkpoint, the table is wrong, or the folder holds something.
+    """
+    from src.experiments.shared_weights import SHARED_NAME, write_shared_weights
+    from src.visualizations.model_card import write_card
+
+    table = {} if groups is None else read_groups(groups)
+    with new_folder(folder) as temporary:
+        best = None if choice.best is None else asdict(choice.best)
+        facts = write_shared_weights(
+            run, choice.epoch, temporary / SHARED_NAME, best=best, licence=licence
+        )
+        card = write_card(run, choice, facts, file_name=SHARED_NAME, group_table=table)
+        write_text(temporary / "README.md", card)
+    print(folder / SHARED_NAME, folder / "README.md", sep="\n")
 
 
 def _choose_epoch(run: Run, epoch: int | None) -> Choice:
@@ -209,9 +242,14 @@ def _check_packages() -> None:
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = CommandParser("Export a trained run to ONNX and compare the file with PyTorch.")
+    parser = CommandParser("Export a trained run: to ONNX, or as a folder to share.")
     add = parser.add_argument
     add("run", type=Path, help="folder of a run, such as output/demo_fold_0")
+    add("--share", type=Path, metavar="FOLDER", help="write the weights and a model card there "
+        "instead of an ONNX file")  # fmt: skip
+    add("--licence", help="of the weights that are shared, as SPDX names it, such as mit")
+    add("--groups", type=Path, help="table of patientId and columns whose values are groups, for "
+        "the numbers of each in the model card")  # fmt: skip
     add("--epoch", type=natural, help="by default the best of check_metric, or the last")
     add("--out", type=Path, help="by default <epoch>.onnx in the run's folder")
     nms = parser.add_mutually_exclusive_group()
@@ -226,6 +264,13 @@ def _parse_arguments() -> argparse.Namespace:
     add("--tolerance", type=not_negative, default=TOLERANCE, help="largest difference that passes, "
         "of scores, deltas, probabilities, and boxes as shares of the image's side")  # fmt: skip
     arguments = parser.parse_args()
+    for name in ("licence", "groups"):
+        if arguments.share is None and getattr(arguments, name) is not None:
+            parser.error(f"--{name} needs --share")
+    for name in ("out", "without_nms", "check_images"):
+        if arguments.share is not None and getattr(arguments, name):
+            flag = name.replace("_", "-")
+            parser.error(f"--share cannot be combined with --{flag}, which is of an ONNX file")
     if arguments.max_boxes > MAX_CANDIDATES:
         parser.error(
             f"--max-boxes {arguments.max_boxes}: at most {MAX_CANDIDATES} candidates are kept"

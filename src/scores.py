@@ -21,9 +21,9 @@ from dataclasses import replace
 
 from src.actions.ensemble_flags import describe_ensemble, flags_of_ensemble
 from src.challenge.leaderboard import boxes_of_images, read_with_truth, score_boxes
-from src.datasets.tables import AnnotationsError, read_table, refuse_rows
 from src.experiments.runs import Run
 from src.metric import bootstrap_interval, image_scores
+from src.prediction.image_groups import GroupTable, read_groups
 from src.prediction.image_scores import read_image_scores, with_image_scores
 from src.prediction.postprocess import choose_boxes
 from src.prediction.presets import GATES
@@ -58,11 +58,8 @@ from src.system.command_line import (
     report_errors,
 )
 from src.system.files import check_file_place
-from src.system.records import cut_text
 
 SWEEP, NUMBERS, GROUPS = "sweep.npz", "numbers.csv", "groups.csv"
-MAX_GROUPS = 50  # of a column
-GroupTable = dict[str, dict[str, str]]  # column -> patientId -> the group
 
 
 def _describe(sweep: Sweep, run_dirs: Sequence[Path], load: LoadEpoch) -> Iterator[str]:
@@ -158,7 +155,7 @@ def _parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = _parse_arguments()
     with report_errors():
-        table = {} if arguments.groups is None else _read_groups(arguments.groups)
+        table = {} if arguments.groups is None else read_groups(arguments.groups)
         if arguments.truth is not None:
             _score_submissions(arguments, table)
             return
@@ -233,27 +230,6 @@ def _save_numbers(
         groups = list(group_numbers(data, scores, table))
         write_group_numbers(folder / GROUPS, groups)
         print("", *describe_groups(groups), folder / GROUPS, sep="\n  ")
-
-
-def _read_groups(path: Path) -> GroupTable:
-    """Read which group each image belongs to, for every column of a table but patientId.
-
-    Raises:
-        AnnotationsError: this is no such table, or a patient is there twice.
-    """
-    table = read_table(path, ["patientId"])
-    refuse_rows(path, table, table.duplicated("patientId"), "patient {patientId} again")
-    columns = [str(column) for column in table if column != "patientId"]
-    if not columns:
-        raise AnnotationsError(f"{path}: needs a column beside patientId, whose values are groups")
-    for column in columns:
-        n_groups = table[column].nunique()
-        if n_groups > MAX_GROUPS:
-            raise AnnotationsError(
-                f"{path}: column {cut_text(column)} has {n_groups} values; at most {MAX_GROUPS} "
-                f"can be groups, such as bands of a number"
-            )
-    return {column: dict(zip(table["patientId"], table[column], strict=True)) for column in columns}
 
 
 if __name__ == "__main__":

@@ -27,11 +27,10 @@ def main() -> None:
 
 def act(flags: Flags) -> None:
     """Import what the flags ask for, and do it; before that, `--help` would wait for it."""
-    from src.experiments.table import get_experiment
+    from src.actions.resolve import check_models
     from src.system.processes import tune_process
 
-    for model in flags.models:
-        get_experiment(model)  # a wrong name is reported before PyTorch is imported
+    check_models(flags)
     tune_process()  # before PyTorch is imported
     if flags.list_models:
         from src.actions.list_models import list_models
@@ -48,11 +47,11 @@ def act(flags: Flags) -> None:
     elif flags.action == "generate_predictions":
         from src.actions.generate_predictions import generate_predictions
 
-        generate_predictions(flags)
+        generate_predictions(flags, downloads_dir=config.WEIGHTS_DIR)
     elif flags.action == "test_model":
         from src.actions.test_model import test_model
 
-        test_model(flags)
+        test_model(flags, downloads_dir=config.WEIGHTS_DIR)
     else:
         from src.actions.check_data import check_data
 

@@ -59,11 +59,11 @@ def run_command(tmp_path_factory):
     own = ("PNEUMONIA_DATA_DIR", "PNEUMONIA_OUTPUT_DIR", "PNEUMONIA_WEIGHTS_DIR", "PYTHONPATH")
     environment = {name: value for name, value in os.environ.items() if name not in own}
 
-    def run(*command, cwd=elsewhere, ok=True):
+    def run(*command, cwd=elsewhere, ok=True, variables=None):
         result = subprocess.run(
             [sys.executable, *map(str, command)],
             cwd=cwd,
-            env=environment | {"OMP_NUM_THREADS": "1"},
+            env=environment | {"OMP_NUM_THREADS": "1"} | (variables or {}),
             capture_output=True,
             text=True,
             timeout=HANGS_AFTER,

@@ -18,7 +18,7 @@ from tests.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
-EXPORT = re.compile(r"^python src/export.py.*$", flags=re.MULTILINE)
+EXPORT = re.compile(r"^python src/export.py .*\.onnx.*$", flags=re.MULTILINE)
 SCRIPTS = ("scripts/run_demo.sh", "scripts/run_tests.sh", "scripts/dataset_download.sh")
 
 
@@ -59,7 +59,7 @@ def test_the_commands_run_one_after_the_other(phantoms, tmp_path):
     place.mkdir()
     for name in ("src", "scripts"):
         (place / name).symlink_to(ROOT / name)
-    (place / "my_images").symlink_to(phantoms)
+    (place / "my_images").symlink_to(phantoms / "stage_2_test_images")
     write_own_data(phantoms, place)
     blocks = [block for block in BLOCKS if "python" in block]
     script = "set -e\n" + "\n".join(blocks)

@@ -75,7 +75,7 @@ def time_checkpoint(name: str, n_runs: int) -> list[Row]:
             load_weights(build_model(info), load_checkpoint(path, name), path)
 
         def ours() -> None:
-            load_network(info, load_checkpoint(path, name), path)
+            load_network(load_checkpoint(path, name), path)
 
         timings = time_in_turn([plain, ours], n_runs=n_runs)
     return [

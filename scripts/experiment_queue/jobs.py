@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.experiment_queue.plan import Grid, PlanError
 from src.actions.flags import Flags, parse_flags
-from src.actions.resolve import choose_experiment, choose_run, find_changes
+from src.actions.resolve import change_experiment, choose_run, find_changes, name_changed
 from src.experiments.run_progress import RunProgress, find_progress
 from src.experiments.runs import Run
+from src.experiments.table import get_experiment
 from src.scoring.sweep import ScoresError, load_sweep
 from src.system.errors import InputError
 
@@ -90,26 +91,30 @@ def _make_job(
     grid: Grid, model: str, fold: int, seed: int | None, data_dir: Path, output_dir: Path
 ) -> Job:
     """Write the commands of a training, as train_runner's own parser understands them."""
-    tag = "_".join(part for part in (grid.run, f"seed{seed}" * (seed is not None)) if part)
     run_words = ["--model", model, "--fold", str(fold), "--output-dir", str(output_dir)]
-    if tag:
-        run_words += ["--run", tag]
     words = ["--data-dir", str(data_dir), *grid.settings_words(), *grid.flags, "--resume"]
+    tag = grid.run or name_changed(_parse_training(run_words + words)).run
     if seed is not None:
         words += ["--seed", str(seed)]
-
-    def parse(action: str, words: list[str]) -> tuple[Command, Flags]:
-        words = ["--action", action, *run_words, *words]
-        flags = parse_flags(words, data_dir=data_dir, output_dir=output_dir)
-        return (sys.executable, str(RUNNER), *words), flags
-
-    train, flags = parse("train", words)
-    choose_experiment(flags)  # what is wrong with it is wrong with the plan
-    check_metric, _ = parse("check_metric", ["--debug"] if flags.debug else [])
+        tag = f"{tag}_seed{seed}" if tag else f"seed{seed}"
+    if tag:
+        run_words += ["--run", tag]
+    flags = _parse_training(run_words + words)
+    changes = find_changes(flags)
+    change_experiment(get_experiment(model), changes)  # what is wrong with it, the plan has wrong
     return Job(
         run=choose_run(flags),
-        changes=find_changes(flags),
+        changes=changes,
         seed=flags.seed,
-        train=train,
-        check_metric=check_metric,
+        train=_command("train", run_words + words),
+        check_metric=_command("check_metric", run_words + ["--debug"] * flags.debug),
     )
+
+
+def _command(action: str, words: Sequence[str]) -> Command:
+    return (sys.executable, str(RUNNER), "--action", action, *words)
+
+
+def _parse_training(words: Sequence[str]) -> Flags:
+    """Read the flags of a training, which name its folders."""
+    return parse_flags(["--action", "train", *words], data_dir=Path(), output_dir=Path())

@@ -17,7 +17,7 @@ from typing import Any, get_args
 from src.experiments.runs import DEBUG_TAG, ENSEMBLE_TAG, Run
 from src.prediction.presets import GATES, PRESETS, SIZE_RULES
 from src.retinanet.settings import DEFAULT_WEAK, NO_WEAK, WeakLimits
-from src.structures import MAX_FOLDS, Fit, Precision
+from src.structures import MAX_FOLDS, Precision
 from src.system.command_line import (
     CommandParser,
     add_flag,
@@ -40,6 +40,7 @@ ACTIONS = ("train", "check_metric", "generate_predictions", "test_model", "check
 TRAIN, CHECK_METRIC, PREDICT, TEST_MODEL, CHECK_DATA = ((action,) for action in ACTIONS)
 CHOOSE_BOXES = CHECK_METRIC + PREDICT + TEST_MODEL
 USE_WEIGHTS = TRAIN + PREDICT + TEST_MODEL
+DEFAULT_SEED = 1234
 
 
 # fmt: off
@@ -73,12 +74,12 @@ class Flags:
     cache: bool = switch(ACTIONS, "keep decoded images in one file for all runs")
     list_models: bool = switch(ACTIONS, "print the experiments and stop")
 
-    seed: int = flag(TRAIN, "of all random numbers", 1234, kind=natural)
+    seed: int | None = flag(TRAIN, f"of all random numbers (default: {DEFAULT_SEED})", kind=natural)
+    settings: tuple[str, ...] = flag(TRAIN, "change settings of the experiment, such as fit=pad",
+                                     (), kind=str, nargs="+", metavar="FIELD=VALUE",
+                                     names=("--set",))
     learning_rate: float | None = flag(TRAIN, "of the optimizer (default: the experiment's)",
                                        kind=rate)
-    fit: Fit | None = flag(TRAIN, "how images become squares (default: squeeze)",
-                           choices=get_args(Fit))
-    accumulate: int | None = flag(TRAIN, "batches for each step (default: 1)", kind=positive)
     checkpoint_encoder: bool = switch(TRAIN, "use less memory: compute the encoder twice")
     resume: bool = switch(TRAIN, "continue a training that was stopped")
     checkpoint_minutes: float = flag(TRAIN, "longest time between saved states", 10.0,
@@ -110,11 +111,15 @@ class Flags:
                       choices=("valid", "test"))
     input: Path | None = flag(PREDICT, "predict this image, or a folder of them", kind=Path)
     skip_unreadable: bool = switch(PREDICT, "skip files that are no radiographs")
-    folds: tuple[int, ...] | None = flag(PREDICT, "combine these folds into an ensemble",
-                                         kind=below(MAX_FOLDS), nargs="+")
+    folds: tuple[int, ...] | None = flag(
+        TRAIN + PREDICT, "train these in turn; predict by all of them together",
+        kind=below(MAX_FOLDS), nargs="+")
+    weights: tuple[str, ...] | None = flag(
+        PREDICT, "predict by these weights (or hf:owner/name), not a run", kind=str,
+        nargs="+", metavar="FILE")
     tta: str | None = flag(PREDICT, "predict mirrored images as well", choices=("hflip",))
     run_weights: tuple[float, ...] | None = flag(
-        PREDICT, "one for each run, model by model", kind=not_negative, nargs="+")
+        PREDICT, "one for each run or file, model by model", kind=not_negative, nargs="+")
     combine: str | None = flag(PREDICT, "how an ensemble combines box sizes", choices=SIZE_RULES)
     k: float | None = flag(PREDICT, "box sizes are p20 + k (p20 - p80)", kind=number)
     overlays: bool = switch(PREDICT, "draw the boxes over the images")
@@ -156,6 +161,7 @@ class Flags:
     def asks_for_ensemble(self) -> bool:
         """Say whether the flags combine networks, or the views of one."""
         several = self.folds or self.run_weights or len(self.models) > 1
+        several = several or len(self.weights or ()) > 1
         return bool(several or self.tta)
 
     @property
@@ -169,11 +175,13 @@ EXCLUSIVE = (
     *(("epoch", other) for other in ("from_epoch", "num_epochs")),
     ("folds", "fold"),
     ("input", "split"),
-    *(("fit", other) for other in ("resume", "from_epoch")),
     *(("init_weights", other) for other in ("from_epoch", "weights_dir", "encoder_weights")),
     *(("from_experiment", other) for other in (
-        "models", "fold", "seed", "precision", "fit", "batch_size", "accumulate",
+        "models", "fold", "folds", "seed", "precision", "settings", "batch_size",
         "learning_rate", "num_epochs")),
+    *(("weights", other) for other in (
+        "models", "run", "fold", "folds", "epoch", "from_epoch", "num_epochs", "weights_dir",
+        "split")),
 )  # fmt: skip
 FIELDS = {each.name: each for each in fields(Flags)}
 
@@ -278,8 +286,10 @@ def _find_faults_of_predictions(flags: Flags, given: Collection[str]) -> Iterato
     for name in ("combine", "k"):
         if name in given and not flags.asks_for_ensemble:
             yield f"{flag_of(FIELDS[name])} needs an ensemble: several networks, or --tta"
+    if flags.weights is not None and flags.input is None:
+        yield "--weights needs --input"
     if flags.run_weights is not None:
-        runs = [
+        runs = list(flags.weights or ()) or [
             Run(model, fold, flags.tag, flags.output_dir).name
             for model in flags.models
             for fold in flags.folds or (flags.fold,)

@@ -6,19 +6,18 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from src.actions.device import choose_acceleration
 from src.actions.flags import Flags
-from src.actions.resolve import (
-    settle_networks,
-    settle_postprocess,
-)
+from src.actions.networks import settle_boxes, settle_networks
 from src.challenge.submission_check import check_ids
 from src.datasets.data_folder import DataFolder
 from src.datasets.loaders import load_labelled_images
 from src.datasets.tables import read_sample_ids
+from src.experiments.experiment_file import WeightsFile
 from src.experiments.runs import check_owner, read_description
 from src.prediction.image_sets import (
     ImageSet,
@@ -30,6 +29,7 @@ from src.prediction.inference import Inference
 from src.prediction.outputs import (
     Place,
     describe_networks,
+    describe_weights,
     place_in_folder,
     place_in_run,
     write_boxes,
@@ -47,28 +47,36 @@ from src.system.records import MAX_CAUSE, cut_text, show_value
 from src.visualizations.overlays import draw_predictions, save_picture
 from src.visualizations.picture_names import picture_names
 
+SHARED_DIR = "by_weights"  # below the folder of runs: what files of weights have found
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """One prediction: by which networks, how its boxes are chosen, and where they go.
 
     Attributes:
+        weights: the files of weights that were named instead of runs.
         name: for the user.
     """
 
+    weights: tuple[WeightsFile, ...]
     name: str
     networks: NetworkSet
     postprocess: Postprocess
     place: Place
 
 
-def generate_predictions(flags: Flags) -> None:
-    """Predict the validation fold, the test images or other files, and write what was found."""
+def generate_predictions(flags: Flags, *, downloads_dir: Path) -> None:
+    """Predict the validation fold, the test images or other files, and write what was found.
+
+    Args:
+        downloads_dir: see `settle_networks`.
+    """
     with joined_processes(flags.device) as processes:
-        _predict_and_write(flags, processes)
+        _predict_and_write(flags, processes, downloads_dir)
 
 
-def _predict_and_write(flags: Flags, processes: Processes) -> None:
+def _predict_and_write(flags: Flags, processes: Processes, downloads_dir: Path) -> None:
     """Settle all tasks, then predict or load and write one after the other.
 
     Args:
@@ -78,16 +86,15 @@ def _predict_and_write(flags: Flags, processes: Processes) -> None:
         acceleration=choose_acceleration(flags),
         processes=processes,
         n_workers=flags.num_workers,
-        weights_dir=flags.weights_dir,
         overwrite=flags.overwrite,
         weak=flags.weak,
     )
     images_place = _images_place(flags)
-    tasks = list(_settle_tasks(flags))
+    tasks = list(_settle_tasks(flags, downloads_dir))
     for task in tasks:
         _check_task(task, images_place, flags)
         if not inference.uses_saved(task.place):
-            inference.find_weights(task.networks)
+            task.networks.require_weights()
     images = _find_images(tasks[0].networks, flags)
     _check_names(images)
     saved = [  # all of them first: one that does not fit ends the command before the work
@@ -109,12 +116,14 @@ def _predict_and_write(flags: Flags, processes: Processes) -> None:
             _tell(task, predictions, chosen)
 
 
-def _settle_tasks(flags: Flags) -> Iterator[Task]:
+def _settle_tasks(flags: Flags, downloads_dir: Path) -> Iterator[Task]:
     """Settle all that will be done, so that a mistake is found before the first image is read."""
     together = flags.asks_for_ensemble
     source = "test" if flags.input is None else real_path(flags.input).stem
-    for networks in settle_networks(flags):
+    for networks in settle_networks(flags, downloads_dir=downloads_dir):
         owner, epoch = networks.run, networks.last_epoch
+        if flags.weights:
+            owner = owner.at(owner.output_dir / SHARED_DIR)  # no run's: another may have its name
         if not flags.fills_folder:
             place = place_in_run(networks, flags.split)
         elif together:
@@ -123,9 +132,10 @@ def _settle_tasks(flags: Flags) -> Iterator[Task]:
         else:
             place = place_in_folder((flags.out or owner.dir / "inputs" / source) / f"{epoch:03}")
         yield Task(
+            weights=tuple(WeightsFile.at(m.path) for m in networks.members if flags.weights),
             name=f"{len(networks.members)} members" if together else f"epoch {epoch}",
             networks=networks,
-            postprocess=settle_postprocess(flags, networks),
+            postprocess=settle_boxes(flags, networks),
             place=place,
         )
 
@@ -170,10 +180,19 @@ def _check_folder(task: Task, images_place: Path) -> None:
     provenance = networks.provenance(task.postprocess)
     described = describe_networks(provenance)
     others = any(content.get(name, ours) != ours for name, ours in described.items())
+    others = others or (
+        "members" in content and _digests(content) != _digests(describe_weights(task.weights))
+    )
     if place.predictions.exists():  # they tell how the networks were combined, too
         others = others or not load_provenance(place.predictions).is_same(provenance)
     if others:
         raise InputError(f"{place.folder}: holds what other networks found; {replace}")
+
+
+def _digests(content: dict[str, Any]) -> list[str]:
+    """Return the SHA-256 of the files of weights that an experiment.json names."""
+    files = content.get("weights", [])
+    return [file["sha256"] for file in files if isinstance(file, dict) and "sha256" in file]
 
 
 def _check_ensemble(task: Task) -> None:
@@ -243,7 +262,9 @@ def _write(task: Task, images: ImageSet, predictions: Predictions, chosen: Chose
     """Write the files of a task; of a run's own those that are not there yet."""
     place = task.place
     if not place.is_run or task.networks.combines or not place.experiment.exists():
-        write_prediction_experiment(place, predictions.provenance, task.postprocess, images.place)
+        write_prediction_experiment(
+            place, predictions.provenance, task.postprocess, images.place, task.weights
+        )
     if place.boxes is not None:
         write_boxes(place.boxes, predictions, chosen, place.predictions, files=images.files)
     if images.submission_fault is None:

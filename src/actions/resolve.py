@@ -1,21 +1,32 @@
-"""What the flags of train_runner leave open: epochs, networks, and how boxes are chosen."""
+"""What the flags of train_runner leave open: the run, epochs, and how boxes are chosen."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterator, Sequence
+import glob
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from src.actions.flags import Flags, postprocess_flags
+from src.experiments.changes import read_changes, tag_of_changes
 from src.experiments.experiment import Experiment
-from src.experiments.experiment_file import as_trained
 from src.experiments.runs import Run, check_owner
 from src.experiments.table import get_experiment
 from src.prediction.presets import Postprocess, choose_postprocess
-from src.prediction.provenance import Member, NetworkSet
-from src.scoring.sweep import Choice, choose_epoch
 from src.system.errors import InputError
+
+
+def check_models(flags: Flags) -> None:
+    """Make sure that every --model names an experiment, or a run that is there.
+
+    Raises:
+        InputError: one does not; near names are given.
+    """
+    for model in flags.models:
+        run = Run(model, flags.fold, flags.tag, flags.weights_dir or flags.output_dir)
+        if not any(run.output_dir.glob(f"{glob.escape(run.common_name)}_fold_*")):
+            get_experiment(model)
 
 
 def choose_run(flags: Flags) -> Run:
@@ -29,21 +40,42 @@ def choose_run(flags: Flags) -> Run:
     return run
 
 
-def choose_experiment(flags: Flags) -> Experiment:
-    """Look up the experiment of the run, with the settings that flags change."""
-    return get_experiment(flags.model, **find_changes(flags))
+def name_changed(flags: Flags) -> Flags:
+    """Name the run of a changed experiment after what --set changes, unless --run names it."""
+    if flags.run or not flags.settings:
+        return flags
+    return replace(flags, run=tag_of_changes(read_changes(flags.settings)))
 
 
-def find_changes(flags: Flags) -> dict[str, object]:
-    """Return the settings of the experiment that flags change."""
-    changes = {
-        "fit": flags.fit,
-        "batch_size": flags.batch_size,
-        "accumulate": flags.accumulate,
-        "learning_rate": flags.learning_rate,
-        "n_epochs": flags.num_epochs,
-    }
-    return {name: value for name, value in changes.items() if value is not None}
+def find_changes(flags: Flags) -> dict[str, Any]:
+    """Return the settings of an experiment that the flags of a training change.
+
+    Raises:
+        InputError: --set is wrong, or another flag sets the same.
+    """
+    changes = read_changes(flags.settings)
+    for field, flag, value in (
+        ("batch_size", "--batch-size", flags.batch_size),
+        ("learning_rate", "--learning-rate", flags.learning_rate),
+        ("n_epochs", "--num-epochs", flags.num_epochs),
+    ):
+        if value is not None and field in changes:
+            raise InputError(f"{flag} cannot be combined with --set {field}: both set the same")
+        if value is not None:
+            changes[field] = value
+    return changes
+
+
+def change_experiment(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
+    """Change settings of an experiment.
+
+    Raises:
+        InputError: a change is wrong.
+    """
+    try:
+        return replace(experiment, **changes)
+    except InputError as error:
+        raise InputError(f"--set: {error}") from error
 
 
 def choose_epochs(flags: Flags, saved: list[int], run: Run) -> list[int] | None:
@@ -59,22 +91,6 @@ def choose_epochs(flags: Flags, saved: list[int], run: Run) -> list[int] | None:
     return epochs
 
 
-def epochs_to_use(run: Run, flags: Flags) -> list[int]:
-    """Take the epochs that the flags name, else the best one by check_metric, else the last.
-
-    Raises:
-        InputError: no checkpoints are there.
-    """
-    source = run.at(flags.weights_dir)
-    saved = source.epochs_with_checkpoint()
-    epochs = choose_epochs(flags, saved, source)
-    if epochs is not None:
-        return epochs
-    if not saved:
-        raise InputError(f"{source.dir}: holds no checkpoints; --action train makes them")
-    return [choose_epoch(scores_path(run, flags.weights_dir), saved).epoch]
-
-
 def scores_path(run: Run, weights_dir: Path | None) -> Path:
     """Return where check_metric's scores of the weights that are taken lie, if anywhere.
 
@@ -86,86 +102,16 @@ def scores_path(run: Run, weights_dir: Path | None) -> Path:
     return run.scores_path
 
 
-def settle_networks(flags: Flags) -> list[NetworkSet]:
-    """Collect the networks that predict: one ensemble, or each epoch of a run by itself.
+def settle_postprocess(flags: Flags, *, combines: bool = False) -> Postprocess:
+    """Choose how boxes are chosen: by the flags and the preset; the threshold may stay open.
 
-    Raises:
-        InputError: the networks do not fit each other.
-    """
-    run, experiment = choose_run(flags), choose_experiment(flags)
-    if flags.asks_for_ensemble:
-        members = tuple(_members_of_ensemble(run, experiment, flags))
-        return [NetworkSet(members=members, hflip=flags.tta == "hflip")]
-    experiment = as_trained(run.at(flags.weights_dir), experiment)
-    return [
-        NetworkSet(members=(Member(run=run, experiment=experiment, epoch=epoch),))
-        for epoch in epochs_to_use(run, flags)
-    ]
-
-
-def _members_of_ensemble(run: Run, experiment: Experiment, flags: Flags) -> Iterator[Member]:
-    """Yield models x folds x epochs.
-
-    A run's weight is shared out among its epochs; a run of weight 0 is left out.
-    """
-    experiments = {run.model: experiment}
-    for name in flags.models[1:]:
-        experiments[name] = get_experiment(name, batch_size=flags.batch_size)
-    folds = flags.folds or [run.fold]
-    runs = [replace(run, model=name, fold=fold) for name in flags.models for fold in folds]
-    weights = flags.run_weights or [None] * len(runs)
-    for each, weight in zip(runs, weights, strict=True):
-        check_owner(each)
-        epochs = epochs_to_use(each, flags) if weight != 0 else []
-        own_weight = 1.0 if weight is None else weight / max(1, len(epochs))
-        trained = as_trained(each.at(flags.weights_dir), experiments[each.model])
-        for epoch in epochs:
-            yield Member(run=each, experiment=trained, epoch=epoch, weight=own_weight)
-
-
-def settle_postprocess(flags: Flags, networks: NetworkSet | None = None) -> Postprocess:
-    """Choose how boxes are chosen: by the flags, the preset, and check_metric's threshold.
+    Args:
+        combines: whether the outputs of several networks are combined.
 
     Raises:
         InputError: flags say how to combine networks, and there is only one.
-
-    Args:
-        networks: those that predict; None where the threshold does not matter. An ensemble takes
-            the mean of its networks' thresholds by check_metric, unless a preset that is named
-            sets one.
     """
-    combines = networks is not None and networks.combines
     for flag, value in (("--combine", flags.combine), ("--k", flags.k)):
         if value is not None and not combines:
             raise InputError(f"{flag} needs an ensemble: several networks, or --tta")
-    postprocess = choose_postprocess(flags.postprocess, postprocess_flags(flags), combines=combines)
-    is_open = postprocess.threshold_is_open or (
-        flags.postprocess is None and postprocess.threshold_from == "preset"
-    )
-    if networks is None or not is_open:
-        return postprocess
-    choices = [
-        choose_epoch(scores_path(member.run, flags.weights_dir), [member.epoch], member.epoch)
-        for member in networks.members
-    ]
-    if not combines:
-        return choices[0].fill(postprocess)
-    return _fill_ensemble(postprocess, choices, [member.weight for member in networks.members])
-
-
-def _fill_ensemble(
-    postprocess: Postprocess, choices: Sequence[Choice], weights: Sequence[float]
-) -> Postprocess:
-    """Take the mean of the best thresholds of an ensemble's networks, if all are known."""
-    bests = [choice.best for choice in choices]
-    thresholds = [
-        best.threshold for best in bests if best is not None and best.gate == postprocess.gate
-    ]
-    if len(thresholds) < len(choices):
-        return postprocess
-    total = sum(map(operator.mul, thresholds, weights))
-    return replace(
-        postprocess,
-        threshold=round(total / sum(weights), 4),
-        threshold_from="check_metric, mean of the networks",
-    )
+    return choose_postprocess(flags.postprocess, postprocess_flags(flags), combines=combines)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from src.actions.device import choose_acceleration
 from src.actions.flags import Flags
-from src.actions.resolve import (
-    choose_run,
-    settle_networks,
-    settle_postprocess,
-)
+from src.actions.networks import settle_boxes, settle_networks
+from src.actions.resolve import choose_run
 from src.datasets.annotations import Record
 from src.datasets.loaders import load_labelled_images
 from src.prediction.image_sets import labelled_image_set
@@ -23,25 +21,28 @@ from src.visualizations.picture_names import picture_names
 OVERVIEW = "overview.png"
 
 
-def test_model(flags: Flags) -> None:
-    """Draw true and found boxes over validation images, for each epoch that is asked for."""
+def test_model(flags: Flags, *, downloads_dir: Path) -> None:
+    """Draw true and found boxes over validation images, for each epoch that is asked for.
+
+    Args:
+        downloads_dir: see `settle_networks`.
+    """
     run = choose_run(flags)
     inference = Inference(
         acceleration=choose_acceleration(flags),
         n_workers=flags.num_workers,
-        weights_dir=flags.weights_dir,
     )
     labelled = load_labelled_images(
         flags.data_dir, run.fold, debug=flags.debug, cache_dir=flags.cache_dir
     )
     images = labelled_image_set(labelled, _pick_images(labelled.valid, flags.num_images))
     names = picture_names(images.ids, taken=[OVERVIEW])
-    all_networks = settle_networks(flags)
+    all_networks = settle_networks(flags, downloads_dir=downloads_dir)
     for networks in all_networks:
-        inference.find_weights(networks)
+        networks.require_weights()
         check_place(run.pics_dir / f"{networks.last_epoch:03}")
     for networks in all_networks:
-        postprocess = settle_postprocess(flags, networks)
+        postprocess = settle_boxes(flags, networks)
         predictions = inference.predict(images, networks, postprocess)
         chosen = choose_boxes(predictions, postprocess)
         folder = run.pics_dir / f"{networks.last_epoch:03}"

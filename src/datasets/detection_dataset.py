@@ -149,8 +149,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         if batch_size % self.count or (self.count > 1 and n_samples < n_step):
             raise InputError(
                 f"{n_samples} images in batches of {batch_size} cannot be shared by {self.count} "
-                f"processes: --batch-size is a multiple of {self.count}, and --accumulate times "
-                f"it at most the number of images"
+                f"processes: --batch-size is a multiple of {self.count}, and accumulate times it "
+                f"at most the number of images"
             )
         self.epoch = 0
         self.n_done = 0

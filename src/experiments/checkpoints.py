@@ -11,16 +11,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
 from src.experiments.experiment import Experiment, with_defaults
 from src.experiments.old_checkpoints import OLD_VERSION, read_old_checkpoint
-from src.experiments.runs import OLD_CHECKPOINT_SUFFIX
+from src.experiments.runs import MAX_EPOCH, OLD_CHECKPOINT_SUFFIX, Fold, ModelName, Tag
 from src.structures import Precision
 from src.system.errors import InputError
-from src.system.records import build_record, show_value
+from src.system.records import build_record, show_value, within
 from src.system.tensor_files import load_tensors, save_tensors
 
 FORMAT: Literal["pneumonia-checkpoint"] = "pneumonia-checkpoint"
@@ -54,6 +54,30 @@ class TrainingState:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SharedFacts:
+    """What a file that is shared says of its weights, beside what each checkpoint does.
+
+    Attributes:
+        best: the best setting that check_metric found, as `scoring.sweep.BestSetting`; None where
+            the epoch was not scored.
+        class_names: in the order of the global head's outputs.
+        pretraining: what the training began with, in words.
+        data_fingerprint: of the labels and images that it was trained and validated on.
+        licence: of the weights; an SPDX identifier, or "unknown".
+        versions: of Python and of the packages that trained it.
+        git_commit: of the code that trained it.
+    """
+
+    best: dict[str, Any] | None
+    class_names: tuple[str, ...]
+    pretraining: str
+    data_fingerprint: str
+    licence: str
+    versions: dict[str, str]
+    git_commit: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointFacts:
     """What a checkpoint says of its weights, as the file's metadata hold it.
 
@@ -61,13 +85,19 @@ class CheckpointFacts:
         experiment: the name of the experiment.
         settings: all that the name stands for.
         epoch: the last epoch that was trained, from 0; -1 within the first one.
+        tag: of the run.
+        fold: that was held out for validation; None where an older version wrote the file.
         training: None in a checkpoint of weights alone.
+        shared: None in the checkpoints of a run.
     """
 
-    experiment: str
+    experiment: ModelName
     settings: Experiment
-    epoch: int
+    epoch: Annotated[int, within(-1, MAX_EPOCH, "an epoch")]
+    tag: Tag = ""
+    fold: Fold | None = None
     training: TrainingState | None = None
+    shared: SharedFacts | None = None
     format: Literal["pneumonia-checkpoint"] = FORMAT
     version: Literal[2] = FORMAT_VERSION
 

@@ -6,17 +6,17 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 from src.datasets.sample_options import SampleOptions
 from src.experiments.experiment import Experiment, with_defaults
-from src.experiments.runs import Run, read_description
-from src.structures import MAX_FOLDS, Precision
+from src.experiments.runs import Fold, ModelName, Run, read_description
+from src.structures import Precision
 from src.system.errors import InputError
-from src.system.files import write_json
+from src.system.files import sha256_of, write_json
 from src.system.records import Rule, build_record, check_fields
 
 VERSIONED = ("torch", "torchvision", "numpy", "opencv-python-headless", "pydicom", "simplejpeg",
@@ -24,8 +24,8 @@ VERSIONED = ("torch", "torchvision", "numpy", "opencv-python-headless", "pydicom
 
 
 @dataclass(frozen=True, kw_only=True)
-class InitWeights:
-    """The checkpoint of another training that one began with.
+class WeightsFile:
+    """A file of weights from elsewhere.
 
     Attributes:
         path: where it lay.
@@ -34,6 +34,11 @@ class InitWeights:
 
     path: str
     sha256: str
+
+    @classmethod
+    def at(cls, path: Path) -> WeightsFile:
+        """Describe the file at a path."""
+        return cls(path=str(path.resolve()), sha256=sha256_of(path))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +52,17 @@ class StoredTraining:
         seed: of order, augmentation, first weights and dropout.
         precision: of the arithmetic.
         data_fingerprint: of labels and images.
-        init_weights: None where the weights were drawn, or are the encoder's pretrained ones.
+        init_weights: the checkpoint of another training that this one began with; None where the
+            weights were drawn, or are the encoder's pretrained ones.
     """
 
-    model: str
-    fold: Annotated[int, Rule(range(MAX_FOLDS).__contains__, f"a fold from 0 to {MAX_FOLDS - 1}")]
+    model: ModelName
+    fold: Fold
     settings: Experiment
     seed: Annotated[int, Rule(lambda n: n >= 0, "a whole number from 0")]
     precision: Precision
     data_fingerprint: str
-    init_weights: InitWeights | None = None
+    init_weights: WeightsFile | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -98,21 +104,6 @@ def read_stored_training(path: Path) -> StoredTraining:
         return build_record(StoredTraining, values)
     except ValueError as error:
         raise InputError(f"{path}: not an experiment.json of this version: {error}") from error
-
-
-def as_trained(run: Run, experiment: Experiment) -> Experiment:
-    """Return the experiment with the way of reading images that its run was trained with.
-
-    The experiment's own way may be another one by now. It counts where no experiment.json of a
-    training is there, as with checkpoints from elsewhere.
-
-    Raises:
-        InputError: the file is there, and is no experiment.json.
-    """
-    if "settings" not in read_description(run.experiment_path):  # a prediction's has none
-        return experiment
-    trained = read_stored_training(run.experiment_path).settings
-    return replace(experiment, fit=trained.fit, grey=trained.grey, reduction=trained.reduction)
 
 
 def sample_options(experiment: Experiment, seed: int = 0) -> SampleOptions:

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torch.nn import init
 
-from src.experiments.checkpoints import Checkpoint, CheckpointError, load_weights
-from src.experiments.experiment import MUST_AGREE, Experiment
-from src.experiments.runs import Run
+from src.experiments.checkpoints import Checkpoint, load_checkpoint, load_weights
+from src.experiments.experiment import Experiment
+from src.experiments.experiment_file import read_stored_training
+from src.experiments.runs import Run, read_description, require_weights
 from src.retinanet.encoders import build_encoder
 from src.retinanet.encoders.weights import load_encoder_weights
 from src.retinanet.model import RetinaNet
-from src.system.errors import InputError
 
 
 def count_parameters(experiment: Experiment) -> int:
@@ -62,33 +62,31 @@ def build_model(experiment: Experiment, *, encoder_weights: Path | None = None) 
     )
 
 
-def load_network(experiment: Experiment, checkpoint: Checkpoint, path: Path) -> RetinaNet:
-    """Build the network of an experiment around a checkpoint's weights.
+def load_network(checkpoint: Checkpoint, path: Path) -> RetinaNet:
+    """Build the network that a checkpoint's weights are of, around them.
 
     No weights are drawn at random first, and those of the checkpoint are not copied.
 
     Raises:
-        CheckpointError: the weights are of another network, or were trained on other inputs.
+        CheckpointError: the weights are of another network than the checkpoint says.
     """
-    for name in ("encoder", *MUST_AGREE):
-        trained, ours = getattr(checkpoint.facts.settings, name), getattr(experiment, name)
-        if trained != ours:
-            raise CheckpointError(f"{path}: was trained with {name} {trained}, not {ours}")
-    model = build_empty_model(experiment)
+    model = build_empty_model(checkpoint.facts.settings)
     load_weights(model, checkpoint, path, assign=True)
     return model
 
 
-def checkpoint_path(run: Run, epoch: int, weights_dir: Path | None) -> Path:
-    """Find an epoch's weights in the run's folder, or in the one of its name elsewhere.
+def trained_experiment(run: Run, epoch: int) -> Experiment:
+    """Return what the weights of an epoch were trained with, as the run's own files say.
+
+    The table of experiments does not count: an entry may be another one by now, or gone. The
+    checkpoint says it; where it was removed, and predictions are left, experiment.json does.
 
     Raises:
-        InputError: they are not there.
+        InputError: neither file is there, or one cannot be used.
     """
-    source = run.at(weights_dir)
-    path = source.find_checkpoint(epoch)
-    if path is None:
-        saved = source.epochs_with_checkpoint()
-        has = f"it has epochs {saved}" if saved else "--action train makes them"
-        raise InputError(f"{source.checkpoint_path(epoch)}: no such checkpoint; {has}")
-    return path
+    path = run.find_checkpoint(epoch)
+    if path is not None:
+        return load_checkpoint(path, run.model).facts.settings
+    if "settings" not in read_description(run.experiment_path):  # a prediction's has none
+        require_weights(run.checkpoint_path(epoch))
+    return read_stored_training(run.experiment_path).settings

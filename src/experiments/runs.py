@@ -6,11 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from src.structures import MAX_FOLDS
 from src.system.errors import InputError
 from src.system.files import read_json
-from src.system.records import MAX_CAUSE, cut_text
+from src.system.records import MAX_CAUSE, Rule, cut_text, within
 
 DEBUG_TAG = "debug"
 ENSEMBLE_TAG = "ensemble"  # reserved: no training may have it
@@ -18,6 +19,25 @@ MAX_DESCRIPTION_BYTES = 2**22  # of an experiment.json; a training's has a thous
 CHECKPOINT_SUFFIX = ".safetensors"
 OLD_CHECKPOINT_SUFFIX = ".pt"  # of runs of version 1, which are read and resumed
 LAST = "last"  # names the checkpoint that a training resumes from
+MAX_NAME = 1000  # characters; the name of an ensemble lists its experiments
+MAX_EPOCH = 10**9
+
+# What names a run in files, which may come from anywhere: it becomes the name of a folder.
+ModelName = Annotated[
+    str,
+    Rule(
+        lambda name: len(name) <= MAX_NAME and re.fullmatch(r"[\w.+/-]+", name, re.ASCII),
+        "a name of letters, digits, '.', '_', '+', '-' and '/'",
+    ),
+]
+Tag = Annotated[
+    str,
+    Rule(
+        lambda tag: len(tag) <= MAX_NAME and re.fullmatch(r"[\w.+-]*", tag, re.ASCII),
+        "a name of letters, digits, '.', '_', '+' and '-'",
+    ),
+]
+Fold = Annotated[int, within(0, MAX_FOLDS - 1, "a fold")]
 
 
 @dataclass(frozen=True)
@@ -106,8 +126,7 @@ class Run:
 
     def epochs_with_checkpoint(self) -> list[int]:
         """Return the epochs whose weights are saved, ascending."""
-        endings = (CHECKPOINT_SUFFIX, OLD_CHECKPOINT_SUFFIX)
-        return sorted({n for end in endings for n in numbered_files(self.checkpoints_dir, end)})
+        return saved_epochs(self.checkpoints_dir)
 
     def epochs_with_predictions(self) -> list[int]:
         """Return the epochs whose validation predictions are saved, ascending."""
@@ -186,6 +205,25 @@ def read_description(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: not the settings of a run: not an object")
     return content
+
+
+def saved_epochs(checkpoints_dir: Path) -> list[int]:
+    """Return the epochs whose weights lie in a folder, ascending."""
+    endings = (CHECKPOINT_SUFFIX, OLD_CHECKPOINT_SUFFIX)
+    return sorted({n for end in endings for n in numbered_files(checkpoints_dir, end)})
+
+
+def require_weights(path: Path) -> Path:
+    """Return the path of an epoch's weights.
+
+    Raises:
+        InputError: they are not there.
+    """
+    if path.is_file():
+        return path
+    saved = saved_epochs(path.parent)
+    has = f"it has epochs {saved}" if saved else "--action train makes them"
+    raise InputError(f"{path}: no such checkpoint; {has}")
 
 
 def _existing(path: Path) -> Path | None:

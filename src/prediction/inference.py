@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
 from src.datasets.loaders import unlabelled_loader
 from src.experiments.checkpoints import load_checkpoint
 from src.experiments.experiment_file import sample_options
-from src.experiments.networks import checkpoint_path, load_network
+from src.experiments.networks import load_network
 from src.prediction.collector import PredictionCollector, gather_predictions, progress_bar
 from src.prediction.image_sets import ImageSet
 from src.prediction.outputs import Place
@@ -38,7 +37,6 @@ class Inference:
         acceleration: where and how the networks run.
         processes: rank and number of the processes that share the images.
         n_workers: processes that read images ahead; None chooses.
-        weights_dir: the folder of runs that holds the checkpoints; None takes the runs' own.
         overwrite: predict again what a run has saved already.
         weak: which boxes are saved beside the candidates.
     """
@@ -46,7 +44,6 @@ class Inference:
     acceleration: Acceleration
     processes: Processes = ALONE
     n_workers: int | None = None
-    weights_dir: Path | None = None
     overwrite: bool = False
     weak: WeakLimits = NO_WEAK
 
@@ -65,7 +62,7 @@ class Inference:
         if not self.uses_saved(place):
             return None
         path = place.predictions
-        if self.weights_dir is not None:
+        if any(member.path.parent != member.run.checkpoints_dir for member in networks.members):
             raise InputError(f"{path}: is there already; --overwrite makes it again")
         predictions = load_predictions(path)
         if tuple(predictions.ids.tolist()) != images.ids:
@@ -87,7 +84,7 @@ class Inference:
             InputError: a checkpoint or an image cannot be used, or the GPU's memory is too small.
         """
         ensemble = Ensemble(
-            self.load_networks(networks),
+            load_networks(networks),
             weights=[member.weight for member in networks.members],
             size_rule=postprocess.size_rule,
             k=postprocess.k or 0.0,
@@ -120,24 +117,17 @@ class Inference:
             advice = f"; {images.advice}" if images.advice else ""
             raise InputError(f"{error}{advice}") from error
 
-    def find_weights(self, networks: NetworkSet) -> list[Path]:
-        """Find the checkpoints: quickly, before the first is loaded or an image is read.
 
-        Raises:
-            InputError: one is missing.
-        """
-        return [checkpoint_path(m.run, m.epoch, self.weights_dir) for m in networks.members]
+def load_networks(networks: NetworkSet) -> list[RetinaNet]:
+    """Build the networks with their weights.
 
-    def load_networks(self, networks: NetworkSet) -> list[RetinaNet]:
-        """Build the networks with their weights.
-
-        Raises:
-            InputError: a checkpoint is missing, broken or of another experiment.
-        """
-        return [
-            load_network(member.experiment, load_checkpoint(path, member.run.model), path)
-            for member, path in zip(networks.members, self.find_weights(networks), strict=True)
-        ]
+    Raises:
+        InputError: a checkpoint is missing, broken or of another experiment.
+    """
+    return [
+        load_network(load_checkpoint(member.path, member.run.model), member.path)
+        for member in networks.members
+    ]
 
 
 def predict(

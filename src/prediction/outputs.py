@@ -19,7 +19,7 @@ from src.challenge.submission_check import check_ids
 from src.challenge.submission_file import HEADER, SubmissionError
 from src.datasets.patient_ids import fault_of_patient_ids
 from src.datasets.tables import read_sample_ids
-from src.experiments.experiment_file import write_description
+from src.experiments.experiment_file import WeightsFile, write_description
 from src.prediction.postprocess import ChosenBoxes
 from src.prediction.predictions import Predictions
 from src.prediction.presets import Postprocess
@@ -180,14 +180,23 @@ def write_provenance(
 
 
 def write_prediction_experiment(
-    place: Place, provenance: Provenance, postprocess: Postprocess, images_dir: Path
+    place: Place,
+    provenance: Provenance,
+    postprocess: Postprocess,
+    images_dir: Path,
+    weights: Sequence[WeightsFile] = (),
 ) -> None:
-    """Write experiment.json: which networks looked at which images, and how."""
+    """Write experiment.json: which networks looked at which images, and how.
+
+    Args:
+        weights: the files of weights that were named instead of runs, if they were.
+    """
     content = {
         "model": provenance.model,
         "tag": provenance.tag,
         "fold": provenance.fold,
         **describe_networks(provenance),
+        **describe_weights(weights),
         "postprocess": asdict(postprocess),
         "images": images_dir,
     }
@@ -201,6 +210,11 @@ def describe_networks(provenance: Provenance) -> dict[str, Any]:
     if provenance.image_scores is not None:
         described["image_scores"] = provenance.image_scores
     return described
+
+
+def describe_weights(weights: Sequence[WeightsFile]) -> dict[str, Any]:
+    """Write out which files of weights predicted; nothing where runs did."""
+    return {"weights": [asdict(file) for file in weights]} if weights else {}
 
 
 def boxes_in_file(

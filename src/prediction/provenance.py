@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from src.experiments.experiment import MUST_AGREE, Experiment
-from src.experiments.runs import Run, ensemble_run
+from src.experiments.runs import (
+    MAX_EPOCH,
+    Fold,
+    ModelName,
+    Run,
+    Tag,
+    ensemble_run,
+    require_weights,
+)
 from src.prediction.presets import Postprocess
 from src.retinanet.settings import WeakLimits
-from src.structures import MAX_FOLDS, Fit, ShownArea
+from src.structures import Fit, ShownArea
 from src.system.errors import InputError
-from src.system.records import show_value
+from src.system.records import fits, show_value
 
 MAX_SIDE = 2**16  # pixels, of a network input or of what it shows
-MAX_EPOCH = 10**9
-MAX_NAME = 1000  # characters; the name of an ensemble lists its experiments
-MODEL_NAME, TAG = re.compile(r"[\w.+/-]+", re.ASCII), re.compile(r"[\w.+-]*", re.ASCII)
 WEIGHT_DIGITS = 9  # that count of a weight
 
 
@@ -41,9 +46,9 @@ class RunId:
     fold: int | None = None
 
     def __post_init__(self) -> None:
-        _require(self, "model", lambda name: len(name) <= MAX_NAME and MODEL_NAME.fullmatch(name))
-        _require(self, "tag", lambda tag: len(tag) <= MAX_NAME and TAG.fullmatch(tag))
-        _require(self, "fold", lambda fold: 0 <= fold < MAX_FOLDS)
+        _require(self, "model", lambda name: fits(name, ModelName))
+        _require(self, "tag", lambda tag: fits(tag, Tag))
+        _require(self, "fold", lambda fold: fits(fold, Fold))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,15 +175,17 @@ class Member:
     """One network, alone or of an ensemble: the weights of an epoch of a run.
 
     Attributes:
-        run: whose checkpoint it is.
-        experiment: of the run.
-        epoch: of the checkpoint.
+        run: whose network it is.
+        experiment: that it was trained with.
+        epoch: of its training.
+        path: of its checkpoint, which need not be there while nothing is predicted.
         weight: in the means of an ensemble, against those of the others.
     """
 
     run: Run
     experiment: Experiment
     epoch: int
+    path: Path
     weight: float = 1.0
 
 
@@ -240,6 +247,15 @@ class NetworkSet:
         """Return the first network's experiment: all agree on what shapes their input."""
         return self.members[0].experiment
 
+    def require_weights(self) -> None:
+        """Make sure that the checkpoints are there, before the first is loaded or an image is read.
+
+        Raises:
+            InputError: one is missing.
+        """
+        for member in self.members:
+            require_weights(member.path)
+
     def provenance(self, postprocess: Postprocess) -> Provenance:
         """Say what will have made the predictions.
 
@@ -278,7 +294,7 @@ class NetworkSet:
 
 def trained_provenance(run: Run, experiment: Experiment, epoch: int) -> Provenance:
     """Say what made the predictions that a training saves after an epoch."""
-    member = Member(run=run, experiment=experiment, epoch=epoch)
+    member = Member(run=run, experiment=experiment, epoch=epoch, path=run.checkpoint_path(epoch))
     return NetworkSet(members=(member,)).provenance(Postprocess())
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from src.experiments.runs import MAX_EPOCH
 from src.metric import FloatArray
 from src.prediction.presets import GATES, Postprocess
-from src.prediction.provenance import MAX_EPOCH, Combination, Provenance, RunId
+from src.prediction.provenance import Combination, Provenance, RunId
 from src.system.array_files import ArraySchema, check_arrays, read_arrays
 from src.system.errors import InputError
 from src.system.files import replaced_file
-from src.system.records import MAX_CAUSE, build_record, cut_text, show_value
+from src.system.records import MAX_CAUSE, Rule, build_record, cut_text, show_value, within
 
 NEAR_BEST = 0.005  # of score: a difference that no one should care about
 AXES = {
@@ -71,9 +73,9 @@ class BestSetting:
 
     epoch: int
     gate: str
-    shrink: float
-    nms: float
-    threshold: float
+    shrink: Annotated[float, within(0, 1)]
+    nms: Annotated[float, within(0, 1)]
+    threshold: Annotated[float, Rule(math.isfinite, "a finite number")]
     score: float
 
     @property
@@ -86,6 +88,26 @@ class BestSetting:
             nms=self.nms,
             shrink=self.shrink,
         )
+
+
+def read_best(values: object, path: Path) -> BestSetting | None:
+    """Read the best setting that a file of weights holds; None where it holds none.
+
+    Args:
+        values: of the fields.
+        path: of the file, for the message.
+
+    Raises:
+        ScoresError: it is something else.
+    """
+    if values is None:
+        return None
+    try:
+        best = build_record(BestSetting, values)
+        Postprocess(gate=best.gate)
+    except ValueError as error:
+        raise ScoresError(f"{path}: its best setting cannot be used: {error}") from error
+    return best
 
 
 class Choice(NamedTuple):

@@ -129,6 +129,38 @@ def fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or what ty
     return isinstance(value, get_origin(hint) or hint)
 
 
+def read_field(kind: type[Any], name: str, text: str) -> object:
+    """Read the value of a record's field from a text, such as a word of a command line.
+
+    A list is written with commas, None as none, and True and False in upper or lower case.
+
+    Returns:
+        The value; the text itself where it is none of the types that the field may have, so that
+        the record's own check names what would be right.
+    """
+    return _read_text(_hints_of(kind)[name], text)  # type: ignore[arg-type]
+
+
+def _read_text(hint: Any, text: str) -> object:  # noqa: ANN401 - a type
+    for option in _plain_types(hint):
+        if get_origin(option) is Literal:
+            for choice in get_args(option):
+                if text == str(choice):
+                    return choice
+        if option is types.NoneType and text.lower() == "none":
+            return None
+        if option is bool and text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        if get_origin(option) is tuple:
+            return tuple(_read_text(get_args(option)[0], part) for part in text.split(","))
+        if option in (int, float):
+            try:
+                return option(text)
+            except ValueError:
+                continue
+    return text
+
+
 class _ShortRepr(reprlib.Repr):
     """Writes the beginning of a value; takes no time over what lies behind it."""
 

@@ -230,8 +230,8 @@ class Training:
         return self.options.acceleration.out_of_memory(
             experiment.batch_size,
             experiment.img_size,
-            f"--batch-size {half} --accumulate {2 * experiment.accumulate} trains the same steps, "
-            f"--checkpoint-encoder and --precision bf16 need less",
+            f"--batch-size {half} --set accumulate={2 * experiment.accumulate} trains the same "
+            f"steps, --checkpoint-encoder and --precision bf16 need less",
         )
 
 

@@ -20,14 +20,14 @@ from src.experiments.checkpoints import (
     load_checkpoint,
 )
 from src.experiments.experiment import Experiment
-from src.experiments.experiment_file import InitWeights, StoredTraining, write_stored_training
+from src.experiments.experiment_file import StoredTraining, WeightsFile, write_stored_training
 from src.experiments.history import read_history, write_history
 from src.experiments.runs import Run, read_description
 from src.prediction.predictions import Predictions
 from src.retinanet.model import RetinaNet
 from src.structures import LOSS_NAMES
 from src.system.errors import InputError
-from src.system.files import make_dir, output_errors, sha256_of, text_name, write_json
+from src.system.files import make_dir, output_errors, text_name, write_json
 from src.system.folder_lock import locked_dir
 from src.training.options import TrainingOptions
 from src.training.progress import Progress
@@ -124,9 +124,7 @@ class TrainingFiles:
         """
         options, init_weights = self.options, None
         if options.init_weights is not None:
-            init_weights = InitWeights(
-                path=str(options.init_weights.resolve()), sha256=sha256_of(options.init_weights)
-            )
+            init_weights = WeightsFile.at(options.init_weights)
             if options.init_sha256 not in (None, init_weights.sha256):
                 raise InputError(
                     f"{options.init_weights}: not the weights that the experiment which is to be "
@@ -218,7 +216,12 @@ class TrainingFiles:
 
     def _facts(self, epoch: int, training: TrainingState | None = None) -> CheckpointFacts:
         return CheckpointFacts(
-            experiment=self.run.model, settings=self.experiment, epoch=epoch, training=training
+            experiment=self.run.model,
+            settings=self.experiment,
+            epoch=epoch,
+            tag=self.run.tag,
+            fold=self.run.fold,
+            training=training,
         )
 
     def _check_settings(self, path: Path, began: Experiment, state: TrainingState) -> None:

@@ -316,7 +316,6 @@ def test_scores_that_nobody_needs_are_not_read(predict, scored):
 @pytest.mark.parametrize(
     ("flags", "cause"),
     [
-        (["--model", "demo", "resnet18_256_scratch"], "img_size is 192 and 256"),
         (["--model", "demo", "demo"], "demo_fold_0 epoch 0 is in the ensemble twice"),
         (["--model", "demo", "twinn"], "did you mean twin?"),
         (["--folds", "0", "1", "--run-weights", "1"], "1 weights for 2 runs, which are demo_"),

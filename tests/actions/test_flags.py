@@ -124,7 +124,8 @@ def test_a_flag_is_taken_by_its_actions_alone(refuse, name, action):
         needs = {"weights_dir": ["--from-epoch", "1"] if action == "train" else [],
                  "skip_unreadable": ["--input", "x"], "overlays": ["--input", "x"],
                  "out": [] if action == "check_data" else ["--input", "x"],
-                 "combine": ["--folds", "0"], "k": ["--folds", "0"]}  # fmt: skip
+                 "weights": ["--input", "x"], "combine": ["--folds", "0"],
+                 "k": ["--folds", "0"]}  # fmt: skip
         assert getattr(parse(*words, *needs.get(name, [])), name) is not None
     else:
         assert refuse(*words).startswith(f"error: --action {action} takes no {flag_of(each)}; ")
@@ -157,6 +158,11 @@ def test_a_flag_is_taken_by_its_actions_alone(refuse, name, action):
             "--run-weights: 1 weights for 2 runs, which are a_c_fold_0, b_c_fold_0;",
         ),
         ([*PREDICT, "--run-weights", "0"], "--run-weights: one of them must be greater than 0"),
+        ([*PREDICT, "--weights", "a"], "--weights needs --input"),
+        *(
+            ([*PREDICT, "--weights", "a", "--input", "b", *other], "--weights cannot be combined")
+            for other in (["--model", "demo"], ["--fold", "0"], ["--epochs", "3"], ["--run", "a"])
+        ),
         ([*PREDICT, "--folds", "1", "--fold", "0"], "--folds cannot be combined with --fold"),
     ],
 )
@@ -171,6 +177,8 @@ def test_flags_that_do_not_fit_together_are_refused(refuse, words, message):
         ["--run", "myensemble"],
         ["--action", "check_metric", "--run", "ensemble"],
         ["--weights_dir", "x", "--from-epoch", "1"],
+        ["--folds", "0", "1", "--set", "fit=pad", "img_size=224"],
+        [*PREDICT, "--weights", "a", "b", "--input", "c", "--run-weights", "1", "2"],
         ["--init-weights", "x"],
         ["--init-weights", "x", "--resume"],
         ["--init-weights", "x", "--from-experiment", "y"],

@@ -1,4 +1,4 @@
-"""Images that are no squares, padded to squares: `--fit pad`."""
+"""Images that are no squares, padded to squares: `--set fit=pad`."""
 
 import json
 import shutil
@@ -67,13 +67,13 @@ def test_an_image_is_predicted_as_one_that_was_padded_before(
 
 def test_a_training_stores_how_images_become_squares_and_keeps_it(call_main, phantoms, tmp_path):
     folders = ("--data-dir", phantoms, "--output-dir", tmp_path, "--num-workers", "0")
-    run = Run("demo", 0, "", tmp_path)
+    run = Run("demo", 0, "fit-pad", tmp_path)
 
     def train(*flags):
         outcome = call_main(main, "--action", "train", *TRAINING, *folders, *flags)
         assert outcome.code == 0, outcome.err
 
-    train("--fit", "pad")
+    train("--set", "fit=pad")
     assert json.loads(run.experiment_path.read_text())["settings"]["fit"] == "pad"
-    train("--resume")  # would refuse other settings
+    train("--resume", "--run", run.tag)  # would refuse other settings
     assert load_provenance(run.predictions_path(1)).fit == "pad"

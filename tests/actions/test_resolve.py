@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 
 from src.actions.flags import parse_flags
-from src.actions.resolve import choose_epochs, settle_networks, settle_postprocess
+from src.actions.networks import settle_boxes, settle_networks
+from src.actions.resolve import choose_epochs
 from src.experiments.runs import Run
 from src.system.errors import InputError
 from src.system.files import write_json
+from tests.made_checkpoints import make_checkpoint
 from tests.made_predictions import make_sweep
 
 
@@ -16,7 +18,11 @@ def choose(tmp_path):
     def call(*flags):
         command = ["--action", "generate_predictions", "--model", "demo", *flags]
         parsed = parse_flags(command, data_dir=tmp_path, output_dir=tmp_path)
-        members = [member for networks in settle_networks(parsed) for member in networks.members]
+        members = [
+            member
+            for networks in settle_networks(parsed, downloads_dir=tmp_path)
+            for member in networks.members
+        ]
         return [(member.run.fold, member.epoch, member.weight) for member in members]
 
     return call
@@ -26,8 +32,7 @@ def save_epochs(output_dir, epochs_by_fold):
     for fold, epochs in epochs_by_fold.items():
         for epoch in epochs:
             path = Run("demo", fold, "", output_dir).checkpoint_path(epoch)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            make_checkpoint(epoch=epoch).save(path)
 
 
 def test_networks_weigh_alike_by_default(choose, tmp_path):
@@ -96,9 +101,9 @@ def test_an_epoch_that_hits_nothing_is_not_the_best(tmp_path, score, epoch, thre
     make_sweep([[score], [0.0]]).save(run.scores_path)
     command = ["--action", "generate_predictions", "--model", "demo"]
     flags = parse_flags(command, data_dir=tmp_path, output_dir=tmp_path)
-    (networks,) = settle_networks(flags)
+    (networks,) = settle_networks(flags, downloads_dir=tmp_path)
     assert networks.last_epoch == epoch
-    assert settle_postprocess(flags, networks).threshold == threshold
+    assert settle_boxes(flags, networks).threshold == threshold
 
 
 def test_epochs_that_are_named_are_taken_one_by_one(choose, tmp_path):

@@ -96,6 +96,7 @@ def test_a_checkpoint_of_weights_is_a_file_of_named_tensors_and_json(tmp_path):
     assert facts == {
         "format": "pneumonia-checkpoint", "version": 2, "experiment": "demo", "epoch": 5,
         "settings": json.loads(json.dumps(asdict(EXPERIMENTS["demo"]))), "training": None,
+        "tag": "", "fold": None, "shared": None,
     }  # fmt: skip
 
 

@@ -7,9 +7,8 @@ import pytest
 
 from src.datasets.sample_options import SampleOptions
 from src.experiments.experiment_file import (
-    InitWeights,
     StoredTraining,
-    as_trained,
+    WeightsFile,
     read_stored_training,
     sample_options,
     write_stored_training,
@@ -53,7 +52,7 @@ def test_a_training_comes_back_as_it_was_stored(stored):
 
 def test_a_training_that_began_with_weights_of_another_comes_back(tmp_path):
     run = Run("demo", 2, "", tmp_path)
-    stored = replace(STORED, init_weights=InitWeights(path="/a/b.safetensors", sha256="1" * 64))
+    stored = replace(STORED, init_weights=WeightsFile(path="/a/b.safetensors", sha256="1" * 64))
     write_stored_training(run, stored, {})
     assert read_stored_training(run.experiment_path) == stored
 
@@ -69,22 +68,6 @@ def test_a_setting_that_an_older_version_did_not_know_has_its_default(stored):
         STORED.settings, clip_boxes=False, fit="squeeze", grey="range", reduction="subsample"
     )
     assert read_stored_training(stored) == replace(STORED, settings=plain)
-
-
-def test_a_run_is_used_with_the_way_of_reading_that_it_was_trained_with(stored, tmp_path):
-    run, today = Run("demo", 2, "", tmp_path), EXPERIMENTS["demo"]
-    assert as_trained(run, today) == replace(today, fit="pad", reduction="area")
-    change(stored, drop_settings=("fit", "grey", "reduction"))
-    formerly = replace(today, grey="range", reduction="subsample", batch_size=3)
-    assert as_trained(run, replace(today, batch_size=3)) == formerly
-    assert as_trained(replace(run, fold=1), today) == today
-
-
-def test_a_run_that_holds_predictions_alone_was_trained_in_no_other_way(tmp_path):
-    run = Run("demo", 2, "", tmp_path)
-    run.dir.mkdir()
-    run.experiment_path.write_text('{"model": "demo", "tag": "", "fold": 2, "members": []}')
-    assert as_trained(run, EXPERIMENTS["demo"]) == EXPERIMENTS["demo"]
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,10 @@ def test_experiment_json_tells_networks_settings_and_images(tmp_path):
 
 def networks(*epochs, hflip=False):
     run = Run("demo", 1, "", Path("output"))
-    members = tuple(Member(run=run, experiment=EXPERIMENTS["demo"], epoch=e) for e in epochs)
+    members = tuple(
+        Member(run=run, experiment=EXPERIMENTS["demo"], epoch=e, path=run.checkpoint_path(e))
+        for e in epochs
+    )
     return NetworkSet(members=members, hflip=hflip)
 
 

@@ -41,7 +41,13 @@ HEADER_OF_AN_ENSEMBLE = """
 
 def member(model="demo", fold=0, epoch=0, *, tag="", weight=1.0, **changes):
     run = Run(model, fold, tag, Path("output"))
-    return Member(run=run, experiment=replace(DEMO, **changes), epoch=epoch, weight=weight)
+    return Member(
+        run=run,
+        experiment=replace(DEMO, **changes),
+        epoch=epoch,
+        path=run.checkpoint_path(epoch),
+        weight=weight,
+    )
 
 
 def networks_of(*members, hflip=False):

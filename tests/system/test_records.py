@@ -12,6 +12,7 @@ from src.system.records import (
     build_record,
     check_fields,
     fits,
+    read_field,
     show_value,
     within,
 )
@@ -197,3 +198,26 @@ def test_limits_of_numbers():
         False, True, True, False, False,
     ]  # fmt: skip
     assert within(1, 9, "a whole number").words == "a whole number from 1 to 9"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    way: Literal["none", "own"] | tuple[float, ...] = "none"
+    channels: Literal[3, 1] = 3
+    limit: float | None = None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("way", "none", "none"),
+        ("way", "0.5,0.25", (0.5, 0.25)),
+        ("channels", "1", 1),
+        ("limit", "none", None),
+        ("limit", "1e-3", 0.001),
+        ("limit", "much", "much"),
+    ],
+)
+def test_a_text_is_read_as_what_its_field_may_be(name, text, value):
+    read = read_field(Settings, name, text)
+    assert (read, type(read)) == (value, type(value))

@@ -9,7 +9,7 @@ import torch
 
 from src.datasets.loaders import load_labelled_images
 from src.experiments.checkpoints import CheckpointError, load_checkpoint
-from src.experiments.experiment_file import InitWeights, read_stored_training
+from src.experiments.experiment_file import WeightsFile, read_stored_training
 from src.experiments.networks import build_model
 from src.experiments.runs import Run
 from src.train_runner import main
@@ -57,7 +57,7 @@ def test_the_weights_are_the_files_and_all_else_is_fresh(weights, images, tmp_pa
     assert optimization.tensors() == {}
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     stored = read_stored_training(run.experiment_path).init_weights
-    assert stored == InitWeights(path=str(weights), sha256=digest)
+    assert stored == WeightsFile(path=str(weights), sha256=digest)
 
 
 def test_a_training_without_it_says_so(images, tmp_path):

@@ -10,14 +10,12 @@ import torch
 from src.datasets.loaders import load_labelled_images
 from src.experiments.checkpoints import CheckpointError, load_checkpoint
 from src.experiments.experiment_file import read_stored_training
-from src.experiments.networks import build_model, load_network
 from src.experiments.runs import Run
 from src.prediction.predictions import load_predictions
 from src.training.loop import Training
 from src.training.progress import Progress
 from src.training.step import train_step
 from tests.made_batches import make_batches
-from tests.made_checkpoints import make_checkpoint
 from tests.training.test_training import SMALL, options, rows_of, started
 
 OTHER: dict[str, Any] = {
@@ -93,30 +91,3 @@ def test_validation_uses_the_same_losses_as_training(images, tmp_path):
         started(run, settings, images, options()).run()
         losses[alpha] = float(rows_of(run.history_path)[0]["valid_classification"])
     assert not np.isclose(losses[0.25], losses[0.5], rtol=0.05)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"anchor_size": 3.0},
-        {"anchor_ratios": (2.0, 1.0, 0.5)},
-        {"anchor_scales": (1.0, 1.2, 1.5)},
-        {"min_score": 0.1},
-        {"min_share_of_top": 0.1},
-        {"encoder": "timm/regnetx_004"},
-    ],
-)
-def test_weights_do_not_predict_with_other_anchors_limits_or_encoder(change, tmp_path):
-    path = tmp_path / "000.safetensors"
-    make_checkpoint(build_model(SMALL).state_dict(), settings=SMALL).save(path)
-    load_network(SMALL, load_checkpoint(path), path)
-    (name,) = change
-    with pytest.raises(CheckpointError, match=f"was trained with {name} "):
-        load_network(replace(SMALL, **change), load_checkpoint(path), path)
-
-
-def test_weights_predict_whatever_their_loss_was(tmp_path):
-    path = tmp_path / "000.safetensors"
-    trained = replace(SMALL, focal_alpha=0.9, positive_iou=0.7, global_loss_weight=1.0)
-    make_checkpoint(build_model(SMALL).state_dict(), settings=trained).save(path)
-    load_network(SMALL, load_checkpoint(path), path)

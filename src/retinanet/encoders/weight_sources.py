@@ -26,11 +26,12 @@ class HubFile:
 
     repository: str
     filename: str = "model.safetensors"
+    revision: str = "main"
 
     @property
     def url(self) -> str:
         """The address for a browser."""
-        return f"https://huggingface.co/{self.repository}/resolve/main/{self.filename}"
+        return f"https://huggingface.co/{self.repository}/resolve/{self.revision}/{self.filename}"
 
     @property
     def suffix(self) -> str:
@@ -50,7 +51,8 @@ class HubFile:
 
         saved = folder / f"{stem}{self.suffix}"
         try:
-            published = get_hf_file_metadata(hf_hub_url(self.repository, self.filename))
+            url = hf_hub_url(self.repository, self.filename, revision=self.revision)
+            published = get_hf_file_metadata(url)
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 path = Path(
                     hf_hub_download(

@@ -1,0 +1,84 @@
+"""What `train` makes of its flags: changed settings, several folds, and trainings that go on."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from src import train_runner
+from src.experiments.experiment_file import read_stored_training
+from src.experiments.runs import Run
+from src.experiments.table import EXPERIMENTS
+
+ONE_EPOCH = ("--model", "demo", "--num-epochs", "1", "--batch-size", "2", "--num-workers", "0",
+             "--debug")  # fmt: skip
+
+
+@pytest.fixture
+def train(call_main, phantoms, tmp_path):
+    """Return a function that trains, and by default must work."""
+
+    def call(*flags, ok=True):
+        folders = ("--data-dir", phantoms, "--output-dir", tmp_path)
+        outcome = call_main(train_runner.main, "--action", "train", *flags, *folders)
+        assert not ok or outcome.code == 0, outcome.err
+        return outcome
+
+    return call
+
+
+def test_a_changed_experiment_is_a_run_of_its_own_that_tells_what_it_is(train, tmp_path):
+    train(*ONE_EPOCH, "--set", "pyramid_width=16", "learning_rate=1e-4")
+    run = Run("demo", 0, "pyramid_width-16_learning_rate-0.0001_debug", tmp_path)
+    settings = read_stored_training(run.experiment_path).settings
+    changes: dict[str, Any] = {"pyramid_width": 16, "learning_rate": 1e-4, "n_epochs": 1}
+    assert settings == replace(EXPERIMENTS["demo"], batch_size=2, **changes)
+    assert [path.name for path in tmp_path.iterdir()] == [run.name]
+
+
+def test_any_encoder_of_timm_is_trained_without_a_line_of_code(train, tmp_path):
+    flags = ("--model", "timm/resnet10t", "--num-workers", "0", "--debug", "--num-epochs", "1")
+    changes = ("img_size=224", "pretrained=false", "pyramid_levels=3,4,5", "batch_size=4",
+               "pyramid_width=16", "head_depth=0", "scheduler=one_cycle")  # fmt: skip
+    train(*flags, "--run", "small", "--set", *changes)
+    run = Run("timm/resnet10t", 0, "small_debug", tmp_path)
+    assert read_stored_training(run.experiment_path).settings.img_size == 224
+    assert run.checkpoint_path(0).is_file()
+
+
+def test_folds_are_trained_in_turn(train, tmp_path):
+    outcome = train(*ONE_EPOCH, "--folds", "2", "0")
+    runs = [Run("demo", fold, "debug", tmp_path) for fold in (2, 0)]
+    assert [line for line in outcome.out.splitlines() if line in map(str, (r.dir for r in runs))]
+    assert all(run.checkpoint_path(0).is_file() for run in runs)
+    assert [read_stored_training(run.experiment_path).fold for run in runs] == [2, 0]
+
+
+def test_a_fold_that_is_there_already_stops_the_command_before_the_first(train, tmp_path):
+    train(*ONE_EPOCH, "--fold", "1")
+    outcome = train(*ONE_EPOCH, "--folds", "0", "1", ok=False)
+    assert outcome.code == 2
+    assert "demo_debug_fold_1: holds epoch 0 already; --resume goes on with it" in outcome.err
+    assert not Run("demo", 0, "debug", tmp_path).dir.exists()
+
+
+def test_a_training_goes_on_with_what_it_began_with(train, tmp_path, monkeypatch):
+    train(*ONE_EPOCH, "--run", "x", "--seed", "7", "--set", "pyramid_width=16")
+    monkeypatch.setitem(EXPERIMENTS, "demo", replace(EXPERIMENTS["demo"], head_depth=5))
+    outcome = train("--model", "demo", "--debug", "--run", "x", "--resume", "--num-workers", "0")
+    assert "all 1 epochs are done" in outcome.out
+    stored = json.loads(Run("demo", 0, "x_debug", tmp_path).experiment_path.read_text())
+    assert (stored["seed"], stored["settings"]["head_depth"]) == (7, 2)
+    assert stored["settings"]["pyramid_width"] == 16
+
+
+def test_a_training_does_not_go_on_with_other_settings(train):
+    train(*ONE_EPOCH, "--run", "x")
+    for flags, words in (
+        (("--set", "pyramid_width=16"), "began with pyramid_width 48, now it is 16"),
+        (("--seed", "8"), "began with seed 1234, now it is 8"),
+    ):
+        outcome = train(*ONE_EPOCH, "--run", "x", "--resume", *flags, ok=False)
+        assert outcome.code == 2
+        assert words in outcome.err
