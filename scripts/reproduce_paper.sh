@@ -44,18 +44,18 @@ queue() {
 if [[ $rehearsal ]]; then
     step "chest phantoms in place of the challenge's data, small networks in place of the paper's"
     export PNEUMONIA_DATA_DIR=$rehearsal/data PNEUMONIA_OUTPUT_DIR=$rehearsal/output
-    "$python" "$root/scripts/make_demo_dataset.py" --out "$PNEUMONIA_DATA_DIR" --n-train 96 --n-test 16
-    run=(--run rehearsal) epochs=(1 2) estimate=()
-    changes=(--set encoder=timm/regnetx_002 pretrained=false img_size=192 pyramid_levels=3,4,5,6,7
-        pyramid_width=48 head_depth=2 batch_size=8 learning_rate=0.002 clip_norm=1 optimizer=adam
-        scheduler=one_cycle n_epochs=3)
-    flags=(--jobs 2 "${flags[@]}")
+    "$python" "$root/scripts/make_demo_dataset.py" --out "$PNEUMONIA_DATA_DIR" --n-train 128 --n-test 24
+    run=(--run rehearsal) epochs=(3 4) estimate=()
+    changes=(--set encoder=timm/regnetx_002 pretrained=false dropout_class=0 dropout_global=0
+        img_size=192 pyramid_levels=4,5,6 anchor_size=2 pyramid_width=48 head_depth=2 batch_size=4
+        learning_rate=0.002 clip_norm=1 scheduler=one_cycle n_epochs=5)
+    flags=(--jobs 2 "${flags[@]}" -- --num-workers 0)
 fi
 data=${PNEUMONIA_DATA_DIR:-$root/data}
 output=${PNEUMONIA_OUTPUT_DIR:-$root/output}
 paper=$output/paper
 
-step "what is left; the time is an estimate, by 50 minutes an epoch on a P100 for every network"
+step "what is left; hours of one GPU are an estimate: the paper's 50 minutes an epoch, on a P100"
 queue "${plans[@]}" --dry-run --jobs 1 "${estimate[@]}" | grep '^#'
 if [[ $only_estimate ]]; then exit; fi
 

@@ -23,6 +23,7 @@ from scripts.experiment_queue.plan import Grid, read_plan
 from scripts.experiment_queue.scheduler import Scheduler
 from scripts.experiment_queue.slots import find_gpus, make_slots
 from src.datasets.data_folder import DataFolder
+from src.experiments.changes import read_changes
 from src.structures import MAX_FOLDS
 from src.system.command_line import (
     CommandParser,
@@ -111,7 +112,7 @@ def _grids(arguments: argparse.Namespace) -> Iterator[Grid]:
         grids = [Grid(model=model, folds=folds, seeds=seeds)]
     for words in arguments.set or [[]]:
         for grid in grids:
-            yield grid.changed(arguments.run, words, arguments.flags)
+            yield grid.changed(arguments.run, read_changes(words), arguments.flags)
 
 
 def _pick(jobs: Sequence[Job], number: int) -> Job:

@@ -56,15 +56,10 @@ class Grid:
         if wrong:
             raise InputError(f"folds cannot hold {wrong[0]}; they are 0 to {MAX_FOLDS - 1}")
 
-    def changed(self, run: str, words: Sequence[str], flags: Sequence[str]) -> Grid:
-        """Return the grid with a tag before its own, and settings and flags behind them.
-
-        Args:
-            words: FIELD=VALUE each.
-        """
-        settings = {name: value for name, _, value in (word.partition("=") for word in words)}
+    def changed(self, run: str, settings: Mapping[str, Any], flags: Sequence[str]) -> Grid:
+        """Return the grid with a tag before its own, and settings and flags behind them."""
         tag = "_".join(part for part in (run, self.run) if part)
-        return replace(self, run=tag, set=self.set | settings, flags=(*self.flags, *flags))
+        return replace(self, run=tag, set={**self.set, **settings}, flags=(*self.flags, *flags))
 
     def trainings(self) -> Iterator[tuple[str, int, int | None]]:
         """Yield model, fold and seed of each training."""
@@ -117,7 +112,7 @@ def _check_keys(place: object, table: Mapping[str, Any], known: Sequence[str]) -
 
 
 def _as_word(value: object) -> str:
-    """Write a value of TOML as a flag takes it."""
-    if isinstance(value, list):
+    """Write a value as a flag takes it."""
+    if isinstance(value, list | tuple):
         return ",".join(map(_as_word, value))
     return str(value)

@@ -89,10 +89,12 @@ def test_settings_are_words_of_the_command_line():
 
 def test_a_grid_is_changed_for_all_of_a_plan():
     grid = Grid(model=("a",), run="own", set={"img_size": 512, "n_epochs": 9}, flags=("--cache",))
-    changed = grid.changed("rehearsal", ["img_size=192", "encoder=b=c"], ["--device", "cpu"])
+    settings = {"img_size": 192, "pyramid_levels": (3, 4, 5)}
+    changed = grid.changed("rehearsal", settings, ["--device", "cpu"])
     assert changed.run == "rehearsal_own"
-    assert changed.set == {"img_size": "192", "n_epochs": 9, "encoder": "b=c"}
     assert changed.flags == ("--cache", "--device", "cpu")
+    words = ["--set", "img_size=192", "n_epochs=9", "pyramid_levels=3,4,5"]
+    assert changed.settings_words() == words
 
 
 def test_a_job_is_a_training_that_goes_on_and_its_scores(tmp_path):
@@ -112,6 +114,32 @@ def test_each_seed_is_a_run_of_its_own(tmp_path):
     for job, seed in zip(jobs, (7, 8), strict=True):
         assert parse(job.train, tmp_path).seed == job.seed == seed
         assert parse(job.check_metric, tmp_path).tag == job.run.tag
+
+
+def test_settings_are_those_of_the_plan(tmp_path):
+    settings = {"n_epochs": 2, "pyramid_levels": [3, 4, 5], "hflip": False, "clip_norm": 0.5}
+    (job,) = make(Grid(model=("demo",), run="own", set=settings), place=tmp_path)
+    assert job.changes == settings | {"pyramid_levels": (3, 4, 5)}
+    assert job.run.tag == "own"
+
+
+def test_a_changed_experiment_is_named_after_what_was_changed(tmp_path):
+    grid = Grid(model=("demo",), seeds=(7,), set={"hflip": False})
+    (job,) = make(grid, place=tmp_path)
+    assert job.run.tag == "hflip-False_seed7"
+    assert parse(job.train, tmp_path).run == parse(job.check_metric, tmp_path).run == job.run.tag
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"img_size": 100}, "--set: img_size cannot be 100"),
+        ({"imgsize": 192}, "--set 'imgsize=192': no such setting; did you mean img_size"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_refused(tmp_path, settings, match):
+    with pytest.raises(InputError, match=match):
+        make(Grid(model=("demo",), set=settings), place=tmp_path)
 
 
 def test_the_scores_of_a_debug_run_are_made_in_its_folder(tmp_path):

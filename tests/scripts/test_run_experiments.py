@@ -76,6 +76,18 @@ def test_the_folders_of_the_runs_are_listed(call, tmp_path):
     assert outcome.out.splitlines() == [str(tmp_path / "out put" / name) for name in names]
 
 
+def test_each_set_makes_runs_of_its_own(call):
+    words = ("--model", "demo", "--folds", "1", "2", "--list-runs")
+    settings = ("--set", "hflip=false", "n_epochs=2", "--set", "n_epochs=3")
+    outcome = call(*words, *settings)
+    assert [line.rpartition("/")[-1] for line in outcome.out.splitlines()] == [
+        f"demo_{tag}_fold_{fold}" for tag in ("hflip-False_n_epochs-2", "n_epochs-3")
+        for fold in (1, 2)
+    ]  # fmt: skip
+    outcome = call(*words, *settings, "--run", "same")
+    assert outcome.err.startswith("error: demo_same_fold_1: two different trainings would have")
+
+
 def test_one_job_is_picked_by_its_number(call):
     words = ("--model", "demo", "--folds", "3", "1", "--list-runs")
     assert call(*words, "--job", "1").out.endswith("/demo_fold_1\n")
@@ -103,6 +115,7 @@ def test_plans_are_taken_together(call, tmp_path):
         (("--plan", "a.toml", "--seeds", "1"), "--plan cannot be combined with --seeds: the plan"),
         (("--plan", "a.toml"), "a.toml: cannot be read: No such file"),
         (("--model", "dem"), "--model 'dem': no such experiment; did you mean demo?"),
+        (("--model", "demo", "--set", "img_size"), "--set 'img_size': FIELD=VALUE would be right"),
         (("--model", "demo", "--jobs", "0"), "argument --jobs: 0 is less than 1"),
         (("--model", "demo", "--", "--overlays"), "--action train takes no --overlays"),
         (("--model", "demo", "--", "cache"), "unrecognized arguments: cache"),
