@@ -47,7 +47,7 @@ if [[ $rehearsal ]]; then
     "$python" "$root/scripts/make_demo_dataset.py" --out "$PNEUMONIA_DATA_DIR" --n-train 128 --n-test 24
     run=(--run rehearsal) epochs=(3 4) estimate=()
     changes=(--set encoder=timm/regnetx_002 pretrained=false dropout_class=0 dropout_global=0
-        img_size=192 pyramid_levels=4,5,6 anchor_size=2 pyramid_width=48 head_depth=2 batch_size=4
+        img_size=192 'pyramid_levels=4,5,6' anchor_size=2 pyramid_width=48 head_depth=2 batch_size=4
         learning_rate=0.002 clip_norm=1 scheduler=one_cycle n_epochs=5)
     flags=(--jobs 2 "${flags[@]}" -- --num-workers 0)
 fi

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -58,8 +59,8 @@ def test_what_several_plans_need_is_trained_once(tmp_path):
 
 
 def test_the_stand_ins_of_a_rehearsal_are_small(tmp_path):
-    words = re.search(r"changes=\(--set (.*?)\)", TEXT, re.DOTALL)[1].split()  # type: ignore[index]
-    changes = read_changes(words)
+    text = re.search(r"changes=\(--set (.*?)\)", TEXT, re.DOTALL)[1]  # type: ignore[index]
+    changes = read_changes(shlex.split(text))
     for path in PLANS.values():
         for grid in read_plan(path):
             for model in grid.model:
