@@ -46,8 +46,11 @@ def train(flags: Flags, *, encoder_weights_dir: Path) -> None:
     """
     flags, repeated = _repeat_training(name_changed(flags))
     runs = [choose_run(replace(flags, fold=fold)) for fold in flags.folds or (flags.fold,)]
+    deadline = time.monotonic() + 3600 * (flags.max_hours or math.inf)  # of all of them
     with joined_processes(flags.device) as processes:
-        plans = [_plan(run, flags, repeated, processes, encoder_weights_dir) for run in runs]
+        plans = [
+            _plan(run, flags, repeated, processes, encoder_weights_dir, deadline) for run in runs
+        ]
         for plan in plans:
             TrainingFiles(plan.run, plan.experiment, plan.options).find_last()
         for plan in plans:
@@ -62,6 +65,7 @@ def _plan(
     repeated: StoredTraining | None,
     processes: Processes,
     encoder_weights_dir: Path,
+    deadline: float,
 ) -> Plan:
     """Settle a training: a new one, one that goes on, or one that is repeated."""
     began = _began(run, flags)
@@ -94,7 +98,7 @@ def _plan(
         weak=flags.weak,
         data_fingerprint=repeated.data_fingerprint if repeated else None,
         patience=flags.patience,
-        deadline=time.monotonic() + 3600 * (flags.max_hours or math.inf),
+        deadline=deadline,
         draw_epoch=draw_examples,
     )
     return Plan(run, experiment, images, options)
