@@ -2,7 +2,8 @@
 
 `python src/compare.py output/a_fold_0 output/b_fold_0` takes the best epoch and setting of each run
 and compares the challenge's score and the numbers that papers quote, with paired intervals and
-tests; `python src/compare.py a.csv b.csv --truth labels.csv` does it for submissions.
+tests; `output/a output/b` stand for all folds of each, and
+`python src/compare.py a.csv b.csv --truth labels.csv` compares submissions.
 
 The best epoch and setting of a run were chosen on the images that it is compared on, so that its
 score is a little too high; where more of them were tried for one run than for another, the
@@ -26,6 +27,7 @@ from typing import Any
 
 import config
 from src.challenge.leaderboard import boxes_of_images, read_with_truth
+from src.datasets.patient_groups import number_patients
 from src.metric import image_scores
 from src.scoring.bootstrap import SEED
 from src.scoring.compared_runs import check_same_images, read_run
@@ -87,8 +89,8 @@ class Contestant:
 def _parse_arguments() -> argparse.Namespace:
     parser = CommandParser("Compare detectors on the same images: which is better, and how sure.")
     add = parser.add_argument
-    add("runs", type=Path, nargs="+", metavar="RUN", help="two or more folders of runs, or "
-        "submissions (with --truth)")  # fmt: skip
+    add("runs", type=Path, nargs="+", metavar="RUN", help="two or more folders of runs, "
+        "names without _fold_K for all folds of a run, or submissions (with --truth)")  # fmt: skip
     add("--out", type=Path, help="folder for the tables and the figure; default: "
         "output/compare/<names>")  # fmt: skip
     add("--draws", type=between(100, MAX_DRAWS), default=N_DRAWS, help="of patients, and swaps of "
@@ -166,16 +168,17 @@ def _read(letter: str, path: Path, arguments: argparse.Namespace) -> Contestant:
         source: dict[str, Any] = {"submission": path, "sha256": sha256_of(path)}
         return Contestant(letter, run, f"{path}, all boxes that were submitted", source)
     read = read_run(path)
-    predictions_path = path / "predictions" / f"{read.epoch:03}.npz"
     chosen = read.postprocess
+    folds = f", {len(read.run_dirs)} folds" if len(read.run_dirs) > 1 else ""
     text = (
-        f"{path}, epoch {read.epoch}, gate {chosen.gate} > {chosen.threshold:g}, NMS "
+        f"{path}{folds}, epoch {read.epoch}, gate {chosen.gate} > {chosen.threshold:g}, NMS "
         f"{chosen.nms:g}, shrink {chosen.shrink:g} ({chosen.threshold_from})"
     )
     source = {
         "run": path,
-        "predictions": predictions_path,
-        "sha256": sha256_of(predictions_path),
+        "predictions": [
+            {"file": file, "sha256": sha256_of(file)} for file in read.predictions_paths
+        ],
         "epoch": read.epoch,
         "postprocess": asdict(chosen),
     }
@@ -187,9 +190,10 @@ def _read_submission(path: Path, truth: Path, classes: Path | None) -> ComparedR
     records = sorted(records, key=lambda record: record.patient_id)
     predicted, confidences, true = boxes_of_images(submitted, records)
     ids = [record.patient_id for record in records]
+    patients = number_patients([record.group_id for record in records])
     return ComparedRun(
         name=str(path),
-        data=scored_boxes(ids, predicted, confidences, true),
+        data=scored_boxes(ids, patients, predicted, confidences, true),
         image_scores=image_scores(predicted, true),
         chosen=predicted,
         confidences=confidences,

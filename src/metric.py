@@ -250,13 +250,18 @@ def image_scores(
 
 
 def bootstrap_interval(
-    scores: FloatArray, *, share: float = 0.95, n_draws: int = BOOTSTRAP_DRAWS
+    scores: FloatArray,
+    patients: IntArray | None = None,
+    *,
+    share: float = 0.95,
+    n_draws: int = BOOTSTRAP_DRAWS,
 ) -> tuple[float, float]:
-    """Estimate how far a mean could lie elsewhere with other images of the same kind.
+    """Estimate how far a mean could lie elsewhere with other patients of the same kind.
 
     Args:
-        scores: (I,) of images, NaN where one does not count; images are drawn with replacement,
-            those that do not count too.
+        scores: (I,) of images, NaN where one does not count.
+        patients: (I,) the patient that each image belongs to; None: each is of another. Patients
+            are drawn with replacement, those of whom no image counts too.
         share: of the draws that lie in the interval.
 
     Returns:
@@ -264,13 +269,18 @@ def bootstrap_interval(
     """
     if np.isnan(scores).all():
         return float("nan"), float("nan")
-    # Images of equal score are drawn as one: how many of them come is all that matters.
-    values, n_images = np.unique(scores, return_counts=True)  # NaN, once, comes last
-    shares = n_images / len(scores)
-    n_drawn = np.random.default_rng(0).multinomial(len(scores), shares, size=n_draws)  # (D, values)
-    counted = ~np.isnan(values)
-    n_counted = n_drawn[:, counted].sum(axis=1)
-    totals = n_drawn[:, counted] @ values[counted]
+    names = np.arange(len(scores)) if patients is None else patients
+    _, rows = np.unique(names, return_inverse=True)
+    counts = np.bincount(rows, weights=~np.isnan(scores))  # of each patient
+    sums = np.bincount(rows, weights=np.nan_to_num(scores))
+    # Patients who are alike are drawn as one: how many of them come is all that matters.
+    kinds, n_patients = np.unique(
+        np.stack([counts == 0, sums, counts], axis=1), axis=0, return_counts=True
+    )
+    shares = n_patients / len(counts)
+    n_drawn = np.random.default_rng(0).multinomial(len(counts), shares, size=n_draws)  # (D, kinds)
+    counted = kinds[:, 0] == 0
+    totals, n_counted = (n_drawn[:, counted] @ kinds[counted, column] for column in (1, 2))
     means = np.divide(totals, n_counted, out=np.full(n_draws, np.nan), where=n_counted > 0)
     low, high = np.nanquantile(means, [(1 - share) / 2, (1 + share) / 2])
     return float(low), float(high)

@@ -72,7 +72,8 @@ def _describe(sweep: Sweep, run_dirs: Sequence[Path], load: LoadEpoch) -> Iterat
         return
     predictions = load(run_dirs, best.epoch)
     chosen = choose_boxes(predictions, best.postprocess)
-    low, high = bootstrap_interval(image_scores(chosen.boxes, predictions.truth()))
+    scores = image_scores(chosen.boxes, predictions.truth())
+    low, high = bootstrap_interval(scores, predictions.patients)
     yield f"best score {best.score:.4f} (95 % of bootstrap draws {low:.4f} to {high:.4f})"
     honest = honest_score(run_dirs, sweep, load=load)
     low, high = honest.interval()
@@ -199,7 +200,7 @@ def _score_submissions(arguments: argparse.Namespace, table: GroupTable) -> None
         if not arguments.numbers:
             continue
         predicted, confidences, true = boxes_of_images(submitted, records)
-        data = scored_boxes(result.ids, predicted, confidences, true)
+        data = scored_boxes(result.ids, result.patients, predicted, confidences, true)
         print("  of the boxes that were submitted, all of them")
         print(*describe_numbers(data, compute_numbers(data)), sep="\n  ")
         groups = list(group_numbers(data, result.image_scores, table))

@@ -74,10 +74,12 @@ class Target:
     Attributes:
         boxes_xyxy: (M, 4) float32, pixels of the network input; M may be 0.
         category: the image's class, an index into `CLASS_NAMES`, -1 where unknown.
+        group_id: the images of one patient share it; "" where the image is alone.
     """
 
     boxes_xyxy: Tensor
     category: int
+    group_id: str = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Go from one process to another by value.
@@ -85,13 +87,13 @@ class Target:
         PyTorch would send the tensor as an open file in shared memory, which takes longer than
         making the sample.
         """
-        return _target_of, (self.boxes_xyxy.cpu().numpy(), self.category)
+        return _target_of, (self.boxes_xyxy.cpu().numpy(), self.category, self.group_id)
 
 
-def _target_of(boxes_xyxy: NDArray[np.float32], category: int) -> Target:
+def _target_of(boxes_xyxy: NDArray[np.float32], category: int, group_id: str) -> Target:
     import torch
 
-    return Target(torch.from_numpy(boxes_xyxy), category)
+    return Target(torch.from_numpy(boxes_xyxy), category, group_id)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ python src/submission.py stats submission.csv --data-dir data
 python src/submission.py coco predictions.npz --out results.json --images annotations.json
 python src/submission.py from-coco results.json --out submission.csv --images annotations.json
 python src/submission.py fuse one.csv other.npz --out fused.csv --method wbf
+python src/submission.py fuse one.npz other.npz --out output/both_fold_0 --method wbf
 """
 
 from __future__ import annotations
@@ -34,23 +35,27 @@ from src.challenge.submission_stats import (
 from src.datasets.box_sizes import CHALLENGE_SIZE
 from src.datasets.patient_ids import fault_of_patient_ids
 from src.datasets.tables import read_sample_ids
+from src.experiments.runs import Run
 from src.prediction.coco_results import read_results, write_results
-from src.prediction.fused_submission import (
-    METHODS,
+from src.prediction.fused_predictions import fuse_predictions
+from src.prediction.fused_run import name_fused_run, write_fused_run
+from src.prediction.fused_submission import write_fused
+from src.prediction.fusion_inputs import (
     PREDICTIONS_ENDING,
     Detections,
+    check_inputs,
     check_same_images,
-    choose_fusion,
     read_detections,
-    write_fused,
+    settle_weights,
 )
-from src.prediction.fusion import Average, Decay
+from src.prediction.fusion_settings import METHODS, Average, Decay, Fusion, choose_fusion
 from src.prediction.image_scores import read_image_scores, with_image_scores
 from src.prediction.outputs import write_submission, write_submission_of
 from src.prediction.postprocess import choose_boxes
 from src.prediction.predictions import Predictions, load_predictions
 from src.prediction.presets import PRESETS, Postprocess, choose_postprocess
 from src.prediction.provenance import Combination
+from src.scoring.grid import sweep_run
 from src.system.command_line import (
     CommandParser,
     above_zero,
@@ -60,9 +65,8 @@ from src.system.command_line import (
     positive,
     report_errors,
 )
-from src.system.files import check_file_place, real_path
+from src.system.files import check_file_place
 
-MAX_WEIGHT_RATIO = 1e6  # of an input's weight to another's
 FUSION_FLAGS = ("iou", "decay", "sigma", "min_votes", "average", "skip_below", "threshold")
 
 
@@ -128,31 +132,55 @@ def _from_coco(arguments: argparse.Namespace) -> None:
 
 def _fuse(arguments: argparse.Namespace) -> None:
     paths, out = arguments.inputs, arguments.out
-    _check_csv_place(out)
-    _check_inputs(paths, out)
-    weights = _settle_weights(arguments.weights, paths)
+    check_inputs(paths, out)
+    run = name_fused_run(out)
+    makes_predictions = run is not None or out.suffix == PREDICTIONS_ENDING
+    if makes_predictions and PREDICTIONS_ENDING not in {path.suffix for path in paths}:
+        raise SubmissionError(f"{out}: needs a {PREDICTIONS_ENDING} file among the inputs")
+    if not makes_predictions:
+        _check_csv_place(out)
+    elif run is None:
+        check_file_place(out)
+    weights = settle_weights(arguments.weights, paths)
     given = {name: getattr(arguments, name) for name in FUSION_FLAGS}
     fusion = choose_fusion(arguments.method, given, n_detectors=len(paths))
     _check_choice(arguments)
     inputs = [read_detections(path, nms=arguments.nms, shrink=arguments.shrink) for path in paths]
     check_same_images(inputs)
     size_of = _choose_fused_sizes(arguments, inputs)
+    if makes_predictions:
+        _save_fused(out, run, inputs, weights, fusion)
+        return
     fused = write_fused(out, inputs, weights, fusion, size_of=size_of)
     n_with_boxes = sum(len(scores) > 0 for _, scores in fused.values())
     print(f"{len(fused)} images, {n_with_boxes} with boxes\n{out}")
 
 
-def _check_inputs(paths: Sequence[Path], out: Path) -> None:
-    if len(paths) < 2:
-        raise SubmissionError(f"{paths[0]}: fuse needs at least two inputs")
-    seen = set()
-    for path in paths:
-        place = real_path(path)
-        if place in seen:
-            raise SubmissionError(f"{path}: is given twice; --weights lets one input count more")
-        if place == real_path(out):
-            raise SubmissionError(f"{out}: --out is one of the inputs")
-        seen.add(place)
+def _save_fused(
+    out: Path,
+    run: Run | None,
+    inputs: Sequence[Detections],
+    weights: Sequence[float],
+    fusion: Fusion,
+) -> None:
+    """Save predictions, as a file or as a run, which is scored as check_metric scores one."""
+    folder = out.parent if run is None else out
+    predictions = fuse_predictions(inputs, weights, fusion, folder=folder, run=run)
+    if run is None:
+        predictions.save(out)
+    else:
+        write_fused_run(run, predictions, inputs)
+    n_with_boxes = int((predictions.candidates().counts() > 0).sum())
+    print(f"{len(predictions)} images, {n_with_boxes} with boxes\n{out}")
+    if run is not None and predictions.has_truth:
+        sweep = sweep_run(run.dir)
+        sweep.save(run.scores_path)
+        best = sweep.best()
+        print(
+            sweep.why_no_best()
+            if best is None
+            else f"best score {best.score:.4f} at threshold {best.threshold:g}"
+        )
 
 
 def _check_choice(arguments: argparse.Namespace) -> None:
@@ -162,19 +190,6 @@ def _check_choice(arguments: argparse.Namespace) -> None:
     for name in ("nms", "shrink"):
         if getattr(arguments, name) is not None:
             raise SubmissionError(f"--{name} needs a {PREDICTIONS_ENDING} file among the inputs")
-
-
-def _settle_weights(weights: Sequence[float] | None, paths: Sequence[Path]) -> Sequence[float]:
-    if weights is None:
-        return [1.0] * len(paths)
-    if len(weights) != len(paths):
-        raise SubmissionError(f"--weights: {len(weights)} weights for {len(paths)} inputs")
-    if max(weights) / MAX_WEIGHT_RATIO > min(weights):
-        raise SubmissionError(
-            f"--weights: {max(weights):g} is more than {MAX_WEIGHT_RATIO:g} times "
-            f"{min(weights):g}: leave that input out instead"
-        )
-    return weights
 
 
 def _choose_fused_sizes(arguments: argparse.Namespace, inputs: Sequence[Detections]) -> SizeOf:
@@ -320,11 +335,12 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 def _add_fuse(actions: argparse._SubParsersAction[CommandParser]) -> None:
-    fuse = actions.add_parser("fuse", help="make one submission of several detectors' boxes")
+    fuse = actions.add_parser("fuse", help="make one detector's boxes of several detectors'")
     fuse.set_defaults(act=_fuse)
     add = fuse.add_argument
     add("inputs", type=Path, nargs="+", help="submissions, and .npz files of predictions")
-    add("--out", type=Path, required=True, help="the submission, a CSV file")
+    add("--out", type=Path, required=True, help="a submission, a CSV file; or predictions, an .npz "
+        "file; or the folder of a new run, <name>_fold_<k>")  # fmt: skip
     add("--method", choices=tuple(METHODS), required=True, help="how boxes are fused")
     add("--iou", type=fraction, help="above which two boxes overlap (default: 0.5)")
     add("--weights", type=above_zero, nargs="+", metavar="N", help="one for each input")

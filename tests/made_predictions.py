@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from src.prediction.predictions import Predictions, no_weak_boxes
+from src.prediction.predictions import Predictions, optional_arrays
 from src.prediction.presets import Postprocess
 from src.prediction.provenance import Provenance
 from src.retinanet.settings import WeakLimits
@@ -44,7 +44,7 @@ def random_predictions(seed=0, *, n_images=8, img_size=192, epoch=0):
         offsets=offsets_of(n_found),
         boxes_xyxy=np.concatenate(boxes).astype(np.float32),
         scores=np.concatenate(scores).astype(np.float32),
-        **no_weak_boxes(n_images),
+        **optional_arrays(n_images),
         true_offsets=starts,
         true_boxes_xyxy=true.astype(np.float32),
         true_categories=np.where(n_true > 0, 2, 1),
@@ -64,7 +64,7 @@ def make_predictions(*images, probs=None, ids=None, img_size=192, epoch=0):
         offsets=offsets_of([len(pairs) for _, pairs in images]),
         boxes_xyxy=np.array([box for box, _ in found], np.float32).reshape(-1, 4),
         scores=np.array([score for _, score in found], np.float32),
-        **no_weak_boxes(n),
+        **optional_arrays(n),
         true_offsets=offsets_of([len(boxes) for boxes, _ in images]),
         true_boxes_xyxy=np.array(true, np.float32).reshape(-1, 4),
         true_categories=np.array([2 if boxes else 1 for boxes, _ in images], dtype=np.int64),
@@ -98,7 +98,7 @@ def three_boxes(image_sizes=((1024, 1024), (1024, 1024)), scores=(0.9, 0.8, 0.12
         offsets=offsets_of([3, 0]),
         boxes_xyxy=np.array(boxes, np.float32),
         scores=np.array(scores, np.float32),
-        **no_weak_boxes(2),
+        **optional_arrays(2),
         true_offsets=np.zeros(3, np.int64),
         true_boxes_xyxy=np.zeros((0, 4), np.float32),
         true_categories=np.array([-1, -1]),

@@ -208,8 +208,19 @@ def test_what_looks_at_saved_predictions_needs_no_torch(run_command, tmp_path):
         ["src/train_runner.py", *check_metric],
         ["src/scores.py", run_dir, "--nms", "0.05", "--shrinks", "1"],
         ["src/compare.py", run_dir, run_dir, "--draws", "100", "--out", tmp_path / "compared"],
+        ["src/visualizations/runs_index.py", run_dir, "--out", tmp_path / "index"],
         ["src/submission.py", "write", predictions, "--out", boxes, "--threshold", "0.3"],
         ["src/submission.py", "fuse", predictions, boxes, "--out", fused, "--method", "wbf"],
+        [
+            "src/submission.py",
+            "fuse",
+            predictions,
+            boxes,
+            "--out",
+            tmp_path / "both_fold_0",
+            "--method",
+            "nms",
+        ],
         *(
             [f"src/visualizations/plot_{name}.py", run_dir, "--out", tmp_path / f"{name}.png"]
             for name in ("sweep", "detections", "global_head", "numbers")

@@ -11,6 +11,7 @@ from src.compare import main
 from src.prediction.predictions import take_images
 from src.scoring.compared_runs import are_same_boxes, read_run
 from src.scoring.comparison import LEVEL
+from src.scoring.grid import sweep_pooled
 from src.scoring.quoted_numbers import compute_numbers
 from src.visualizations.overlays import FOUND_COLOUR, TRUE_COLOUR
 from tests.datasets.test_annotations import LABELS_HEADER
@@ -199,10 +200,60 @@ def test_compare_json_says_how_it_was_made(good, save, compare, tmp_path):
     assert made_by["command"][0] == "src/compare.py" and str(a) in made_by["command"]
     assert made_by["inputs"]["A"]["epoch"] == 0
     assert made_by["inputs"]["A"]["postprocess"]["threshold"] == 0.3
-    assert len(made_by["inputs"]["B"]["sha256"]) == 64
+    (file,) = made_by["inputs"]["B"]["predictions"]
+    assert file["file"].endswith("b_fold_0/predictions/000.npz") and len(file["sha256"]) == 64
     assert made_by["draws"] == 100
     assert made_by["tests"]["score"] == "permutation"
     assert made_by["tests"]["ap_50"] == "bootstrap"
+
+
+@pytest.fixture
+def folds(good, tmp_path):
+    """Return a function that saves two epochs of two folds of a model, and returns their name."""
+
+    def call(name, shift, n_images=40):
+        parts = [take_images(good, range(25)), take_images(good, range(25, n_images))]
+        for fold, part in enumerate(parts):
+            for epoch, distance in enumerate((shift, shift + 30)):
+                made_by = replace(good.provenance, fold=fold, epoch=epoch)
+                save_epoch(
+                    tmp_path / "output" / f"{name}_fold_{fold}",
+                    replace(worse(part, distance), provenance=made_by),
+                )
+        return tmp_path / "output" / name
+
+    return call
+
+
+def test_a_name_without_its_fold_stands_for_all_folds(good, folds, save, compare, tmp_path):
+    a, b = folds("a", 0), folds("b", 9)
+    (a / "test").mkdir(parents=True)  # predictions of other images may lie there
+    said, rows, images = compare(a, b)
+    assert f"A: {a}, 2 folds, epoch 0, gate score > " in said
+    assert "A, B: epoch and setting are the best of those that were tried on these images" in said
+    assert len(images) == 40 and rows[0]["run_a"] == str(a)
+    best = sweep_pooled([tmp_path / "output" / f"a_fold_{k}" for k in (0, 1)]).best()
+    assert best is not None
+    assert best.epoch == 0
+    assert float(rows[0]["value_a"]) == pytest.approx(best.score, abs=1e-5)
+    made_by = json.loads((tmp_path / "compared" / "compare.json").read_text())
+    files = [each["file"] for each in made_by["inputs"]["B"]["predictions"]]
+    assert files == [f"{tmp_path}/output/b_fold_{k}/predictions/000.npz" for k in (0, 1)]
+    assert made_by["inputs"]["B"]["postprocess"]["threshold_from"] == "best on these images"
+
+
+def test_folds_are_compared_with_a_run_over_the_same_images(good, folds, save, compare):
+    _, rows, _ = compare(folds("a", 0), save("whole", good))
+    numbers = {row["number"]: row for row in rows}
+    assert float(numbers["auroc (global head)"]["difference"]) == 0
+    assert numbers["auroc (global head)"]["value_a"] == numbers["auroc (global head)"]["value_b"]
+
+
+def test_a_folder_that_holds_predictions_is_a_run_whatever_lies_beside(save, compare):
+    run_dir = save("b", random_predictions(3))
+    (run_dir.parent / f"{run_dir.name}_fold_0").mkdir()
+    said, _, images = compare(run_dir, run_dir)
+    assert "folds" not in said and len(images) == 8
 
 
 def test_by_default_the_folder_bears_the_names(good, save, call_main, tmp_path, monkeypatch):
@@ -241,6 +292,18 @@ def test_runs_over_other_images_are_refused(good, save, refused, other_is_first)
     runs = [save("a", good), save("b", take_images(good, range(38)))]
     message = refused(*runs[::-1]) if other_is_first else refused(*runs)
     assert f"{runs[1]}: lacks 2 images of {runs[0]}, such as patient-38" in message
+
+
+def test_folds_with_other_images_are_refused(folds, refused):
+    a, b = folds("a", 0), folds("b", 9, n_images=38)
+    assert f"{b}: lacks 2 images of {a}, such as patient-38" in refused(a, b)
+
+
+def test_a_fold_without_predictions_is_named(folds, refused, tmp_path):
+    a = folds("a", 0)
+    empty = tmp_path / "output" / "a_fold_2"
+    empty.mkdir()
+    assert f"{empty / 'predictions'}: holds no predictions" in refused(a, a)
 
 
 def test_other_images_of_a_third_run_are_refused(good, save, refused):

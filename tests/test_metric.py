@@ -191,5 +191,22 @@ def test_bootstrap_interval_is_that_of_a_mean_of_many():
     assert (low, high) == bootstrap_interval(scores)
 
 
+def test_bootstrap_interval_draws_the_images_of_a_patient_together():
+    rng = np.random.default_rng(9)
+    patients = rng.integers(0, 60, 200)
+    scores = rng.choice([0.0, 0.5, 1.0], 60)[patients]  # of a patient all alike
+    scores[rng.random(200) < 0.3] = np.nan
+    means = []
+    for _ in range(4000):
+        drawn = rng.integers(0, 60, 60)
+        rows = np.concatenate([np.flatnonzero(patients == patient) for patient in drawn])
+        means.append(np.nanmean(scores[rows]))
+    low, high = bootstrap_interval(scores, patients)
+    assert (low, high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.015)
+    alone = bootstrap_interval(scores)
+    assert high - low > 1.4 * (alone[1] - alone[0])
+    assert bootstrap_interval(scores, np.arange(200)[::-1]) == alone
+
+
 def test_bootstrap_interval_of_equal_scores_has_no_width():
     assert bootstrap_interval(np.array([0.5, np.nan, 0.5])) == (0.5, 0.5)

@@ -17,8 +17,10 @@ from src.visualizations import (
     plot_sweep,
     plot_val_loss,
     report,
+    runs_index,
 )
 from tests.conftest import TRAINING
+from tests.histories import repeatable_of
 
 NO_TEXT = "\udcff\n$a_{$"  # a byte that begins no character, a new line, half a formula
 TAKEN_FOR_SOMETHING = ["a$x_{$b", "_hidden", "<b>&'\"", "{x} %s", "-flag", "\x1b[31m"]
@@ -49,10 +51,10 @@ def test_a_training_works_and_resumes_under_a_name_that_is_no_text(
 ):
     write_epoch = TrainingFiles.write_epoch
 
-    def stop_in_epoch_1(files, model, predictions, history):
+    def stop_in_epoch_1(files, model, predictions, history, source):
         if len(history) == 2:
             raise KeyboardInterrupt
-        write_epoch(files, model, predictions, history)
+        write_epoch(files, model, predictions, history, source)
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingFiles, "write_epoch", stop_in_epoch_1)
@@ -61,7 +63,7 @@ def test_a_training_works_and_resumes_under_a_name_that_is_no_text(
     outcome = train(call_main, odd, "--resume")
     assert outcome.code == 0, outcome.err
     assert outcome.out.endswith(f"output \\udcff\n$a_{{$/{run.name}\n")
-    assert run.history_path.read_bytes() == trained.history_path.read_bytes()
+    assert repeatable_of(run) == repeatable_of(trained)
     assert list(run.tensorboard_dir.iterdir())
 
 
@@ -93,12 +95,15 @@ SHOWING = {
     "compare": (compare.main, ("{run}", "{other}", "--draws", "100", "--out", "{run}/compared")),
     "write": (submission.main, ("write", "{run}/predictions/001.npz", "--threshold", "0.3",
                                 "--out", "{run}/submission.csv")),
+    "fuse": (submission.main, ("fuse", "{run}/predictions/000.npz", "{run}/predictions/001.npz",
+                               "--method", "nms", "--out", "{run}/fused.npz")),
     "metrics": (plot_metrics.main, ("{run}", "{other}", "--out", "{run}/a.png")),
     "sweep": (plot_sweep.main, ("{run}", "--out", "{run}/a.png")),
     "detections": (plot_detections.main, ("{run}", "--threshold", "-1", "--out", "{run}/a.png")),
     "global_head": (plot_global_head.main, ("{run}", "--out", "{run}/a.png")),
     "numbers": (plot_numbers.main, ("{run}", "{other}", "--out", "{run}/a.png")),
     "val_loss": (plot_val_loss.main, ("{run}", "{other}", "--out", "{run}/a.png")),
+    "index": (runs_index.main, ("{run}", "{other}", "--out", "{run}/index")),
     "report": (report.main, ("{run}", "--data-dir", "{data}", "--num-images", "1")),
 }  # fmt: skip
 
@@ -116,8 +121,8 @@ def test_what_shows_a_run_shows_any_name(phantoms, trained, call_main, tmp_path,
         outcome = call_main(main, *(word.format(**paths) for word in words))
         assert outcome.code == 0, f"{what}: {outcome.err}"
         assert "warning" not in outcome.err
-    page = (run_dir / "report.html").read_text(encoding="utf-8")
-    assert "<b>&'" not in page
+    for page in (run_dir / "report.html", run_dir / "index" / "index.html"):
+        assert "<b>&'" not in page.read_text(encoding="utf-8")
 
 
 def test_a_patient_may_be_called_like_a_formula(phantoms, call_main, tmp_path):

@@ -16,6 +16,7 @@ import pytest
 from src import export, train_runner
 from src.experiments.runs import Run
 from src.prediction.predictions import load_predictions
+from src.scoring.run_scores import choose_scores
 from src.system.errors import InputError
 from src.visualizations import plot_global_head, report
 from src.visualizations.plot_detections import load_detections
@@ -119,7 +120,7 @@ def check_choice(run, asked, expected, call_main, folders, monkeypatch):
     assert re.fullmatch(rf"epoch {epoch}: 5 images, \d with boxes at threshold {threshold}", line)
     assert places == [str(run.predictions_path(epoch)), str(run.submission_path("valid", epoch))]
 
-    shown = report.choose(run.dir, asked)
+    shown = choose_scores(run.dir, asked)
     assert (shown.epoch, shown.postprocess.threshold) == expected
 
     detections = load_detections(run.dir, "a", epoch=asked, threshold=None, nms=0.05)

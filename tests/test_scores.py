@@ -1,5 +1,7 @@
 import csv
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from src.scores import main
@@ -126,12 +128,14 @@ def test_the_command_says_that_no_setting_is_the_best(tmp_path, call_main, image
 def test_the_command_quotes_numbers_of_runs_and_groups(tmp_path, call_main):
     run_dir = tmp_path / "demo_fold_0"
     predictions = with_weak_boxes(random_predictions(n_images=40))
-    save_epoch(run_dir, predictions)
+    groups = np.array([f"P{i // 2}" for i in range(40)])
+    save_epoch(run_dir, replace(predictions, group_ids=groups))
     table = tmp_path / "groups.csv"
     rows = (f"{name},{'AP' if i % 2 else 'PA'}\n" for i, name in enumerate(predictions.ids))
     table.write_text("patientId,view\n" + "".join(rows))
     outcome = call_main(main, run_dir, "--gates", "score", "--groups", table)
     assert (outcome.code, outcome.err) == (0, "")
+    assert "images with an opacity, 20 patients" in outcome.out
     assert "numbers of epoch 0" in outcome.out and "view AP: 20 images" in outcome.out
     assert str(run_dir / "groups.csv") in outcome.out
     with (run_dir / "numbers.csv").open(newline="") as file:
@@ -155,13 +159,15 @@ def test_runs_that_were_saved_without_weaker_boxes_say_so(tmp_path, call_main):
 def test_the_command_quotes_numbers_of_submissions(tmp_path, call_main):
     truth, submission = tmp_path / "truth.csv", tmp_path / "submission.csv"
     truth.write_text(
-        "patientId,x,y,width,height,Target\na,10,10,100,100,1\nb,,,,,0\nc,10,10,50,50,1\n"
+        "patientId,x,y,width,height,Target,groupId\n"
+        "a,10,10,100,100,1,P1\nb,,,,,0,P1\nc,10,10,50,50,1,\n"
     )
     submission.write_text(
         "patientId,PredictionString\na,0.9 10 10 100 100\nb,0.2 5 5 10 10\nc,0.1 300 300 50 50\n"
     )
     outcome = call_main(main, submission, "--truth", truth, "--numbers")
     assert (outcome.code, outcome.err) == (0, "")
+    assert "3 images, 2 images with an opacity, 2 patients" in outcome.out
     lines = {line.split()[0]: line.split() for line in outcome.out.splitlines() if line.split()}
     assert lines["ap_50"][1] == "0.5050"  # one of two, at 51 of 101 levels of recall
     assert lines["auroc"][3] == "0.5000"

@@ -25,12 +25,12 @@ def test_float_images_stay_as_they_are():
 
 @pytest.mark.parametrize("n_boxes", [0, 2])
 def test_target_goes_to_another_process_by_value(n_boxes):
-    target = Target(torch.rand(n_boxes, 4), 2)
+    target = Target(torch.rand(n_boxes, 4), 2, "P1")
     content = bytes(ForkingPickler.dumps(target))
     assert b"torch.multiprocessing" not in content  # which would send an open file
     again = pickle.loads(content)
     assert torch.equal(again.boxes_xyxy, target.boxes_xyxy)
-    assert again.category == 2
+    assert (again.category, again.group_id) == (2, "P1")
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -120,6 +120,30 @@ def test_an_interrupted_training_goes_on_by_resume(
     assert [row[0] for row in rows_of(run.history_path)] == ["epoch", "0", "1"]
 
 
+def test_a_training_whose_time_is_up_goes_on_by_resume_and_ends_by_patience(
+    phantoms, tmp_path, call_main, monkeypatch
+):
+    arguments = (*TRAINING, "--data-dir", phantoms, "--output-dir", tmp_path, "--num-workers", "0")
+    outcome = call_main(main, *arguments, "--max-hours", "1e-9")
+    assert outcome.code == 75
+    assert outcome.err.splitlines()[-1] == (
+        "stopped by --max-hours in epoch 0, 1 of 5 batches; --resume goes on from there"
+    )
+    monkeypatch.setattr("src.training.ending.epochs_since_least", lambda rows, _: len(rows))
+    outcome = call_main(main, *arguments, "--resume", "--max-hours", "99", "--patience", "1")
+    assert outcome.code == 0
+    began, ended, place = outcome.out.splitlines()
+    assert began.endswith("epochs 0 to 1, after 1 of 5 batches")
+    assert ended.startswith("ended by --patience 1 after epoch 0: ")
+    assert place == str(Run("demo", 0, "", tmp_path).dir)
+
+
+def test_tensorboard_shows_examples_of_validation(trained):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = reader.EventAccumulator(str(trained.tensorboard_dir)).Reload().Images("validation")
+    assert [(event.step, event.width) for event in events] == [(0, 4 * 384), (1, 4 * 384)]
+
+
 def test_train_goes_on_from_an_epoch_in_another_folder(phantoms, trained, tmp_path, call_main):
     outcome = call_main(
         main, *TRAINING, "--from-epoch", "1", "--weights_dir", trained.output_dir,

@@ -6,8 +6,10 @@ import signal
 from contextlib import contextmanager
 from importlib import import_module
 
+import onnx
 import pytest
 
+from scripts.predict_onnx import FACTS
 from src.submission import main as submission_main
 from src.system.files import write_json
 from tests.conftest import run_main
@@ -67,6 +69,7 @@ READ = [
     "src.submission fuse {submission} {bad} --method wbf --out {new}/a.csv",
     "src.submission fuse {submission} {predictions} --method wbf --out {new}/a.csv "
     "--data-dir {bad}",
+    "src.submission fuse {bad} {predictions} --method wbf --out {new}/a_fold_0",
     "src.submission check {bad}",
     "src.submission check {submission} --sample {bad}",
     "src.submission stats {bad}",
@@ -75,6 +78,8 @@ READ = [
     "src.export {run} --out {new}/a.onnx --check-images {bad}",
     "src.export {bad} --share {new}/a",
     "src.export {run} --share {new}/a --groups {bad}",
+    "scripts.predict_onnx {bad} {image}",
+    "scripts.predict_onnx {onnx} {bad}",
     "src.datasets.folds --data-dir {bad}",
     "src.visualizations.eda --data-dir {bad}",
     "src.visualizations.plot_detections {bad} --out {new}/a.png",
@@ -86,6 +91,9 @@ READ = [
     "src.visualizations.plot_val_loss {bad} --out {new}/a.png",
     "src.visualizations.report {bad}",
     "src.visualizations.report {run} --data-dir {bad}",
+    "src.visualizations.runs_index {bad} --out {new}",
+    "src.visualizations.runs_index {run} {bad} --out {new}",
+    "src.visualizations.runs_index {run} --out {new} --reports --data-dir {bad}",
     "scripts.baseline --data-dir {bad}",
     *(f"scripts.benchmark {part} --data-dir {{bad}}"
       for part in ("data", "epoch", "start", "metric", "levels")),
@@ -108,6 +116,8 @@ WRITTEN = [
     "src.submission coco {predictions} --threshold 0.3 --out {bad}",
     "src.submission from-coco {results} --images {coco} --out {bad}",
     "src.submission fuse {submission} {predictions} --method wbf --out {bad}",
+    "src.submission fuse {submission} {predictions} --method wbf --out {bad}.npz",
+    "src.submission fuse {submission} {predictions} --method wbf --out {bad}_fold_0",
     "src.export {run} --out {bad}",
     "src.export {run} --share {bad}",
     "src.visualizations.eda --data-dir {data} --only class_counts --out {bad}",
@@ -119,6 +129,7 @@ WRITTEN = [
     "src.visualizations.plot_sweep {run} --out {bad}",
     "src.visualizations.plot_val_loss {run} --out {bad}",
     "src.visualizations.report {run} --data-dir {data} --num-images 1 --out {bad}",
+    "src.visualizations.runs_index {run} --out {bad}",
     "scripts.import_rsna_release --annotations {export} --images {data} --out {bad}",
     "scripts.import_labels {coco} --out {bad}",
     "scripts.make_demo_dataset --n-train 1 --n-test 1 --num-workers 0 --out {bad}",
@@ -148,10 +159,16 @@ def given(phantoms, trained, tmp_path_factory):
                       "categories": []})  # fmt: skip
     results.write_text(json.dumps([{"image_id": 1, "category_id": 1, "score": 0.5,
                                     "bbox": [1, 1, 2, 2]}]))  # fmt: skip
+    node = onnx.helper.make_node("Identity", ["a"], ["b"])
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "ab"]
+    graph = onnx.helper.make_graph([node], "identity", ends[:1], ends[1:])
+    network = onnx.helper.make_model(graph, ir_version=10)
+    onnx.helper.set_model_props(network, dict.fromkeys(FACTS, "0"))
+    onnx.save(network, folder / "model.onnx")
     return {
         "data": phantoms, "run": trained.dir, "output": trained.output_dir, "export": export,
         "predictions": predictions, "groups": trained.dir / "groups.csv",
-        "submission": submission, "coco": coco, "results": results,
+        "submission": submission, "coco": coco, "results": results, "onnx": folder / "model.onnx",
         "image": next((phantoms / "stage_2_test_images").iterdir()),
     }  # fmt: skip
 
@@ -207,7 +224,9 @@ def test_what_cannot_be_written_is_refused_in_one_line(refuses, command, kind):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device"])
-@pytest.mark.parametrize("command", [c for c in WRITTEN if c.startswith("src.submission")])
+@pytest.mark.parametrize(
+    "command", [c for c in WRITTEN if c.startswith("src.submission") and c.endswith("{bad}")]
+)
 def test_no_file_replaces_a_pipe_or_a_device(refuses, command, kind):
     refuses(command, kind)
 

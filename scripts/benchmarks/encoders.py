@@ -13,10 +13,9 @@ from matplotlib.figure import Figure
 
 from scripts.benchmarks.arithmetic import count_flops
 from scripts.benchmarks.measuring import Row, describe_machine, report, time_in_turn
-from scripts.benchmarks.memory import process_peak
 from src.experiments.networks import build_model, count_parameters
 from src.experiments.table import EXPERIMENTS
-from src.retinanet.acceleration import choose_device
+from src.retinanet.acceleration import choose_device, peak_memory
 from src.retinanet.losses import detection_losses
 from src.structures import Target
 from src.system.errors import InputError
@@ -95,7 +94,6 @@ def measure(name: str, arguments: argparse.Namespace) -> Row:
     forward_time, step_time = time_in_turn(
         [forward, step], n_runs=arguments.runs, synchronise=synchronise
     )
-    on_cuda = device.type == "cuda"
     return {
         "experiment": name,
         "encoder": info.encoder,
@@ -104,7 +102,7 @@ def measure(name: str, arguments: argparse.Namespace) -> Row:
         "forward GFLOP": count_flops(info) / 1e9,
         "forward s": forward_time.median,
         "step s an image": step_time.median / n_images,
-        "peak GB": (torch.cuda.max_memory_allocated() if on_cuda else process_peak()) / 1e9,
+        "peak GB": peak_memory(device) / 1e9,
     }
 
 

@@ -17,7 +17,7 @@ from scripts.benchmarks.networks import EMPTY_SHARE, Way, make_batch
 from scripts.benchmarks.train import make_step
 from src.experiments.table import get_experiment
 from src.prediction.postprocess import suppress_at
-from src.prediction.predictions import Predictions, no_weak_boxes
+from src.prediction.predictions import Predictions, optional_arrays
 from src.prediction.presets import NMS_IOU
 from src.prediction.provenance import Provenance
 from src.retinanet.acceleration import (
@@ -146,7 +146,7 @@ def invent_predictions(n_images: int, n_boxes: int) -> Predictions:
         offsets=np.arange(n_images + 1) * n_boxes,
         boxes_xyxy=boxes.reshape(-1, 4).astype(np.float32),
         scores=-np.sort(-rng.random((n_images, n_boxes))).ravel().astype(np.float32),
-        **no_weak_boxes(n_images),
+        **optional_arrays(n_images),
         true_offsets=np.concatenate([[0], np.cumsum(n_true)]),
         true_boxes_xyxy=clusters[n_true > 0, 0].astype(np.float32),
         true_categories=np.where(n_true > 0, 2, 1),

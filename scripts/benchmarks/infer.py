@@ -14,10 +14,15 @@ import torch
 from scripts.benchmarks import networks, peers
 from scripts.benchmarks.networks import Way
 from src.experiments.experiment import Experiment
-from src.retinanet.candidates import find_candidates
+from src.retinanet.candidates import find_candidates, find_weak
+from src.retinanet.settings import DEFAULT_WEAK, NO_WEAK
 from src.structures import Batch, Detections
 
-add_arguments = networks.add_arguments
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    networks.add_arguments(parser)
+    parser.add_argument("--weak-candidates", action="store_true",
+                        help="time the last way with weaker boxes as well")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -30,15 +35,17 @@ def make_inference(way: Way, experiment: Experiment, batch: Batch) -> Callable[[
     if way.is_peer:
         return peers.make_inference(way.acceleration, experiment, batch)
     model = networks.make_network(way, experiment, for_training=False)
-    min_score = model.limits.min_score if way.skips else None
+    weak = DEFAULT_WEAK if way.finds_weak else NO_WEAK
+    min_score = weak.least_score(model.limits) if way.skips else None
 
-    def infer() -> list[Detections]:
+    def infer() -> list[list[Detections]]:
         networks.set_memory(way)
         images = batch.to(way.acceleration.device).images
         with torch.inference_mode():
             with way.acceleration.arithmetic():
                 outputs = model(images, min_score=min_score)
-            anchors = model.anchors(images)
-            return find_candidates(outputs, anchors, batch.image_size, model.limits)
+            place = outputs, model.anchors(images), batch.image_size
+            found = find_candidates(*place, model.limits)
+            return [found, find_weak(*place, found, model.limits, weak)]
 
     return infer

@@ -1,18 +1,12 @@
-"""How much memory work takes at most: of a process, or of a GPU."""
+"""How much of a GPU's memory work takes at most."""
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable
 
 import torch
 
 Work = Callable[[], object]
-
-
-def process_peak() -> int:
-    """Return the bytes that this process has held at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def gpu_peak(make: Callable[[], Work]) -> tuple[Work, int]:

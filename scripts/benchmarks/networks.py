@@ -16,7 +16,7 @@ import torch
 from scripts.benchmarks import peers
 from scripts.benchmarks.arithmetic import batch_flops
 from scripts.benchmarks.measuring import Row, Timing, describe_machine, report, time_in_turn
-from scripts.benchmarks.memory import gpu_peak, process_peak
+from scripts.benchmarks.memory import gpu_peak
 from scripts.benchmarks.profiling import write_profile
 from src.experiments.experiment import Experiment
 from src.experiments.networks import build_model
@@ -31,7 +31,7 @@ from src.retinanet.model import RetinaNet
 from src.structures import Batch, Target
 from src.system.command_line import positive
 from src.system.errors import InputError
-from src.system.processes import keep_freed_memory, return_freed_memory
+from src.system.processes import keep_freed_memory, process_peak, return_freed_memory
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmark.py"
 EMPTY_SHARE = 0.775  # of the challenge's images
@@ -49,6 +49,8 @@ class Way:
         is_plain: lay the weights out as PyTorch does by itself.
         keeps_memory: let the C library keep what was freed (CPU).
         is_peer: torchvision's network instead.
+        finds_weak: find weaker boxes too; in an untrained network every level has some, so that the
+            box head runs everywhere.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Way:
     is_plain: bool = False
     keeps_memory: bool = False
     is_peer: bool = False
+    finds_weak: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trace", type=Path, help="with --profile: write a Chrome trace as well")
     parser.add_argument("--json", type=Path, help="write the numbers")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    parser.set_defaults(weak_candidates=False)
 
 
 def make_ways(arguments: argparse.Namespace) -> list[Way]:
@@ -100,6 +104,8 @@ def make_ways(arguments: argparse.Namespace) -> list[Way]:
         ways.append(Way("+ compiled", compiled, keeps_memory=device.type == "cpu"))
     if arguments.fastest:
         ways = [replace(ways[-1], name=f"all means, {precision}")]
+    if arguments.weak_candidates:
+        ways.append(replace(ways[-1], name="+ weaker boxes, all levels", finds_weak=True))
     if arguments.beside_torchvision:
         peer = f"{peers.NAME}, {precision}"
         ways.append(Way(peer, half, skips=False, is_peer=True))
@@ -169,7 +175,8 @@ def _row(
     if way.is_peer:
         n_operations = peers.batch_flops(experiment, n_images, trains=trains)
     else:
-        n_operations = batch_flops(experiment, batch, skips=way.skips, trains=trains)
+        skips = way.skips and not way.finds_weak
+        n_operations = batch_flops(experiment, batch, skips=skips, trains=trains)
     row: Row = {
         "way": way.name,
         "median s": timing.median,
@@ -250,6 +257,7 @@ def _memory_of(way: Way, part: str, arguments: argparse.Namespace) -> int:
                "--batch-size", str(arguments.batch_size)]  # fmt: skip
     command += ["--threads", str(arguments.threads), *["--compile"] * arguments.compile]
     command += ["--fastest"] * arguments.fastest
+    command += ["--weak-candidates"] * arguments.weak_candidates
     command += ["--beside-torchvision"] * arguments.beside_torchvision
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return int(result.stdout.splitlines()[-1])

@@ -20,6 +20,7 @@ from src.retinanet.settings import DEFAULT_WEAK, NO_WEAK, WeakLimits
 from src.structures import MAX_FOLDS, Precision
 from src.system.command_line import (
     CommandParser,
+    above_zero,
     add_flag,
     below,
     factor,
@@ -84,6 +85,10 @@ class Flags:
     resume: bool = switch(TRAIN, "continue a training that was stopped")
     checkpoint_minutes: float = flag(TRAIN, "longest time between saved states", 10.0,
                                      kind=not_negative)
+    patience: int | None = flag(TRAIN, "end N epochs after the least valid_regression",
+                                kind=positive)
+    max_hours: float | None = flag(TRAIN, "after these hours save and stop, with exit code 75",
+                                   kind=above_zero, metavar="H")
     skip_non_finite: bool = switch(TRAIN, "skip steps whose loss or gradient is not finite")
     from_experiment: Path | None = flag(TRAIN, "repeat the training of an experiment.json",
                                         kind=Path)

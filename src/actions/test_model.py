@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from src.actions.device import choose_acceleration
 from src.actions.flags import Flags
 from src.actions.networks import settle_boxes, settle_networks
 from src.actions.resolve import choose_run
-from src.datasets.annotations import Record
 from src.datasets.loaders import load_labelled_images
 from src.prediction.image_sets import labelled_image_set
 from src.prediction.inference import Inference
 from src.prediction.postprocess import choose_boxes
 from src.system.files import check_place
+from src.visualizations.examples import pick_examples
 from src.visualizations.overlays import contact_sheet, draw_predictions, save_picture, sheet_tile
 from src.visualizations.picture_names import picture_names
 
@@ -35,7 +34,8 @@ def test_model(flags: Flags, *, downloads_dir: Path) -> None:
     labelled = load_labelled_images(
         flags.data_dir, run.fold, debug=flags.debug, cache_dir=flags.cache_dir
     )
-    images = labelled_image_set(labelled, _pick_images(labelled.valid, flags.num_images))
+    picked = pick_examples([len(each.boxes_xywh) for each in labelled.valid], flags.num_images)
+    images = labelled_image_set(labelled, [labelled.valid[i] for i in picked])
     names = picture_names(images.ids, taken=[OVERVIEW])
     all_networks = settle_networks(flags, downloads_dir=downloads_dir)
     for networks in all_networks:
@@ -53,11 +53,3 @@ def test_model(flags: Flags, *, downloads_dir: Path) -> None:
             tiles.append(sheet_tile(picture))
         save_picture(folder / OVERVIEW, contact_sheet(tiles))
         print(f"epoch {networks.last_epoch}: {len(images)} pictures and {OVERVIEW}\n{folder}")
-
-
-def _pick_images(records: Sequence[Record], n_images: int) -> list[Record]:
-    """Take two images with boxes for each one without, as far as there are."""
-    with_boxes = [record for record in records if len(record.boxes_xywh)]
-    without = [record for record in records if not len(record.boxes_xywh)]
-    n_without = max(n_images // 3, n_images - len(with_boxes))
-    return with_boxes[: n_images - min(n_without, len(without))] + without[:n_without]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +24,7 @@ from src.system.errors import InputError
 from src.training.loop import Training
 from src.training.options import TrainingOptions
 from src.training.run_files import TrainingFiles
+from src.visualizations.examples import draw_examples
 
 
 class Plan(NamedTuple):
@@ -87,6 +90,9 @@ def _plan(
         skips_non_finite=flags.skip_non_finite,
         weak=flags.weak,
         data_fingerprint=repeated.data_fingerprint if repeated else None,
+        patience=flags.patience,
+        deadline=time.monotonic() + 3600 * (flags.max_hours or math.inf),
+        draw_epoch=draw_examples,
     )
     return Plan(run, experiment, images, options)
 
@@ -97,7 +103,9 @@ def _run_training(plan: Plan) -> None:
     training.start()
     if plan.options.processes.is_first:
         print(training.describe(), flush=True)
-    training.run()
+    ending = training.run()
+    if plan.options.processes.is_first:
+        print(ending.words)
 
 
 def _with_tag(flags: Flags) -> Flags:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from src.challenge.submission_file import SubmissionError, SubmittedBox, read_submission
-from src.datasets.annotations import Record, read_label_files
+from src.datasets.annotations import Record, read_label_files, with_groups
+from src.datasets.patient_groups import number_patients, read_group_column
 from src.metric import (
     IOU_THRESHOLDS,
     BoolArray,
@@ -32,6 +33,7 @@ class LeaderboardResult:
 
     Attributes:
         ids: (I,) patientIds, sorted.
+        patients: (I,) the patient that each image belongs to, any integers.
         categories: (I,) indices into `CLASS_NAMES`; `UNKNOWN_CATEGORY` where labels tell none.
         n_true, n_predicted: (I,) boxes of each image.
         precisions: (T, I) TP / (TP + FP + FN) at each of `IOU_THRESHOLDS`; NaN where an image does
@@ -39,6 +41,7 @@ class LeaderboardResult:
     """
 
     ids: tuple[str, ...]
+    patients: IntArray
     categories: IntArray
     n_true: IntArray
     n_predicted: IntArray
@@ -90,7 +93,7 @@ class LeaderboardResult:
 
     def interval(self) -> tuple[float, float]:
         """Return where 95 % of bootstrap draws of the score lie; NaN where no image counts."""
-        return bootstrap_interval(self.image_scores) if self.n_counted else (np.nan, np.nan)
+        return bootstrap_interval(self.image_scores, self.patients)
 
     def lines(self) -> list[str]:
         """Describe the result for a reader."""
@@ -104,7 +107,8 @@ def score_submission(
 
     Args:
         path: a submission with a row for each image of the truth.
-        truth_path: labels in the form of stage_2_train_labels.csv; may have a column class.
+        truth_path: labels in the form of stage_2_train_labels.csv; may have a column class, and
+            groupId, which the images of one patient share.
         classes_path: patientId, class; without classes the result tells less.
 
     Raises:
@@ -120,6 +124,8 @@ def read_with_truth(
     """Read a submission and the truth of the same images: see `score_submission`."""
     submitted = read_submission(path)
     records = read_label_files(truth_path, classes_path, needs_classes=False)
+    paths = [path for path in (truth_path, classes_path) if path is not None]
+    records = with_groups(records, read_group_column(paths))
     _check_patients(path, submitted, truth_path, records)
     return submitted, records
 
@@ -137,6 +143,7 @@ def score_boxes(
     precisions = [image_scores(predicted, true, (threshold,)) for threshold in IOU_THRESHOLDS]
     return LeaderboardResult(
         ids=tuple(record.patient_id for record in records),
+        patients=number_patients([record.group_id for record in records]),
         categories=np.array([record.category for record in records]),
         n_true=true.counts(),
         n_predicted=predicted.counts(),

@@ -8,6 +8,7 @@ opacity, 11,821 not normal, 8,851 normal).
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from src.datasets.data_folder import DataFolder
+from src.datasets.patient_groups import read_groups
 from src.datasets.tables import AnnotationsError, read_table, refuse_rows
 from src.structures import CLASS_NAMES, NORMAL, OPACITY, UNKNOWN_CATEGORY
 from src.system.records import cut_text
@@ -32,11 +34,13 @@ class Record:
         patient_id: also the name of the image's file.
         category: an index into `CLASS_NAMES`, or `UNKNOWN_CATEGORY`.
         boxes_xywh: (M, 4) float64, pixels of the file; M is 0 without an opacity.
+        group_id: the images of one patient share it; "" where the image is alone.
     """
 
     patient_id: str
     category: int
     boxes_xywh: NDArray[np.float64]
+    group_id: str = ""
 
 
 def read_records(folder: DataFolder) -> list[Record]:
@@ -56,7 +60,12 @@ def read_records(folder: DataFolder) -> list[Record]:
             f"without is {normal!r}; the global head learns these two",
             stacklevel=2,
         )
-    return records
+    return with_groups(records, read_groups(folder))
+
+
+def with_groups(records: Sequence[Record], groups: Mapping[str, str]) -> list[Record]:
+    """Say of every record which images are of the same patient; see `read_groups`."""
+    return [replace(record, group_id=groups.get(record.patient_id, "")) for record in records]
 
 
 def read_folder_classes(folder: DataFolder) -> dict[str, int]:

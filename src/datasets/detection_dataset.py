@@ -208,5 +208,6 @@ def _averages(reduction: Reduction, image: Pixels, size: int, shown: ShownArea) 
 def _make_sample(
     record: Record, image: Pixels, boxes_xyxy: FloatArray, file_size: tuple[int, int]
 ) -> Sample:
-    target = Target(torch.from_numpy(boxes_xyxy.astype(np.float32)), record.category)
+    boxes = torch.from_numpy(boxes_xyxy.astype(np.float32))
+    target = Target(boxes, record.category, record.group_id)
     return Sample(torch.from_numpy(image)[None], target, record.patient_id, file_size)

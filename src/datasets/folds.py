@@ -19,6 +19,7 @@ import numpy as np
 
 from src.datasets.annotations import Record, read_folder_classes
 from src.datasets.data_folder import DataFolder
+from src.datasets.patient_groups import GROUP_COLUMN, read_groups
 from src.datasets.tables import AnnotationsError, read_table, refuse_rows
 from src.structures import CLASS_NAMES, MAX_FOLDS, N_FOLDS
 from src.system.command_line import CommandParser, between, report_errors
@@ -26,7 +27,6 @@ from src.system.files import write_csv
 from src.system.records import cut_text, show_value
 
 FOLDS_SEED = 42  # gives the published folds
-GROUP_COLUMN = "groupId"  # of the labels or of the class file: images of one patient
 
 
 def make_folds(classes: Mapping[str, int], n_folds: int = N_FOLDS) -> dict[str, int]:
@@ -99,34 +99,6 @@ def make_grouped_folds(
     return {patient: folds[patient] for patient in classes}
 
 
-def read_groups(folder: DataFolder, column: str | None = None) -> dict[str, str]:
-    """Read which images belong together, from the labels or else from the class file.
-
-    Args:
-        column: that says it; None takes `GROUP_COLUMN` where there is one.
-
-    Returns:
-        patientId -> group, "" for none; empty where no file has the column.
-
-    Raises:
-        AnnotationsError: neither file has the named column, or a patient is in two groups.
-    """
-    name = column or GROUP_COLUMN
-    for path in (folder.labels_path, folder.classes_path):
-        table = read_table(path, ["patientId"]) if path.exists() else None
-        if table is None or name not in table:
-            continue
-        pairs = table[["patientId", name]].drop_duplicates()
-        repeated = pairs.duplicated("patientId")
-        refuse_rows(path, pairs, repeated, f"patient {{patientId}} has a second {name}")
-        return dict(zip(pairs["patientId"], pairs[name].str.strip(), strict=True))
-    if column is not None:
-        raise AnnotationsError(
-            f"{folder.root}: neither labels nor class file has a column {show_value(column)}"
-        )
-    return {}
-
-
 def read_folds(path: Path) -> dict[str, int]:
     """Read patientId and fold from a CSV with these columns.
 
@@ -183,10 +155,20 @@ def _warn_of_one_kind(records: list[Record], none: str, effect: str) -> None:
         warnings.warn(f"{none} is without a box: {effect} of false alarms", stacklevel=3)
 
 
-def write_folds(path: Path, classes: Mapping[str, int], folds: Mapping[str, int]) -> None:
-    """Write patientId, class, fold, the columns of the published file."""
-    rows = ((patient, CLASS_NAMES[classes[patient]], fold) for patient, fold in folds.items())
-    write_csv(path, ("patientId", "class", "fold"), rows)
+def write_folds(
+    path: Path,
+    classes: Mapping[str, int],
+    folds: Mapping[str, int],
+    groups: Mapping[str, str] | None = None,
+) -> None:
+    """Write patientId, class, fold, the columns of the published file, and the groups if any."""
+    header = ("patientId", "class", "fold", GROUP_COLUMN)
+    rows = (
+        (patient, CLASS_NAMES[classes[patient]], fold, (groups or {}).get(patient, ""))
+        for patient, fold in folds.items()
+    )
+    n_columns = len(header) if groups else len(header) - 1
+    write_csv(path, header[:n_columns], (row[:n_columns] for row in rows))
 
 
 def main() -> None:
@@ -214,7 +196,7 @@ def main() -> None:
                 f"{folder.root}: folds of {sizes} images: fold {sizes.index(0)} is empty; take "
                 f"fewer by --n-folds"
             )
-        write_folds(folder.folds_path, classes, folds)
+        write_folds(folder.folds_path, classes, folds, groups)
         print(f"{folder.folds_path}: {len(folds)} patients in folds of {sizes}")
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -74,9 +75,25 @@ def write_stored_training(run: Run, stored: StoredTraining, details: Mapping[str
     write_description(run.experiment_path, content)
 
 
+def note_end(run: Run, ended_by: str | None, n_epochs: int) -> None:
+    """Note in a training's experiment.json what ended it, and how many epochs it has by now.
+
+    Args:
+        ended_by: "all epochs", "--patience", "--max-hours" or a signal's name; None while it runs,
+            and so after it was killed or has failed.
+        n_epochs: of the whole training; one that is resumed may have another number.
+    """
+    content = read_description(run.experiment_path)
+    settings = content.get("settings")
+    if isinstance(settings, dict):
+        noted = {"settings": {**settings, "n_epochs": n_epochs}, "ended_by": ended_by}
+        write_json(run.experiment_path, content | noted)
+
+
 def write_description(path: Path, content: Mapping[str, Any]) -> None:
-    """Write an experiment.json: what was made, by which command, which versions and which code."""
+    """Write an experiment.json: what was made, when, by which command, versions and code."""
     made_by = {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": sys.argv,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in VERSIONED},

@@ -1,8 +1,9 @@
-"""history.csv: a row for each epoch of a run, with its losses and its learning rate."""
+"""history.csv: a row for each epoch of a run: losses, learning rate, gradient, and what it cost."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import pandas as pd
 from src.system.errors import InputError
 from src.system.files import MAX_TABLE_BYTES, read_bytes, replaced_file
 from src.system.records import MAX_CAUSE, cut_text
+
+# What an epoch cost: columns that differ where a training is repeated. All others are the same.
+COSTS = ("seconds", "valid_seconds", "images_per_second", "waiting_share", "peak_memory_mb")
+NEWER_COLUMNS = ("gradient_norm", *COSTS)  # histories of older versions lack them
 
 
 class HistoryError(InputError):
@@ -23,8 +28,15 @@ def write_history(path: Path, rows: Sequence[dict[str, float]]) -> None:
         pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.8g")
 
 
-def read_history(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read the columns `epoch` and `columns`.
+def epochs_since_least(rows: Sequence[Mapping[str, float]], column: str) -> int:
+    """Count the epochs after the one with the least value of a column; NaN is never the least."""
+    values = [row.get(column, math.nan) for row in rows]
+    values = [math.inf if math.isnan(value) else value for value in values]
+    return len(values) - 1 - values.index(min(values)) if values else 0
+
+
+def read_history(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
+    """Read the columns `epoch`, `columns`, and those of `optional` that are there.
 
     Raises:
         HistoryError: the file or a column is missing, or a cell is no number.
@@ -40,7 +52,8 @@ def read_history(path: Path, columns: Sequence[str]) -> pd.DataFrame:
             raise HistoryError(
                 f"{path}: has no column {missing[0]}; it has {cut_text(known, MAX_CAUSE)}"
             )
-        return table[["epoch", *columns]].astype(float).astype({"epoch": int})
+        there = [column for column in optional if column in table]
+        return table[["epoch", *columns, *there]].astype(float).astype({"epoch": int})
     except (ValueError, OverflowError) as error:
         if isinstance(error, HistoryError):
             raise

@@ -193,6 +193,20 @@ def load_run(run_dir: Path) -> Run:
     return run
 
 
+def runs_at(path: Path) -> list[Path]:
+    """Return the folder of a run, or those of its folds where `path` is what their names share.
+
+    `output/demo` stands for `output/demo_fold_0`, `output/demo_fold_1` and so on, as far as they
+    are there, unless it holds predictions of its own.
+    """
+    if (path / "predictions").exists() or not path.parent.is_dir():
+        return [path]
+    pattern = re.compile(rf"{re.escape(path.name)}_fold_([0-9]+)", re.ASCII)
+    matches = [(pattern.fullmatch(folder.name), folder) for folder in path.parent.iterdir()]
+    folds = sorted((int(match[1]), folder) for match, folder in matches if match)
+    return [folder for _, folder in folds] or [path]
+
+
 def read_description(path: Path) -> dict[str, Any]:
     """Read experiment.json as it is; return an empty dict where there is none.
 

@@ -36,6 +36,7 @@ class PredictionCollector:
         """
         self.provenance = replace(provenance, weak=weak if weak.max_count else None)
         self.ids: list[str] = []
+        self.group_ids: list[str] = []
         self.image_sizes = _Rows(np.int64, 2)
         self.class_probs = _Rows(np.float32, 3)
         self.counts = _Rows(np.int64)  # of boxes, in each image
@@ -52,6 +53,7 @@ class PredictionCollector:
         """Keep the candidates of a batch, the weaker boxes beside them, and the truth."""
         targets = batch.targets
         self.ids += batch.ids
+        self.group_ids += [target.group_id for target in targets]
         self.image_sizes.add(batch.file_sizes)
         self.class_probs.add(torch.stack([image.class_probs for image in found]).cpu())
         self.counts.add([len(image.scores) for image in found])
@@ -68,6 +70,7 @@ class PredictionCollector:
         """Return the predictions of all batches, in the order in which they came."""
         return Predictions(
             ids=np.array(self.ids, dtype=str),
+            group_ids=np.array(self.group_ids, dtype=str),
             image_sizes=self.image_sizes.joined(),
             class_probs=self.class_probs.joined(),
             offsets=_offsets(self.counts.joined()),

@@ -16,22 +16,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from src import metric
 from src.metric import BoolArray, FloatArray, IntArray
+from src.prediction.fusion_settings import DEFAULT_IOU, DEFAULT_SIGMA, Average, Decay
 from src.prediction.predictions import to_xywh
 
-DEFAULT_IOU = 0.5
-DEFAULT_SIGMA = 0.5  # of the Gaussian; Bodla et al. 2017
 MIN_SCORE = 0.001  # below which soft-NMS drops a box; the paper's code
 
 Fused = tuple[FloatArray, FloatArray]
-Decay = Literal["gaussian", "linear"]
-Average = Literal["mean", "median"]
 
 
 def fuse_by_nms(

@@ -209,6 +209,8 @@ def describe_networks(provenance: Provenance) -> dict[str, Any]:
     described: dict[str, Any] = {"members": members, "hflip": provenance.hflip}
     if provenance.image_scores is not None:
         described["image_scores"] = provenance.image_scores
+    if provenance.fusion is not None:
+        described["fusion"] = provenance.fusion.fusion.describe()
     return described
 
 

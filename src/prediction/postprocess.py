@@ -59,27 +59,10 @@ def gate_scores(predictions: Predictions, gate: str) -> FloatArray:
     Returns:
         (K,), in the order of the candidates, descending within each image.
     """
-    counts = np.diff(predictions.offsets)
-    return gate_values(predictions.class_probs, predictions.scores, counts, gate)
-
-
-def gate_values(
-    class_probs: NDArray[np.float32], scores: NDArray[np.float32], counts: IntArray, gate: str
-) -> FloatArray:
-    """Compute a gate for any boxes.
-
-    Args:
-        class_probs: (I, 3) of the images.
-        scores: (K,) of their boxes, image after image.
-        counts: (I,) boxes of each image.
-        gate: a key of `presets.GATES`.
-
-    Returns:
-        (K,).
-    """
-    probs = class_probs.astype(np.float64)
+    probs = predictions.class_probs.astype(np.float64)
     category = probs[:, OPACITY] + NOT_NORMAL_WEIGHT * probs[:, NOT_NORMAL]
-    values: FloatArray = GATES[gate].value(scores.astype(np.float64), np.repeat(category, counts))
+    scores, counts = predictions.scores.astype(np.float64), np.diff(predictions.offsets)
+    values: FloatArray = GATES[gate].value(scores, np.repeat(category, counts))
     return values
 
 

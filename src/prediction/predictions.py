@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from src.datasets.patient_groups import number_patients
 from src.datasets.patient_ids import patient_of_file
-from src.metric import Boxes, FloatArray
+from src.metric import Boxes, FloatArray, IntArray
 from src.prediction.provenance import Provenance
 from src.radiographs.pixels import MAX_PIXELS
 from src.structures import CLASS_NAMES, UNKNOWN_CATEGORY
@@ -38,6 +39,7 @@ OPTIONAL = {
     "named_by": "patient",
     "image_scores": None,
     "weak": None,
+    "fusion": None,
 }
 MAX_PROB = 1 + 1e-5  # the mean of several float32 may be above 1 by rounding
 MAX_PLACE = 2.0**24  # pixels that a box may lie away
@@ -62,13 +64,15 @@ WEAK_ARRAYS = {
     "weak_boxes_xyxy": ArraySchema(dtype="float32", shape=("W", 4), low=-MAX_PLACE, high=MAX_PLACE),
     "weak_scores": ArraySchema(dtype="float32", shape=("W",), low=0, high=MAX_PROB),
 }
+# Not there where every image is of a patient of its own, nor in older files.
+GROUP_ARRAYS = {"group_ids": ArraySchema(dtype="str", shape=("I",))}
 # Which arrays have a row for each box of an image, by the array that says where it begins.
 BOXES_BY_OFFSETS = {
     "offsets": ("boxes_xyxy", "scores"),
     "weak_offsets": ("weak_boxes_xyxy", "weak_scores"),
     "true_offsets": ("true_boxes_xyxy",),
 }
-ALL_ARRAYS = ARRAYS | WEAK_ARRAYS
+ALL_ARRAYS = ARRAYS | WEAK_ARRAYS | GROUP_ARRAYS
 HEADER = {"header": ArraySchema(dtype="str", shape=())}  # JSON
 
 
@@ -82,6 +86,7 @@ class Predictions:
 
     Attributes:
         ids: (I,) patientIds, or names of files where `provenance.named_by` says so; all different.
+        group_ids: (I,) the images of one patient share it; "" where the image is alone.
         image_sizes: (I, 2) height and width of the images' files, pixels.
         class_probs: (I, 3) float32.
         offsets: (I + 1,) int64; image i has candidates offsets[i] to offsets[i + 1].
@@ -96,6 +101,7 @@ class Predictions:
     """
 
     ids: NDArray[np.str_]
+    group_ids: NDArray[np.str_]
     image_sizes: NDArray[np.int64]
     class_probs: NDArray[np.float32]
     offsets: NDArray[np.int64]
@@ -128,25 +134,31 @@ class Predictions:
         ids: list[str] = self.ids.tolist()
         return ids if self.provenance.named_by == "patient" else list(map(patient_of_file, ids))
 
+    @property
+    def patients(self) -> IntArray:
+        """Return the patient that each image belongs to, (I,): equal where two share one."""
+        return number_patients(self.group_ids)
+
     def candidates(self) -> Boxes:
         """Return the candidates of all images, pixels of the network input."""
         return Boxes(to_xywh(self.boxes_xyxy), self.offsets)
 
-    def with_weak(self) -> tuple[Boxes, NDArray[np.float32]]:
-        """Return the candidates and behind them the weaker boxes of each image, and the scores.
-
-        They are best first: weaker boxes score less than every candidate of their image.
-        """
-        counts = np.diff(self.offsets) + np.diff(self.weak_offsets)
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    def with_weak(self) -> Predictions:
+        """Return the same with the weaker boxes among the candidates, best first."""
+        each = (self.offsets, self.weak_offsets)
+        counts = np.sum([np.diff(offsets) for offsets in each], axis=0)
         images = np.arange(len(self))
-        image = np.concatenate(
-            [np.repeat(images, np.diff(each)) for each in (self.offsets, self.weak_offsets)]
+        image = np.concatenate([np.repeat(images, np.diff(offsets)) for offsets in each])
+        scores = np.concatenate([self.scores, self.weak_scores])
+        order = np.lexsort((-scores, image))
+        return dataclasses.replace(
+            self,
+            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            boxes_xyxy=np.concatenate([self.boxes_xyxy, self.weak_boxes_xyxy])[order],
+            scores=scores[order],
+            **no_weak_boxes(len(self)),
+            provenance=dataclasses.replace(self.provenance, weak=None),
         )
-        order = np.argsort(image, kind="stable")  # candidates come first
-        boxes = np.concatenate([self.boxes_xyxy, self.weak_boxes_xyxy])[order]
-        scores = np.concatenate([self.scores, self.weak_scores])[order]
-        return Boxes(to_xywh(boxes), offsets), scores
 
     def truth(self) -> Boxes:
         """Return the true boxes of all images, pixels of the network input."""
@@ -164,12 +176,23 @@ class Predictions:
         self, image: int, boxes_xyxy: NDArray[np.floating[Any]]
     ) -> NDArray[np.float64]:
         """Carry boxes (N, 4) of an image from pixels of the network input to those of its file."""
+        scale, corner = self._place_of_input(image)
+        return boxes_xyxy.astype(np.float64) * scale + corner
+
+    def in_input_pixels(
+        self, image: int, boxes_xyxy: NDArray[np.floating[Any]]
+    ) -> NDArray[np.float64]:
+        """Carry boxes (N, 4) of an image back: the inverse of `in_file_pixels`."""
+        scale, corner = self._place_of_input(image)
+        return (boxes_xyxy.astype(np.float64) - corner) / scale
+
+    def _place_of_input(self, image: int) -> tuple[FloatArray, FloatArray]:
+        """Return file pixels to an input pixel, and where the input begins in the file, (4,)."""
         height, width = self.image_sizes[image].tolist()
         shown_height, shown_width = self.provenance.shown.size((height, width))
         shown = np.array([shown_width, shown_height], dtype=np.float64)
         corner = (np.array([width, height]) - shown) / 2
-        boxes = boxes_xyxy.astype(np.float64)
-        return boxes * np.tile(shown / self.img_size, 2) + np.tile(corner, 2)
+        return np.tile(shown / self.img_size, 2), np.tile(corner, 2)
 
     def save(self, path: Path) -> None:
         """Write to `path` (.npz), whole or not at all."""
@@ -179,7 +202,8 @@ class Predictions:
             if name not in OPTIONAL or value != OPTIONAL[name]
         }
         header = {"format": FORMAT, "version": FORMAT_VERSION, "frame": FRAME, **made_by}
-        saved = ARRAYS if self.provenance.weak is None else ALL_ARRAYS
+        saved = ARRAYS if self.provenance.weak is None else ARRAYS | WEAK_ARRAYS
+        saved = saved | GROUP_ARRAYS if (self.group_ids != "").any() else saved
         arrays = {name: getattr(self, name) for name in saved}
         arrays["header"] = np.array(json.dumps(header))
         with replaced_file(path) as temporary:
@@ -193,13 +217,12 @@ def load_predictions(path: Path) -> Predictions:
         PredictionsError: missing, no .npz, or not the arrays of this format.
     """
     has_weak = load_provenance(path).weak is not None
-    arrays = ALL_ARRAYS if has_weak else ARRAYS
-    content = read_arrays(path, [*HEADER, *arrays], "predictions", PredictionsError)
+    names = [*HEADER, *ARRAYS, *(WEAK_ARRAYS if has_weak else ())]
+    content = read_arrays(path, names, "predictions", PredictionsError, optional=GROUP_ARRAYS)
     with _named_errors(path):
         provenance = _parse_header(content)
-        check_arrays(content, arrays)
-        if not has_weak:
-            content |= no_weak_boxes(len(content["ids"]))
+        check_arrays(content, {n: each for n, each in ALL_ARRAYS.items() if n in content})
+        content = optional_arrays(len(content["ids"])) | content
         _check_order(content)
     return Predictions(provenance=provenance, **{name: content[name] for name in ALL_ARRAYS})
 
@@ -271,6 +294,11 @@ def _common(parts: Sequence[Provenance]) -> Provenance:
     return dataclasses.replace(parts[0], **differing)  # type: ignore[arg-type]
 
 
+def optional_arrays(n_images: int) -> dict[str, NDArray[Any]]:
+    """Return what a file may lack: no weaker boxes, each image of a patient of its own."""
+    return {"group_ids": np.full(n_images, ""), **no_weak_boxes(n_images)}
+
+
 def no_weak_boxes(n_images: int) -> dict[str, NDArray[Any]]:
     """Return `WEAK_ARRAYS` of images beside whose candidates no boxes were saved."""
     return {
@@ -289,7 +317,7 @@ def take_images(predictions: Predictions, images: Sequence[int]) -> Predictions:
         arrays[offsets] = np.cumsum([0, *map(len, rows)], dtype=np.int64)
         order = np.concatenate([np.empty(0, dtype=np.int64), *rows])
         arrays |= {name: getattr(predictions, name)[order] for name in names}
-    for name in ("ids", "image_sizes", "class_probs", "true_categories"):
+    for name in ("ids", "group_ids", "image_sizes", "class_probs", "true_categories"):
         arrays[name] = getattr(predictions, name)[list(images)]
     return Predictions(provenance=predictions.provenance, **arrays)
 

@@ -18,6 +18,7 @@ from src.experiments.runs import (
     ensemble_run,
     require_weights,
 )
+from src.prediction.fusion_settings import Fusion
 from src.prediction.presets import Postprocess
 from src.retinanet.settings import WeakLimits
 from src.structures import Fit, ShownArea
@@ -102,6 +103,41 @@ class Combination:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FusedFile(NetworkId):
+    """A file whose boxes were fused, by the network that it names; None for a submission.
+
+    Attributes:
+        file: its path when it was read.
+        sha256: of its bytes, hexadecimal.
+    """
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedFiles:
+    """Which files were fused to predictions, and how.
+
+    Attributes:
+        inputs: the files, with weights that sum to 1.
+        fusion: the method and its settings.
+        nms, shrink: how boxes of predictions were suppressed and scaled before.
+
+    Raises:
+        ValueError: nothing was ever fused so.
+    """
+
+    inputs: tuple[FusedFile, ...]
+    fusion: Fusion
+    nms: float
+    shrink: float
+
+    def __post_init__(self) -> None:
+        _require(self, "inputs", bool)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provenance(RunId):
     """What made some predictions, and of which images; `model` and `tag` are of the run that they
     belong to.
@@ -116,6 +152,7 @@ class Provenance(RunId):
         image_scores: file of another classifier's probabilities that stand in for those of the
             global head; None where they are its own.
         weak: which boxes beside the candidates were saved; None where none were.
+        fusion: which files the boxes were fused of; None where networks found them.
 
     Raises:
         ValueError: no predictions were made so; the message names the field.
@@ -129,6 +166,7 @@ class Provenance(RunId):
     named_by: Literal["patient", "file"] = "patient"
     image_scores: str | None = None
     weak: WeakLimits | None = None
+    fusion: FusedFiles | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,7 +183,9 @@ class Provenance(RunId):
 
     @property
     def networks(self) -> tuple[NetworkId, ...]:
-        """Return the networks, one or several."""
+        """Return the networks, one or several; of a fusion the files."""
+        if self.fusion is not None:
+            return self.fusion.inputs
         if self.ensemble is not None:
             return self.ensemble.members
         alone = NetworkId(model=self.model, tag=self.tag, fold=self.fold, epoch=self.epoch)

@@ -30,12 +30,17 @@ def load_epoch(run_dirs: Sequence[Path], epoch: int) -> Predictions:
             raise PredictionsError(
                 f"{run_dir}: holds no predictions of epoch {epoch}; it has {saved}"
             )
-        path = run_dir / "predictions" / f"{epoch:03}.npz"
+        path = predictions_path(run_dir, epoch)
         predictions = load_predictions(path)
         if predictions.provenance.epoch not in (epoch, None):
             raise PredictionsError(f"{path}: is of epoch {predictions.provenance.epoch}")
         parts.append(predictions)
     return parts[0] if len(parts) == 1 else join_predictions(parts)
+
+
+def predictions_path(run_dir: Path, epoch: int) -> Path:
+    """Return where a run keeps the validation predictions of an epoch."""
+    return run_dir / "predictions" / f"{epoch:03}.npz"
 
 
 def saved_epochs(run_dir: Path) -> list[int]:

@@ -17,6 +17,7 @@ from src.retinanet.ensemble import Ensemble
 from src.retinanet.model import RetinaNet
 from src.structures import Precision
 from src.system.errors import InputError
+from src.system.processes import process_peak
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -120,6 +121,11 @@ def choose_precision(name: Precision | None, device: torch.device) -> Precision:
     if name == "bf16" and not has_bf16:
         raise InputError("--precision bf16: this GPU would only emulate it; it takes fp32 and fp16")
     return name
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the bytes that tensors on a GPU have taken at most; on a CPU those of the process."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else process_peak()
 
 
 def set_global_switches(*, deterministic: bool) -> None:

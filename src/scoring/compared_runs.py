@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from src.experiments.runs import runs_at
 from src.metric import Boxes, FloatArray, image_scores
 from src.prediction.postprocess import choose_boxes
 from src.prediction.predictions import Predictions, take_images, to_xywh
 from src.prediction.presets import Postprocess
-from src.prediction.saved_epochs import load_epoch, saved_epochs
+from src.prediction.saved_epochs import load_epoch, predictions_path, saved_epochs
 from src.scoring.comparison import ComparedRun
+from src.scoring.grid import sweep_pooled
 from src.scoring.scored_images import scored_predictions
-from src.scoring.sweep import ScoresError, choose_epoch
+from src.scoring.sweep import Choice, ScoresError, choose_epoch
 from src.system.errors import InputError
 from src.system.records import cut_text
 
@@ -25,37 +28,56 @@ TRUE_BOX_TOLERANCE = 0.5
 
 
 class ReadRun(NamedTuple):
-    """A run as it is compared, and what was taken of it."""
+    """A run, or a pool of folds, as it is compared, and what was taken of it."""
 
     run: ComparedRun
+    run_dirs: list[Path]
     epoch: int
     postprocess: Postprocess
 
+    @property
+    def predictions_paths(self) -> list[Path]:
+        """Return the files that hold its predictions."""
+        return [predictions_path(run_dir, self.epoch) for run_dir in self.run_dirs]
 
-def read_run(run_dir: Path) -> ReadRun:
+
+def read_run(path: Path) -> ReadRun:
     """Take the best epoch and setting of a run by its scores.npz, else the last epoch.
 
-    The images are sorted by their ids.
+    Where `path` is the common name of folds, see `runs_at`, all their images are taken as one set,
+    at the epoch and setting of the paper's grid that are best for it. The images are sorted by
+    their ids.
 
     Raises:
-        InputError: the run or its predictions are missing or wrong, or hold no truth.
+        InputError: a run or its predictions are missing or wrong, or hold no truth.
     """
-    choice = choose_epoch(run_dir / "scores.npz", saved_epochs(run_dir))
+    run_dirs = runs_at(path)
+    choice = _choose(run_dirs)
     postprocess = choice.postprocess
-    predictions = load_epoch([run_dir], choice.epoch)
+    if len(run_dirs) > 1 and not postprocess.threshold_is_open:
+        postprocess = replace(postprocess, threshold_from="best on these images")
+    predictions = load_epoch(run_dirs, choice.epoch)
     if not predictions.has_truth:
-        raise ScoresError(f"{run_dir}: its predictions hold no true boxes to compare them with")
+        raise ScoresError(f"{path}: its predictions hold no true boxes to compare them with")
     predictions = take_images(predictions, np.argsort(predictions.ids, kind="stable").tolist())
     chosen = choose_boxes(predictions, postprocess)
     run = ComparedRun(
-        name=str(run_dir),
+        name=str(path),
         data=scored_predictions(predictions, postprocess),
         image_scores=image_scores(chosen.boxes, predictions.truth()),
         chosen=_in_files(predictions, chosen.boxes),
         confidences=chosen.scores.astype(np.float64),
         true=_in_files(predictions, predictions.truth()),
     )
-    return ReadRun(run, choice.epoch, postprocess)
+    return ReadRun(run, run_dirs, choice.epoch, postprocess)
+
+
+def _choose(run_dirs: Sequence[Path]) -> Choice:
+    """Choose the epoch and the setting of one run, or of folds that are scored together."""
+    if len(run_dirs) == 1:
+        return choose_epoch(run_dirs[0] / "scores.npz", saved_epochs(run_dirs[0]))
+    sweep = sweep_pooled(run_dirs)
+    return sweep.choose(sweep.epochs)
 
 
 def check_same_images(runs: Sequence[ComparedRun]) -> None:

@@ -133,7 +133,7 @@ def compare_runs(
     Returns:
         Pair after pair, in the order of the runs; of each the challenge's score first.
     """
-    patients = runs[0].data.patients
+    patients = _find_patients(runs)
     weights = draw_patients(patients, n_draws)
     drawn = [_draw_numbers(run, weights, box_numbers, image_numbers) for run in runs]
     boxes = {number.name for number in box_numbers}
@@ -161,6 +161,14 @@ def compare_runs(
                 )
             )  # fmt: skip
     return _corrected(found)
+
+
+def _find_patients(runs: Sequence[ComparedRun]) -> IntArray:
+    """Return the patient of each image by the run that knows most: the one with the fewest.
+
+    Older files do not tell which images are of one patient.
+    """
+    return min((run.data.patients for run in runs), key=lambda each: len(np.unique(each)))
 
 
 def permutation_p(

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from src.metric import FloatArray, bootstrap_interval, image_scores, mean_of_counted
+from src.metric import FloatArray, IntArray, bootstrap_interval, image_scores, mean_of_counted
 from src.prediction.postprocess import choose_boxes
-from src.prediction.predictions import Predictions, take_images
+from src.prediction.predictions import Predictions, join_predictions, take_images
 from src.prediction.saved_epochs import LoadEpoch, load_epoch
 from src.scoring.grid import Grid, sweep_sums
 from src.scoring.sweep import BestSetting, Sweep
@@ -32,10 +32,12 @@ class HonestScore:
         settings: the one that each part was scored at, in the order of the parts; None where the
             others chose none, and the part's images score as they do without a box.
         image_scores: (I,) of all parts, NaN where an image does not count.
+        patients: (I,) the patient that each image belongs to.
     """
 
     settings: tuple[BestSetting | None, ...]
     image_scores: FloatArray
+    patients: IntArray
 
     @property
     def score(self) -> float:
@@ -45,7 +47,7 @@ class HonestScore:
 
     def interval(self) -> tuple[float, float]:
         """Return where 95 % of bootstrap draws of the score lie, the chosen settings fixed."""
-        return bootstrap_interval(self.image_scores)
+        return bootstrap_interval(self.image_scores, self.patients)
 
 
 def honest_score(
@@ -55,7 +57,7 @@ def honest_score(
 
     The images of several runs, such as the folds of a model, are parts as they are: each fold is
     scored at the setting that is best on the other folds. Those of one run are dealt into
-    `N_PARTS` by their ids, always in the same way.
+    `N_PARTS` by their patients, always in the same way.
 
     Args:
         run_dirs: the runs that were swept together.
@@ -75,7 +77,7 @@ def honest_score(
     totals, n_counted = (
         np.array([[each[i] for each in parts] for parts in sums]) for i in (0, 1)
     )  # (epochs, parts, gates, shrinks, nms, thresholds)
-    settings, scores = [], []
+    settings, scored = [], list[Predictions]()
     for part in range(totals.shape[1]):
         others = np.arange(totals.shape[1]) != part
         best = Sweep(
@@ -85,8 +87,10 @@ def honest_score(
         ).best()
         settings.append(best)
         epoch = sweep.epochs[-1] if best is None else best.epoch
-        scores.append(_score_part(_load_parts(run_dirs, epoch, load)[part], best))
-    return HonestScore(tuple(settings), np.concatenate(scores))
+        scored.append(_load_parts(run_dirs, epoch, load)[part])
+    scores = [_score_part(images, best) for images, best in zip(scored, settings, strict=True)]
+    patients = join_predictions(scored).patients
+    return HonestScore(tuple(settings), np.concatenate(scores), patients)
 
 
 def _score_part(images: Predictions, best: BestSetting | None) -> FloatArray:
@@ -96,11 +100,16 @@ def _score_part(images: Predictions, best: BestSetting | None) -> FloatArray:
 
 
 def _load_parts(run_dirs: Sequence[Path], epoch: int, load: LoadEpoch) -> list[Predictions]:
-    """Load the predictions of an epoch, part by part; an image's part depends on its id alone."""
+    """Load the predictions of an epoch, part by part.
+
+    Of a single run, the part of an image depends on its patient's group alone, or on its id where
+    it has none.
+    """
     if len(run_dirs) > 1:
         return [load([run_dir], epoch) for run_dir in run_dirs]
     predictions = load(run_dirs, epoch)
-    parts = np.array([zlib.crc32(name.encode()) % N_PARTS for name in predictions.ids.tolist()])
+    names = np.where(predictions.group_ids == "", predictions.ids, predictions.group_ids)
+    parts = np.array([zlib.crc32(name.encode()) % N_PARTS for name in names.tolist()])
     return [
         take_images(predictions, np.flatnonzero(parts == part).tolist()) for part in range(N_PARTS)
     ]

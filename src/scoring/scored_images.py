@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.metric import BoolArray, Boxes, FloatArray, IntArray
-from src.prediction.postprocess import gate_values, shrink_boxes, suppress_at
+from src.prediction.postprocess import gate_scores, shrink_boxes, suppress_at
 from src.prediction.predictions import Predictions
 from src.prediction.presets import Postprocess
 from src.structures import OPACITY
@@ -47,7 +47,7 @@ class ScoredImages:
 
 
 def scored_predictions(predictions: Predictions, postprocess: Postprocess) -> ScoredImages:
-    """Take saved predictions with truth as what numbers are computed from; each image is a patient.
+    """Take saved predictions with truth as what numbers are computed from.
 
     Boxes are ranked by the gate, without a threshold. An image is judged by the global head's
     probability of an opacity, by its best box, and by the geometric mean of the two.
@@ -55,17 +55,16 @@ def scored_predictions(predictions: Predictions, postprocess: Postprocess) -> Sc
     Args:
         postprocess: the gate, the suppression and the shrinking of boxes.
     """
-    candidates, scores = predictions.with_weak()
-    kept = suppress_at(candidates, [postprocess.nms])[0]
-    boxes = candidates.kept(kept)
-    gates = gate_values(predictions.class_probs, scores, candidates.counts(), postprocess.gate)
-    best = best_scores(boxes, scores[kept])
+    found = predictions.with_weak()
+    kept = suppress_at(found.candidates(), [postprocess.nms])[0]
+    boxes = found.candidates().kept(kept)
+    best = best_scores(boxes, found.scores[kept])
     opacity = predictions.class_probs[:, OPACITY].astype(np.float64)
     return ScoredImages(
         ids=predictions.ids.tolist(),
-        patients=np.arange(len(predictions)),
+        patients=predictions.patients,
         predicted=boxes._replace(xywh=shrink_boxes(boxes.xywh, postprocess.shrink)),
-        scores=gates[kept],
+        scores=gate_scores(found, postprocess.gate)[kept],
         true=predictions.truth(),
         image_scores={
             "global head": opacity,
@@ -77,12 +76,12 @@ def scored_predictions(predictions: Predictions, postprocess: Postprocess) -> Sc
 
 
 def scored_boxes(
-    ids: Sequence[str], predicted: Boxes, scores: FloatArray, true: Boxes
+    ids: Sequence[str], patients: IntArray, predicted: Boxes, scores: FloatArray, true: Boxes
 ) -> ScoredImages:
     """Take the boxes of any detector as they are; their best one judges an image."""
     return ScoredImages(
         ids=ids,
-        patients=np.arange(len(ids)),
+        patients=patients,
         predicted=predicted,
         scores=scores,
         true=true,

@@ -64,19 +64,23 @@ def group_numbers(
                 name=name,
                 n_images=len(rows),
                 n_opacities=int(part.has_opacity.sum()),
-                results=[score_result(image_scores[rows]), *compute_numbers(part, n_draws)],
+                results=[
+                    score_result(image_scores[rows], part.patients),
+                    *compute_numbers(part, n_draws),
+                ],
             )
 
 
-def score_result(image_scores: FloatArray) -> NumberResult:
+def score_result(image_scores: FloatArray, patients: IntArray) -> NumberResult:
     """Return the challenge's score as one of the numbers.
 
     Args:
         image_scores: (I,) NaN where an image does not count.
+        patients: (I,) the patient that each image belongs to.
     """
     counted = image_scores[~np.isnan(image_scores)]
     value = float(counted.mean()) if len(counted) else float("nan")
-    interval = bootstrap_interval(image_scores) if len(counted) else (float("nan"),) * 2
+    interval = bootstrap_interval(image_scores, patients)
     return NumberResult("score", "", value, *interval, "the challenge's score at this setting")
 
 

@@ -117,7 +117,12 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]], schemas: Mapping[str, Array
 
 
 def read_arrays(
-    path: Path, names: Iterable[str], kind: str, error: type[InputError]
+    path: Path,
+    names: Iterable[str],
+    kind: str,
+    error: type[InputError],
+    *,
+    optional: Iterable[str] = (),
 ) -> dict[str, NDArray[Any]]:
     """Read arrays of an .npz file; nothing in it can run code.
 
@@ -125,6 +130,7 @@ def read_arrays(
         names: of the arrays, which must be there; others are left alone.
         kind: what the file should be, for the message.
         error: what is raised.
+        optional: arrays that are read where they are there.
 
     Raises:
         error: missing, no .npz file, or without one of the arrays.
@@ -134,7 +140,9 @@ def read_arrays(
     n_bytes = look_at_file(path, error).st_size
     try:
         with named_warnings(path), zipfile.ZipFile(path) as archive:
-            members = {name: archive.getinfo(f"{name}.npy") for name in names}
+            there = set(archive.namelist())
+            wanted = [*names, *(name for name in optional if f"{name}.npy" in there)]
+            members = {name: archive.getinfo(f"{name}.npy") for name in wanted}
             _check_sizes(archive, members.values(), n_bytes)
             arrays = {}
             for name, info in members.items():

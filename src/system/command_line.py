@@ -127,7 +127,7 @@ def report_errors() -> Iterator[None]:
     except InputError as error:
         _end(EXIT_USER_ERROR, f"error: {error}")
     except Interrupted as stop:
-        _end(SIGNAL_EXIT + stop.signal_number, stop)
+        _end(stop.exit_code, stop)
     except OSError as error:
         if error.filename is not None:
             _end(EXIT_USER_ERROR, f"error: {name_of_file(error)}: {error.strerror or error}")

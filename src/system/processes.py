@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import math
 import multiprocessing
 import os
+import resource
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -87,6 +91,12 @@ def _set_thresholds(mmap: int, trim: int) -> None:
     mallopt(TRIM_THRESHOLD, trim)
 
 
+def process_peak() -> int:
+    """Return the bytes of memory that this process has held at most, without those it started."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes of what the system counts in
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -97,13 +107,19 @@ class StopRequest:
     presses Ctrl-C twice.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: float = math.inf) -> None:
+        """Wait for signals.
+
+        Args:
+            deadline: of `time.monotonic`; from then on the program should stop without one.
+        """
         self.received: signal.Signals | None = None
+        self._deadline = deadline
         self._previous: dict[signal.Signals, Any] = {}
 
     def __call__(self) -> bool:
-        """Say whether a signal came."""
-        return self.received is not None
+        """Say whether a signal came, or the time is up."""
+        return self.received is not None or time.monotonic() >= self._deadline
 
     def __enter__(self) -> StopRequest:
         self._previous = {number: signal.signal(number, self._remember) for number in SIGNALS}

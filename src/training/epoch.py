@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from itertools import islice
 
@@ -54,13 +55,16 @@ def train_epoch(
     title = f"epoch {progress.epoch} train"
     shown = shows_progress and learner.processes.is_first
     with progress_bar(batches, title, shown, n_batches, progress.n_batches) as bar:
-        remaining = iter(bar)
+        remaining, began = iter(bar), time.monotonic()
         while group := list(islice(remaining, learner.accumulate)):
+            progress.waited_seconds += time.monotonic() - began
             stops = train_step(learner, group, progress, stops=wants_to_stop())
             bar.set_postfix_str(str(progress.running), refresh=False)
+            progress.seconds += time.monotonic() - began
             after_step()
             if stops:
                 raise Stopped
+            began = time.monotonic()
 
 
 def validate(
@@ -82,16 +86,16 @@ def validate(
         loss: how the losses are computed.
         processes: rank and number of the processes that share the images.
         weak: which boxes are kept beside the candidates.
-        wants_to_stop: asked after every batch.
+        wants_to_stop: asked after every batch; one process that wants to stop is enough.
 
     Returns:
         Mean losses by the names in `LOSS_NAMES`, and the predictions with their truth; every
         process gets those of all images.
 
     Raises:
-        Stopped: this process wants to stop.
+        Stopped: a process wants to stop.
     """
-    running = RunningLosses()
+    running, stops = RunningLosses(), False
     collected = PredictionCollector(provenance, weak)
     least_score = weak.least_score(model.limits)
     model.eval()
@@ -110,12 +114,13 @@ def validate(
             found = find_candidates(*place, model.limits)
             collected.add(host_batch, found, find_weak(*place, found, model.limits, weak))
             bar.set_postfix_str(str(running), refresh=False)
-            if wants_to_stop():
-                raise Stopped
-        *sums, n_images = processes.sum(
-            torch.tensor([*running.sums.values(), running.n_images], dtype=torch.float64).to(
-                acceleration.device
-            )
+            if stops := wants_to_stop():
+                break
+        own = [*running.sums.values(), running.n_images, stops]
+        *sums, n_images, n_stops = processes.sum(
+            torch.tensor(own, dtype=torch.float64).to(acceleration.device)
         ).tolist()
+    if n_stops:
+        raise Stopped
     predictions = gather_predictions(collected.finish(), processes)
     return RunningLosses(sums, int(n_images)).means(), predictions

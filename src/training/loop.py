@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from contextlib import closing
 
@@ -11,18 +10,19 @@ import torch
 from src.datasets.loaders import LabelledImages, training_loader, validation_loader
 from src.experiments.checkpoints import CheckpointError, load_checkpoint, load_weights
 from src.experiments.experiment import Experiment
-from src.experiments.experiment_file import sample_options
+from src.experiments.experiment_file import note_end, sample_options
 from src.experiments.networks import build_model
 from src.experiments.runs import Run
 from src.prediction.provenance import trained_provenance
+from src.retinanet.acceleration import peak_memory
 from src.retinanet.model import RetinaNet
-from src.structures import LOSS_NAMES
 from src.system.errors import InputError, Interrupted
 from src.system.processes import StopRequest
+from src.training.ending import FOLLOWED_LOSS, Ending, find_ending
 from src.training.epoch import Stopped, train_epoch, validate
 from src.training.optimizer import Optimization
 from src.training.options import TrainingOptions
-from src.training.progress import Progress
+from src.training.progress import Progress, history_row
 from src.training.run_files import FoundState, TrainingFiles
 from src.training.step import Learner, StepKey, seed_step
 
@@ -77,6 +77,12 @@ class Training:
     def model(self) -> RetinaNet:
         return self.learner.model
 
+    @property
+    def ending(self) -> Ending | None:
+        """Return why no epoch is left, None as long as one is."""
+        n_epochs, patience = self.experiment.n_epochs, self.options.patience
+        return find_ending(self.progress.epoch, self.history, n_epochs, patience)
+
     def start(self) -> None:
         """Take the run's folder, restore the state that the run continues from, describe the run.
 
@@ -91,11 +97,10 @@ class Training:
             self._restore(last)
         else:
             self._load_first_weights()
-        if self.options.processes.is_first:
-            if last is None:
-                self.files.describe_training(self.images)
-            else:
-                self.files.note_length(self.progress.epoch)
+        if last is not None:
+            self._note_end(None)
+        elif self.options.processes.is_first:
+            self.files.describe_training(self.images)
         self.saved_at = time.monotonic()
         if last is None and self.files.run.find_last_checkpoint() is not None:
             self._save_state()  # instead of the state of the training that --from-epoch leaves
@@ -106,31 +111,32 @@ class Training:
         place = f"{acceleration.device} in {acceleration.precision}"
         place += f", {processes.count} processes" if processes.count > 1 else ""
         epochs = f"epochs {self.progress.epoch} to {self.experiment.n_epochs - 1}"
-        if self.progress.epoch >= self.experiment.n_epochs:
-            epochs = f"all {self.progress.epoch} epochs are done"
-        if self.progress.n_batches:
+        if self.ending is not None:
+            epochs = "no epoch is left"
+        elif self.progress.n_batches:
             epochs += f", after {self.progress.n_batches} of {self.sampler.n_batches} batches"
         return (
-            f"{self.files.run.name}: {len(self.images.train)} training images, "
-            f"{len(self.images.valid)} for validation, {epochs} on {place}"
+            f"{self.files.run.name} on {place}: {len(self.images.train)} training images, "
+            f"{len(self.images.valid)} for validation, {epochs}"
         )
 
-    def run(self) -> None:
-        """Train the epochs that are left of a run that was started.
+    def run(self) -> Ending:
+        """Train the epochs that are left of a run that was started; return why none is.
 
         Raises:
-            Interrupted: on Ctrl-C or SIGTERM, after the state was saved.
+            Interrupted: on Ctrl-C or SIGTERM, or at the deadline, after the state was saved.
             InputError: numbers are not finite, or the GPU's memory is too small.
         """
-        with closing(self.files), StopRequest() as request:
+        with closing(self.files), StopRequest(self.options.deadline) as request:
             try:
-                while self.progress.epoch < self.experiment.n_epochs:
+                while (ending := self.ending) is None:
                     self._run_epoch(request)
             except Stopped:
-                self._save_state()
-                raise self._interrupted(request) from None
+                raise self._interrupt(request) from None
             except torch.OutOfMemoryError as error:
                 raise self._out_of_memory() from error
+            self._note_end(ending.by)
+            return ending
 
     def _build_learner(self) -> Learner:
         options, experiment = self.options, self.experiment
@@ -199,6 +205,7 @@ class Training:
         """Validate and save the weights that the network holds."""
         progress = self.progress
         self.learner.spread_statistics()
+        began = time.monotonic()
         validated, predictions = validate(
             self.model,
             self.valid_loader,
@@ -209,11 +216,17 @@ class Training:
             weak=self.options.weak,
             wants_to_stop=request,
         )
-        self.learner.optimization.scheduler.after_epoch(validated["regression"])
-        self.history.append(_history_row(progress, validated))
+        row = history_row(
+            progress,
+            validated,
+            valid_seconds=time.monotonic() - began,
+            peak_memory=peak_memory(self.options.acceleration.device),
+        )
+        self.learner.optimization.scheduler.after_epoch(validated[FOLLOWED_LOSS])
+        self.history.append(row)
         self.progress = Progress(epoch=progress.epoch + 1)
         if self.options.processes.is_first:
-            self.files.write_epoch(self.model, predictions, self.history)
+            self.files.write_epoch(self.model, predictions, self.history, self.images.source)
 
     def _save_state_when_due(self) -> None:
         if time.monotonic() - self.saved_at >= 60 * self.options.checkpoint_minutes:
@@ -225,11 +238,23 @@ class Training:
         if self.options.processes.is_first:
             self.files.write_state(self.learner, self.progress, self.history)
 
-    def _interrupted(self, request: StopRequest) -> Interrupted:
-        number = request.received or signal.SIGTERM  # another process received it
+    def _note_end(self, ended_by: str | None) -> None:
+        if self.options.processes.is_first:
+            n_epochs = max(self.experiment.n_epochs, self.progress.epoch)
+            note_end(self.files.run, ended_by, n_epochs)
+
+    def _interrupt(self, request: StopRequest) -> Interrupted:
+        """Save the state, note what stopped the training, and make the error that says it."""
+        processes = self.options.processes
+        signals = [number for number in processes.gather(request.received) if number is not None]
+        cause = signals[0].name if signals else "--max-hours"
+        self._save_state()
+        self._note_end(cause)
+        processes.gather(None)  # when one has ended, torchrun ends the others
         done = f"epoch {self.progress.epoch}, {self.progress.n_batches} of {self.sampler.n_batches}"
         return Interrupted(
-            f"stopped by {number.name} in {done} batches; --resume goes on from there", number
+            f"stopped by {cause} in {done} batches; --resume goes on from there",
+            signals[0] if signals else None,
         )
 
     def _out_of_memory(self) -> InputError:
@@ -240,15 +265,3 @@ class Training:
             f"--batch-size {half} --set accumulate={2 * experiment.accumulate} trains the same "
             f"steps, --checkpoint-encoder and --precision bf16 need less",
         )
-
-
-def _history_row(progress: Progress, validated: dict[str, float]) -> dict[str, float]:
-    """Put together what history.csv and TensorBoard tell of an epoch."""
-    trained = progress.running.means()
-    return {
-        "epoch": progress.epoch,
-        "learning_rate": progress.learning_rate,
-        **{f"train_{name}": trained[name] for name in LOSS_NAMES},
-        **{f"valid_{name}": validated[name] for name in LOSS_NAMES},
-        "skipped_steps": progress.n_skipped,
-    }

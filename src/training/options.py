@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from src.datasets.data_folder import ImageSource
+from src.prediction.predictions import Predictions
 from src.retinanet.acceleration import Acceleration
 from src.retinanet.settings import DEFAULT_WEAK, WeakLimits
 from src.system.distributed import ALONE, Processes
@@ -30,6 +37,10 @@ class TrainingOptions:
         skips_non_finite: leave out steps whose loss or gradient is not finite, and count them.
         weak: which boxes are saved beside the candidates of validation.
         data_fingerprint: that labels and images must have; None takes any.
+        patience: end after so many epochs without a new least regression loss of validation;
+            None trains all epochs.
+        deadline: of `time.monotonic`, from which the training saves its state and stops.
+        draw_epoch: makes a picture of an epoch's validation, (H, W, 3) uint8, RGB, for TensorBoard.
     """
 
     acceleration: Acceleration
@@ -46,3 +57,6 @@ class TrainingOptions:
     skips_non_finite: bool = False
     weak: WeakLimits = DEFAULT_WEAK
     data_fingerprint: str | None = None
+    patience: int | None = None
+    deadline: float = math.inf
+    draw_epoch: Callable[[ImageSource, Predictions], NDArray[np.uint8]] | None = None

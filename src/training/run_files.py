@@ -8,8 +8,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
+from src.datasets.data_folder import ImageSource
 from src.datasets.fingerprint import data_fingerprint
 from src.datasets.loaders import LabelledImages
 from src.experiments.checkpoints import (
@@ -21,13 +24,13 @@ from src.experiments.checkpoints import (
 )
 from src.experiments.experiment import Experiment
 from src.experiments.experiment_file import StoredTraining, WeightsFile, write_stored_training
-from src.experiments.history import read_history, write_history
-from src.experiments.runs import Run, read_description
+from src.experiments.history import NEWER_COLUMNS, read_history, write_history
+from src.experiments.runs import Run
 from src.prediction.predictions import Predictions
 from src.retinanet.model import RetinaNet
 from src.structures import LOSS_NAMES
 from src.system.errors import InputError
-from src.system.files import make_dir, output_errors, text_name, write_json
+from src.system.files import make_dir, output_errors, text_name
 from src.system.folder_lock import locked_dir
 from src.training.options import TrainingOptions
 from src.training.progress import Progress
@@ -112,7 +115,8 @@ class TrainingFiles:
         if not path.exists():
             return []
         columns = [f"{part}_{name}" for part in ("train", "valid") for name in LOSS_NAMES]
-        table = read_history(path, ["learning_rate", *columns, "skipped_steps"])
+        columns = ["learning_rate", *columns, "skipped_steps"]
+        table = read_history(path, columns, optional=NEWER_COLUMNS)
         rows = table[table["epoch"] < self.options.from_epoch].to_dict("records")
         return [{str(name): value for name, value in row.items()} for row in rows]
 
@@ -155,34 +159,37 @@ class TrainingFiles:
             "n_valid": len(images.valid),
             "weights_path": options.weights_path,
             "encoder_weights": options.encoder_weights,
+            "ended_by": None,
         }
         write_stored_training(self.run, stored, details)
 
-    def note_length(self, n_done: int) -> None:
-        """Correct the number of epochs in experiment.json where a resumed run has another one.
+    def write_epoch(
+        self,
+        model: RetinaNet,
+        predictions: Predictions,
+        history: Sequence[dict[str, float]],
+        source: ImageSource,
+    ) -> None:
+        """Write predictions, weights and history after the last epoch of `history`.
 
         Args:
-            n_done: epochs that are done; the run has at least as many.
+            predictions: of validation.
+            source: of its images, for a picture.
         """
-        content = read_description(self.run.experiment_path)
-        settings, n_epochs = content.get("settings"), max(self.experiment.n_epochs, n_done)
-        if isinstance(settings, dict) and settings.get("n_epochs", n_epochs) != n_epochs:
-            settings["n_epochs"] = n_epochs
-            write_json(self.run.experiment_path, content)
-
-    def write_epoch(
-        self, model: RetinaNet, predictions: Predictions, history: Sequence[dict[str, float]]
-    ) -> None:
-        """Write predictions, weights and history after the last epoch of `history`."""
         epoch = int(history[-1]["epoch"])
         predictions.save(self.run.predictions_path(epoch))
         facts = self._facts(epoch)
         Checkpoint(facts=facts, model=model.state_dict()).save(self.run.checkpoint_path(epoch))
         write_history(self.run.history_path, history)
-        self.log(history[-1])
+        draw = self.options.draw_epoch
+        self.log(history[-1], draw(source, predictions) if draw else None)
 
-    def log(self, row: Mapping[str, float]) -> None:
-        """Write an epoch's row to TensorBoard, in place of an earlier one of the same epoch."""
+    def log(self, row: Mapping[str, float], picture: NDArray[np.uint8] | None = None) -> None:
+        """Write an epoch's row to TensorBoard, in place of an earlier one of the same epoch.
+
+        Args:
+            picture: (H, W, 3), RGB, of its validation.
+        """
         epoch, folder = int(row["epoch"]), self.run.tensorboard_dir
         with output_errors(folder):
             if self._board is None:
@@ -191,6 +198,8 @@ class TrainingFiles:
                 self._stack.callback(self._board.close)
             for name, value in row.items():
                 self._board.add_scalar(name, value, epoch)
+            if picture is not None:
+                self._board.add_image("validation", picture, epoch, dataformats="HWC")
             self._board.flush()
 
     def write_state(

@@ -121,6 +121,7 @@ def train_step(
     )
     if trusted:
         progress.running.add(sums, int(n_all))
+        progress.add_norm(norm_sum / learner.processes.count)  # it is the same in all
         progress.n_skipped_in_a_row = 0
         learner.optimization.step()
     else:

@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from src.system.files import OutputError, real_path, replaced_file
+from src.experiments.run_groups import distinct_names
+from src.system.files import OutputError, replaced_file
 from src.system.streams import named_warnings
 from src.system.texts import printable
 
@@ -35,28 +37,16 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def style_of(i: int) -> dict[str, str]:
-    """Return colour and dash of the i-th line; the dash changes when the colours are used up."""
-    n_colours = len(COLOURS)
-    dash = LINE_STYLES[i // n_colours % len(LINE_STYLES)]
-    return {"color": COLOURS[i % n_colours], "linestyle": dash}
+    """Return colour and dash of the i-th line; neighbours differ in both, also in grey print."""
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        "linestyle": LINE_STYLES[i % len(LINE_STYLES)],
+    }
 
 
 def name_runs(run_dirs: Sequence[Path]) -> list[str]:
-    """Name runs by their folders, with as many parents as it takes to tell them apart.
-
-    Returns:
-        Names that can be drawn.
-    """
-    folders = [real_path(run_dir) for run_dir in run_dirs]
-    n_parts = 1
-    while len({folder.parts[-n_parts:] for folder in folders}) < len(set(folders)):
-        n_parts += 1
-    names = ["/".join(folder.parts[-n_parts:]) for folder in folders]
-    n_before = [names[:i].count(name) for i, name in enumerate(names)]  # a folder given twice
-    return [
-        drawable(f"{name} ({n + 1})" if n else name)
-        for name, n in zip(names, n_before, strict=True)
-    ]
+    """Name runs as `distinct_names` does, in texts that can be drawn."""
+    return [drawable(name) for name in distinct_names(run_dirs)]
 
 
 def drawable(text: str) -> str:
@@ -75,6 +65,12 @@ def clean(axes: Axes, *, xlabel: str, ylabel: str, title: str = "") -> None:
     axes.set_title(title, loc="left", fontsize="medium")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+
+
+def clean_by_epoch(axes: Axes, *, ylabel: str, title: str = "") -> None:
+    """Do the same for what is drawn by epoch, which are whole numbers."""
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+    clean(axes, xlabel="epoch", ylabel=ylabel, title=title)
 
 
 def show_image(axes: Axes, image: NDArray[np.float32], *, title: str = "") -> None:

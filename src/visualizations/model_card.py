@@ -160,7 +160,9 @@ def _describe_training(
 
 def _describe_scores(run: Run, predictions: Predictions | None, choice: Choice) -> str:
     """Give the challenge's score at the best setting, and the one that is not chosen on itself."""
-    best = score_result(_scores_of(predictions, choice)) if predictions is not None else None
+    best = None
+    if predictions is not None:
+        best = score_result(_scores_of(predictions, choice), predictions.patients)
     rows = [("at the setting that is best on these images", in_digits(best) if best else None)]
     honest = None
     if run.scores_path.exists():

@@ -81,7 +81,7 @@ def load_numbers(
 def _describe_intervals(n_draws: int) -> str:
     if n_draws == 0:
         return "Validation images; values without intervals"
-    return f"Validation images; values with 95 % intervals by {n_draws:,} draws of images"
+    return f"Validation images; values with 95 % intervals by {n_draws:,} draws of patients"
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Draw the scores of one run as heat maps, the best one marked.
 
 `python src/visualizations/plot_sweep.py output/a_fold_0 --out pics/sweep.png` shows what
-src/scores.py saved: epoch by threshold, and NMS by threshold at the best epoch.
+src/scores.py saved: epoch by threshold, and NMS by threshold at the best epoch. Of all folds of a
+training it saves one sweep, in output/a_all_folds; plot_metrics.py compares runs.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def _write_out(table: FloatArray) -> list[list[str]]:
 
 def main() -> None:
     parser = CommandParser("Draw the scores of one run as heat maps, the best one marked.")
-    parser.add_argument("run", type=Path, help="folder of a run with sweep.npz")
+    parser.add_argument("run", type=Path, help="folder of a run, or of all folds, with sweep.npz")
     parser.add_argument("--out", type=Path, default=Path("sweep.png"), help="PNG; a PDF beside")
     arguments = parser.parse_args()
     with report_errors():

@@ -12,18 +12,15 @@ from pathlib import Path
 if __name__ == "__main__":  # run by path: find `config` and `src` from the repository's root
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from dataclasses import dataclass
 from html import escape
 
 import config
 from src.datasets.data_folder import DataFolder, open_image_folder
 from src.experiments.runs import read_description
-from src.prediction.presets import Postprocess
-from src.prediction.saved_epochs import load_epoch, saved_epochs
-from src.scoring.grid import Grid, sweep_run
-from src.scoring.honest import HonestScore, honest_score
+from src.prediction.saved_epochs import load_epoch
 from src.scoring.matching import find_boxes
-from src.scoring.sweep import Sweep, load_sweep
+from src.scoring.run_scores import choose_scores, honest_score_of
+from src.scoring.sweep import load_sweep
 from src.system.command_line import CommandParser, natural, positive, report_errors
 from src.system.files import write_text
 from src.visualizations import report_numbers as numbers
@@ -32,6 +29,8 @@ from src.visualizations import report_settings as settings
 from src.visualizations.run_numbers import describe_ranking, run_numbers
 
 STYLE_PATH = Path(__file__).with_name("report.css")
+REPORT = "report.html"  # in the run's folder
+N_IMAGES = 6  # of each list of the gallery
 # The policy forbids scripts and anything from elsewhere, whatever a file's text may contain.
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -76,60 +75,6 @@ filled: the box that the image is listed for</span>
 </div>"""
 
 
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """What of a run is shown.
-
-    Attributes:
-        epoch: whose predictions.
-        postprocess: which boxes count.
-        sweep: the scores, saved or computed for the page.
-        notes: what the reader should know of them.
-    """
-
-    epoch: int
-    postprocess: Postprocess
-    sweep: Sweep
-    notes: tuple[str, ...]
-
-
-def choose(run_dir: Path, epoch: int | None) -> Shown:
-    """Take the best epoch by scores.npz, or the one that is named, and its best setting.
-
-    Scores that are missing are computed at the paper's grid, and not saved.
-
-    Raises:
-        InputError: the run, its predictions or those of the epoch are missing.
-    """
-    saved, path = saved_epochs(run_dir), run_dir / "scores.npz"
-    notes = []
-    if path.exists():
-        sweep = load_sweep(path)
-        unscored = [other for other in saved if other not in sweep.epochs]
-        if unscored:
-            notes.append(
-                f"scores.npz has nothing of epoch {', '.join(map(str, unscored))}; --action "
-                f"check_metric scores all that are saved."
-            )
-    else:
-        sweep = sweep_run(run_dir)
-        notes.append(
-            "The run's folder holds no scores.npz: these scores were computed for this page. "
-            "--action check_metric saves them."
-        )
-    choice = sweep.choose(saved, epoch)
-    if choice.epoch not in sweep.epochs:
-        choice = sweep_run(run_dir, [choice.epoch], Grid(nms=sweep.nms)).choose(saved, choice.epoch)
-    return Shown(choice.epoch, choice.postprocess, sweep, tuple(notes))
-
-
-def _honest_score(run_dir: Path, sweep: Sweep) -> HonestScore | None:
-    """Score the images at settings that others chose; None where predictions are gone."""
-    if not set(sweep.epochs) <= set(saved_epochs(run_dir)):
-        return None
-    return honest_score([run_dir], sweep)
-
-
 def build_page(run_dir: Path, data_dir: Path | None, *, epoch: int | None, n_images: int) -> str:
     """Write the page.
 
@@ -141,7 +86,7 @@ def build_page(run_dir: Path, data_dir: Path | None, *, epoch: int | None, n_ima
     Raises:
         InputError: something is missing or wrong; the message names it.
     """
-    shown = choose(run_dir, epoch)
+    shown = choose_scores(run_dir, epoch)
     experiment = read_description(run_dir / "experiment.json")
     images_dir = Path(str(experiment.get("images", "")))
     if data_dir is not None or not experiment.get("images"):
@@ -156,7 +101,7 @@ def build_page(run_dir: Path, data_dir: Path | None, *, epoch: int | None, n_ima
         style=STYLE_PATH.read_text(encoding="utf-8"),
         summary=escape(settings.summarise_experiment(experiment)),
         headline=sections.write_headline(
-            findings, shown.epoch, _honest_score(run_dir, shown.sweep)
+            findings, shown.epoch, honest_score_of(run_dir, shown.sweep)
         ),
         curves=sections.write_curves(run_dir / "history.csv"),
         scores=sections.write_scores(
@@ -175,6 +120,28 @@ def build_page(run_dir: Path, data_dir: Path | None, *, epoch: int | None, n_ima
     )
 
 
+def save_report(
+    run_dir: Path,
+    data_dir: Path | None,
+    path: Path | None = None,
+    *,
+    epoch: int | None = None,
+    n_images: int = N_IMAGES,
+) -> Path:
+    """Write the page to a path, by default report.html in the run's folder, and return it.
+
+    Args:
+        data_dir, epoch, n_images: see `build_page`.
+
+    Raises:
+        InputError: something is missing or wrong, or the page cannot be written.
+    """
+    page = build_page(run_dir, data_dir, epoch=epoch, n_images=n_images)
+    path = path or run_dir / REPORT
+    write_text(path, page)
+    return path
+
+
 def main() -> None:
     parser = CommandParser("Write one self-contained HTML page about a run.")
     add = parser.add_argument
@@ -183,17 +150,18 @@ def main() -> None:
         "it was trained")  # fmt: skip
     add("--epoch", type=natural, help="by default the best by scores.npz")
     add("--out", type=Path, help="by default report.html in the run's folder")
-    add("--num-images", type=positive, default=6, help="pictures in each list of the gallery")
+    add(
+        "--num-images", type=positive, default=N_IMAGES, help="pictures in each list of the gallery"
+    )
     arguments = parser.parse_args()
     with report_errors():
-        page = build_page(
+        path = save_report(
             arguments.run,
             arguments.data_dir,
+            arguments.out,
             epoch=arguments.epoch,
             n_images=arguments.num_images,
         )
-        path = arguments.out or arguments.run / "report.html"
-        write_text(path, page)
         print(path)
 
 

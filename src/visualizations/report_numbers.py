@@ -28,7 +28,7 @@ def write_numbers(run: RunNumbers) -> str:
     image_table = write_table(of_images, header=("score", "number", "value", "95 % interval"))
     return (
         f'<p class="note">{escape(counts)}. All boxes count, whatever their scores. '
-        f"The intervals are by {run.n_draws} draws of images; python src/scores.py --numbers "
+        f"The intervals are by {run.n_draws} draws of patients; python src/scores.py --numbers "
         f"takes more.</p>"
         f'<div class="panels quoted"><div><h3>Of boxes</h3>{box_table}</div>'
         f"<div><h3>Of images: which have an opacity</h3>{image_table}</div></div>"

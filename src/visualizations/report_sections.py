@@ -8,9 +8,10 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from src.datasets.data_folder import StoredImages
-from src.experiments.history import read_history
+from src.experiments.history import COSTS, read_history
 from src.metric import bootstrap_interval
 from src.prediction.presets import GATES, Postprocess
 from src.radiographs.pixels import as_float
@@ -53,7 +54,7 @@ def write_headline(findings: Findings, epoch: int, honest: HonestScore | None) -
     false_alarms = int(((counts == 0) & (findings.boxes.counts() > 0)).sum())
     score, interval = "–", "no image counts: none has boxes, true or found"
     if np.isfinite(findings.image_scores).any():
-        low, high = bootstrap_interval(findings.image_scores)
+        low, high = bootstrap_interval(findings.image_scores, findings.predictions.patients)
         score = f"{np.nanmean(findings.image_scores):.3f}"
         interval = f"95 % interval {low:.3f} to {high:.3f}"
     numbers = [
@@ -73,7 +74,7 @@ def write_headline(findings: Findings, epoch: int, honest: HonestScore | None) -
         f'<div class="numbers">{cards}</div>'
         f"<p class='note'>{len(findings.predictions)} validation images. A hit is a match at IoU "
         f"{HIT_IOU:.2f}; the score is the mean over IoU {HIT_IOU:.2f} to 0.75. The interval is by "
-        f"drawing images anew. Epoch and threshold were chosen on these same images, which "
+        f"drawing patients anew. Epoch and threshold were chosen on these same images, which "
         f"flatters the score. {_describe_honest(honest)}</p>"
     )
 
@@ -97,14 +98,14 @@ def describe_postprocess(postprocess: Postprocess) -> str:
 
 
 def write_curves(history_path: Path) -> str:
-    """Draw the losses of training and validation by epoch."""
+    """Draw the losses of training and validation by epoch, and say what an epoch cost."""
     if not history_path.exists():
         return "<p>history.csv is not in the run's folder; --action train writes it.</p>"
     columns = [f"{part}_{name}" for part in ("valid", "train") for name in LOSS_NAMES]
-    history = read_history(history_path, columns)
+    history = read_history(history_path, columns, optional=COSTS)
     training = history[["epoch", *(f"train_{name}" for name in LOSS_NAMES)]]
     training = training.rename(columns=lambda name: name.replace("train_", "valid_"))
-    curves = {"validation": history, "training": training}
+    curves = {"validation": [history], "training": [training]}
     figures = []
     for panel in LOSS_PANELS:
         figure = plot_losses(curves, panel)
@@ -112,7 +113,21 @@ def write_curves(history_path: Path) -> str:
             title = axes.get_title("left").removeprefix("Validation ")
             axes.set_title(title[:1].upper() + title[1:], loc="left", fontsize="medium")
         figures.append(embed_figure(figure, f"{' and '.join(panel)} by epoch"))
-    return "".join(figures)
+    return "".join(figures) + _describe_costs(history)
+
+
+def _describe_costs(history: pd.DataFrame) -> str:
+    """Say what the median epoch took; an older history does not tell."""
+    if not set(COSTS) <= set(history) or history[list(COSTS)].isna().all().any():
+        return ""
+    cost = history[list(COSTS)].median()
+    return (
+        f"<p class='note'>The median epoch took {cost['seconds']:,.1f} seconds, "
+        f"{cost['valid_seconds']:,.1f} of them for validation. Training took "
+        f"{cost['images_per_second']:,.1f} images a second and waited for data "
+        f"{cost['waiting_share']:.0%} of its time; the peak of memory was "
+        f"{history['peak_memory_mb'].max():,.0f} MB.</p>"
+    )
 
 
 def write_scores(sweep: Sweep, notes: Iterable[str], *, wider: Sweep | None, hint: str) -> str:

@@ -45,7 +45,7 @@ def write_table(rows: Iterable[Sequence[Any]], header: Sequence[str] = ()) -> st
 
 def in_words(value: object) -> str:
     """Write a value of a JSON file for a reader."""
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         texts = [str(part) for part in value]
         return (
             shlex.join(texts) if all(isinstance(part, str) for part in value) else ", ".join(texts)

@@ -11,8 +11,9 @@ from src.datasets.tables import AnnotationsError
 from src.metric import IOU_THRESHOLDS, bootstrap_interval
 from src.structures import CLASS_NAMES, OPACITY, UNKNOWN_CATEGORY
 from tests import oracles
-from tests.datasets.test_annotations import LABELS_HEADER
+from tests.datasets.test_annotations import LABELS_HEADER, write_tables
 from tests.paths import shared
+from tests.submission_files import write_rows
 
 HEADER = "patientId,PredictionString"
 NOT_NORMAL, NORMAL, OPACITY_NAME = CLASS_NAMES
@@ -201,6 +202,27 @@ def test_the_interval_is_the_bootstraps_around_the_score(score):
     assert result.interval() == bootstrap_interval(result.image_scores)
     low, high = result.interval()
     assert low < result.score < high
+
+
+@pytest.mark.parametrize("column_of", ["labels", "classes"])
+def test_the_interval_draws_the_images_of_a_patient_together(tmp_path, column_of):
+    names, groups = [f"p{i:02}" for i in range(40)], [f"P{i // 8}" for i in range(40)]
+    labels, classes = write_tables(
+        tmp_path,
+        [f"{name},100,100,50,50,1" for name in names],
+        [f"{name},{CLASS_NAMES[OPACITY]}" for name in names],
+    )
+    path = labels if column_of == "labels" else classes
+    header, *rows = path.read_text().splitlines()
+    more = [f"{row},{group}" for row, group in zip(rows, groups, strict=True)]
+    rows = [f"{name},0.9 {100 + 30 * (i // 16)} 100 50 50" for i, name in enumerate(names)]
+    submission = write_rows(tmp_path, *rows)
+    alone = score_submission(submission, labels, classes)
+    path.write_text("\n".join([f"{header},groupId", *more]))
+    together = score_submission(submission, labels, classes)
+    assert (len(set(alone.patients)), len(set(together.patients))) == (40, 5)
+    widths = [high - low for low, high in (alone.interval(), together.interval())]
+    assert widths[1] > 1.5 * widths[0]
 
 
 def test_lines_tell_score_false_alarms_classes_and_thresholds(score):

@@ -18,6 +18,7 @@ from src.datasets.folds import (
     split_records,
     write_folds,
 )
+from src.datasets.patient_groups import read_groups
 from src.datasets.tables import AnnotationsError
 from src.structures import CLASS_NAMES, NORMAL, OPACITY
 from tests.paths import shared
@@ -304,6 +305,7 @@ def test_folds_command_groups_by_a_named_column(tmp_path):
     result = run_folds("--data-dir", tmp_path, *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert read_folds(tmp_path / "folds.csv") == make_grouped_folds(classes, groups, 5)
+    assert read_groups(DataFolder(tmp_path)) == groups  # what trains later need not be told
 
 
 def test_load_folds_groups_by_the_column_of_groups(tmp_path):

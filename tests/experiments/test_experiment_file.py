@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, fields, replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -9,6 +10,7 @@ from src.datasets.sample_options import SampleOptions
 from src.experiments.experiment_file import (
     StoredTraining,
     WeightsFile,
+    note_end,
     read_stored_training,
     sample_options,
     write_stored_training,
@@ -50,6 +52,11 @@ def change(path, *, drop=(), drop_settings=(), settings=None, **fields):
 
 def test_a_training_comes_back_as_it_was_stored(stored):
     assert read_stored_training(stored) == STORED
+
+
+def test_a_training_says_when_it_began(stored):
+    date = datetime.fromisoformat(json.loads(stored.read_text())["date"])
+    assert timedelta(0) <= datetime.now(UTC) - date < timedelta(days=1)
 
 
 def test_a_training_that_began_with_weights_of_another_comes_back(tmp_path):
@@ -123,3 +130,19 @@ def test_samples_are_made_as_the_experiment_says():
     shared = {field.name for field in fields(SampleOptions)} - {"seed"}
     expected = {name: value for name, value in asdict(STORED.settings).items() if name in shared}
     assert asdict(options) == expected | {"shown": asdict(STORED.settings.shown), "seed": 5}
+
+
+def test_the_end_of_a_training_is_noted_beside_what_it_is(stored):
+    run = Run("demo", 2, "", stored.parents[1])
+    before = json.loads(stored.read_text())
+    note_end(run, "--patience", before["settings"]["n_epochs"] + 3)
+    after = json.loads(stored.read_text())
+    assert after.pop("ended_by") == "--patience"
+    assert after["settings"].pop("n_epochs") == before["settings"].pop("n_epochs") + 3
+    assert after == before
+
+
+def test_the_end_of_a_training_without_a_description_makes_none(tmp_path):
+    run = Run("demo", 2, "", tmp_path)
+    note_end(run, "all epochs", 3)
+    assert not run.experiment_path.exists()

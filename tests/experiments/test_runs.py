@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src.experiments.runs import Run, check_owner, ensemble_run, load_run
+from src.experiments.runs import Run, check_owner, ensemble_run, load_run, runs_at
 from src.system.errors import InputError
 from src.system.files import write_json
 
@@ -148,3 +148,14 @@ def test_load_run_names_what_is_wrong(folder, content, cause):
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(InputError, match=f"experiment.json: {cause}"):
         load_run(folder)
+
+
+def test_a_name_without_a_fold_stands_for_the_folders_of_all_folds(tmp_path):
+    for name in ("a_fold_10", "a_fold_2", "ab_fold_1", "a_x_fold_0", "a_fold_2b", "a+b_fold_0"):
+        (tmp_path / name).mkdir()
+    assert runs_at(tmp_path / "a") == [tmp_path / "a_fold_2", tmp_path / "a_fold_10"]
+    assert runs_at(tmp_path / "a+b") == [tmp_path / "a+b_fold_0"]
+    for name in ("a_fold_2", "none", "none/a"):
+        assert runs_at(tmp_path / name) == [tmp_path / name]
+    (tmp_path / "a" / "predictions").mkdir(parents=True)
+    assert runs_at(tmp_path / "a") == [tmp_path / "a"]

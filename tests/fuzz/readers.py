@@ -40,6 +40,7 @@ from src.datasets.pixel_cache import PAGE, CachedImage, open_cache, write_index
 from src.datasets.tables import read_sample_ids
 from src.experiments.checkpoints import Checkpoint, load_checkpoint
 from src.experiments.history import read_history
+from src.experiments.run_facts import read_run_facts
 from src.experiments.runs import read_description
 from src.prediction.coco_results import read_results
 from src.prediction.outputs import describe_networks
@@ -52,10 +53,13 @@ from src.radiographs.image_files import read_any_image
 from src.radiographs.pixels import as_float
 from src.retinanet.encoders.encoder import Encoder
 from src.retinanet.encoders.weights import load_encoder_weights
+from src.scoring.run_results import RunResult
+from src.scoring.run_tables import RunRow, run_columns
 from src.scoring.sweep import ScoredRun, Sweep, load_sweep
 from src.structures import CLASS_NAMES
 from src.system.errors import InputError
 from src.visualizations.report_settings import summarise_experiment, write_settings
+from src.visualizations.sortable_table import write_sortable
 from tests import dicom_files
 from tests.fuzz.mutations import mutate, mutate_archive, mutate_end, mutate_png
 from tests.made_checkpoints import as_version_1, make_checkpoint, make_state
@@ -305,7 +309,9 @@ def experiment_seeds(folder: Path) -> Iterator[bytes]:
 
 def show_experiment(path: Path) -> str:
     experiment = read_description(path)
-    return summarise_experiment(experiment) + write_settings(experiment)
+    row = RunRow("a", read_run_facts(path.parent), RunResult())
+    table = write_sortable(run_columns([row]), [None])
+    return summarise_experiment(experiment) + write_settings(experiment) + table
 
 
 def state() -> dict[str, Tensor]:

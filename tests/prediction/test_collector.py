@@ -1,5 +1,5 @@
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -42,6 +42,15 @@ def test_what_is_found_in_batches_comes_in_the_order_of_the_images():
     assert predictions.provenance == PROVENANCE
 
 
+def test_the_groups_of_images_are_kept():
+    (batch,) = make_batches([2])
+    first, second = batch.targets
+    targets = (replace(first, group_id="P1"), second)
+    collected = PredictionCollector(PROVENANCE)
+    collected.add(replace(batch, targets=targets), [detect(), detect()], [detect(), detect()])
+    assert collected.finish().group_ids.tolist() == ["P1", ""]
+
+
 def test_nothing_of_a_batch_is_kept_but_its_numbers():
     """Pieces of memory that stay, between the blocks of passing batches, make a process grow."""
     collected, (batch,) = PredictionCollector(PROVENANCE), make_batches([2])
@@ -58,10 +67,10 @@ def test_nothing_makes_predictions_of_no_images():
     predictions = PredictionCollector(PROVENANCE).finish()
     shapes = {name: getattr(predictions, name).shape for name in ALL_ARRAYS}
     assert shapes == {
-        "ids": (0,), "image_sizes": (0, 2), "class_probs": (0, 3), "offsets": (1,),
-        "boxes_xyxy": (0, 4), "scores": (0,), "weak_offsets": (1,), "weak_boxes_xyxy": (0, 4),
-        "weak_scores": (0,), "true_offsets": (1,), "true_boxes_xyxy": (0, 4),
-        "true_categories": (0,),
+        "ids": (0,), "group_ids": (0,), "image_sizes": (0, 2), "class_probs": (0, 3),
+        "offsets": (1,), "boxes_xyxy": (0, 4), "scores": (0,), "weak_offsets": (1,),
+        "weak_boxes_xyxy": (0, 4), "weak_scores": (0,), "true_offsets": (1,),
+        "true_boxes_xyxy": (0, 4), "true_categories": (0,),
     }  # fmt: skip
 
 

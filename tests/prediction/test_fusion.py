@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from src.prediction.fused_submission import METHODS, Fusion, choose_fusion, fuse_boxes
+from src.prediction.fused_submission import fuse_boxes
 from src.prediction.fusion import fuse_by_nms, fuse_by_soft_nms, fuse_by_vote, fuse_by_wbf
+from src.prediction.fusion_settings import METHODS, Fusion, choose_fusion
 from src.system.errors import InputError
 from tests.oracles import iou, xywh
 

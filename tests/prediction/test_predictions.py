@@ -20,7 +20,14 @@ from src.scoring.grid import sweep_epoch
 from src.system.files import OutputError
 from tests import oracles
 from tests.hostile_files import Exploit, count_refusals
-from tests.made_predictions import make_fold, random_predictions, with_weak_boxes
+from tests.made_predictions import (
+    make_fold,
+    make_predictions,
+    random_predictions,
+    with_weak_boxes,
+)
+
+BOX = [20, 20, 80, 80]
 
 
 def refuse(path, match):
@@ -66,6 +73,17 @@ def test_boxes_lead_back_to_the_pixels_of_a_file_that_is_not_square():
     found = predictions.in_file_pixels(0, np.array([[1, 2, 3, 4]], np.float32))
     np.testing.assert_array_equal(found, [[2, 8, 6, 16]])
     assert predictions.in_file_pixels(0, np.zeros((0, 4), np.float32)).shape == (0, 4)
+
+
+@pytest.mark.parametrize("shown", [{}, {"source_crop": 768}, {"fit": "pad"}])
+def test_boxes_of_a_file_lead_to_the_input_and_back(shown):
+    predictions = random_predictions(n_images=1, img_size=384)
+    provenance = replace(predictions.provenance, **shown)
+    predictions = replace(predictions, image_sizes=np.array([[700, 1100]]), provenance=provenance)
+    boxes = np.random.default_rng(0).uniform(-50, 1200, (20, 4))
+    back = predictions.in_input_pixels(0, predictions.in_file_pixels(0, boxes))
+    np.testing.assert_allclose(back, boxes, rtol=0, atol=1e-9)
+    assert predictions.in_input_pixels(0, boxes[:0]).shape == (0, 4)
 
 
 def test_boxes_of_a_central_crop_lead_back_to_the_pixels_of_the_file():
@@ -282,6 +300,40 @@ def test_boxes_as_tables_have_corner_and_size():
         np.testing.assert_array_equal(table.offsets, offsets)
 
 
+# Patients
+
+
+def with_groups(predictions, *names):
+    """Say of the first images whose they are."""
+    groups = [*names, *[""] * (len(predictions) - len(names))]
+    return replace(predictions, group_ids=np.array(groups))
+
+
+def test_the_groups_of_images_come_back(tmp_path):
+    saved = with_groups(random_predictions(), "P1", "", "P1")
+    saved.save(tmp_path / "000.npz")
+    loaded = load_predictions(tmp_path / "000.npz")
+    assert loaded.group_ids.tolist() == saved.group_ids.tolist()
+    assert loaded.patients[0] == loaded.patients[2]
+    assert len(set(loaded.patients.tolist())) == len(loaded) - 1
+
+
+def test_without_groups_nothing_is_stored_and_every_image_is_alone(tmp_path):
+    random_predictions().save(tmp_path / "000.npz")
+    with np.load(tmp_path / "000.npz", allow_pickle=False) as content:
+        assert set(content) == {*ARRAYS, "header"}
+    loaded = load_predictions(tmp_path / "000.npz")
+    assert len(set(loaded.patients.tolist())) == len(loaded)
+
+
+def test_images_keep_their_groups_in_a_pool_and_in_a_part():
+    first, second = with_groups(make_fold(0), "P1", "P2"), with_groups(make_fold(1), "P2")
+    pool = join_predictions([first, second])
+    assert pool.patients[1] == pool.patients[8]
+    assert len(set(pool.patients.tolist())) == 15
+    assert take_images(pool, [8, 3, 1]).group_ids.tolist() == ["P2", "", "P2"]
+
+
 def test_weaker_boxes_come_back_and_change_nothing_else(tmp_path):
     plain = random_predictions()
     predictions = with_weak_boxes(plain)
@@ -296,7 +348,9 @@ def test_weaker_boxes_come_back_and_change_nothing_else(tmp_path):
 
 def test_weaker_boxes_stand_behind_the_candidates_of_their_image():
     predictions = with_weak_boxes(random_predictions(n_images=12))
-    boxes, scores = predictions.with_weak()
+    found = predictions.with_weak()
+    boxes, scores = found.candidates(), found.scores
+    assert (found.provenance.weak, len(found.weak_scores)) == (None, 0)
     for image in range(len(predictions)):
         own = slice(*boxes.offsets[image : image + 2].tolist())
         weak = slice(*predictions.weak_offsets[image : image + 2].tolist())
@@ -307,6 +361,21 @@ def test_weaker_boxes_stand_behind_the_candidates_of_their_image():
             predictions.weak_boxes_xyxy[weak],
         )
         np.testing.assert_array_equal(boxes.xywh[own], to_xywh(np.concatenate(parts)))
+
+
+def test_a_weaker_box_that_scores_more_than_a_candidate_comes_before_it():
+    """As where boxes were fused: candidates are fused by themselves."""
+    plain = make_predictions(([], [(BOX, 0.5), (BOX, 0.01)]), ([], [(BOX, 0.4)]))
+    weak = replace(
+        plain,
+        weak_offsets=np.array([0, 2, 2]),
+        weak_boxes_xyxy=np.array([[1, 1, 9, 9]] * 2, np.float32),
+        weak_scores=np.array([0.02, 0.01], np.float32),
+    )
+    found = weak.with_weak()
+    assert found.scores == pytest.approx([0.5, 0.02, 0.01, 0.01, 0.4])
+    assert found.boxes_xyxy[:, 0].tolist() == [BOX[0], 1, BOX[0], 1, BOX[0]]
+    assert found.offsets.tolist() == [0, 4, 5]
 
 
 def test_images_keep_their_weaker_boxes():

@@ -58,10 +58,19 @@ ODD_ARRAYS = {
         "right or lower edge comes first",
     ),
     "negative offsets": (set_first("offsets", -1), "offsets holds -1"),
+    "groups of fewer images": ({"group_ids": np.array(["P1"])}, "group_ids has shape (1,)"),
+    "groups that are numbers": ({"group_ids": np.arange(6)}, "group_ids is int64"),
+    "groups that are no text": (
+        {"group_ids": np.array(["\udc80"] * 6)},
+        "group_ids holds what is no text",
+    ),
     "float64": ({"scores": SOUND.scores.astype(float)}, "scores is float64"),
 }
 MEMBER = {"model": "demo", "tag": "", "fold": 0, "epoch": 1, "weight": 1.0}
 ENSEMBLE = {"members": [MEMBER], "hflip": True}
+FUSED_FILE = MEMBER | {"file": "a.npz", "sha256": "0" * 64}
+FUSION = {"inputs": [FUSED_FILE], "fusion": {"method": "wbf", "iou": 0.5}, "nms": 0.05,
+          "shrink": 1.0}  # fmt: skip
 ODD_FIELDS = {  # texts of JSON
     "img_size of 5000 digits": ("img_size", "9" * 5000),
     "img_size 10^400": ("img_size", "1" + "0" * 400),
@@ -88,6 +97,9 @@ ODD_FIELDS = {  # texts of JSON
     ),
     "an infinite k": ("ensemble", json.dumps(ENSEMBLE | {"k": float("inf")})),
     "k 10^400": ("ensemble", json.dumps(ENSEMBLE)[:-1] + ', "k": 1' + "0" * 400 + "}"),
+    "a fusion of nothing": ("fusion", json.dumps(FUSION | {"inputs": []})),
+    "an unknown way of fusing": ("fusion", json.dumps(FUSION | {"fusion": {"method": "magic"}})),
+    "a fused file without a name": ("fusion", json.dumps(FUSION | {"inputs": [MEMBER]})),
     "nesting": ("ensemble", "[" * 50_000),
 }
 

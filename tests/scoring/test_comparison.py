@@ -214,6 +214,14 @@ def test_the_scores_interval_draws_patients_too(runs):
     assert (each.low, each.high) == pytest.approx(percentile_interval(np.array(draws)))
 
 
+def test_the_run_that_knows_the_patients_tells_them(runs):
+    known = by_number(compare_runs(runs[:2], 120))
+    older = replace(runs[0], data=replace(runs[0].data, patients=np.arange(40)))
+    assert by_number(compare_runs([older, runs[1]], 120)) == known
+    alone = [replace(run, data=replace(run.data, patients=np.arange(40))) for run in runs[:2]]
+    assert by_number(compare_runs(alone, 120)) != known
+
+
 def test_the_other_order_of_two_runs_turns_the_signs(runs):
     there, back = (
         by_number(compare_runs(pair, 100)) for pair in (runs[:2], [runs[1], runs[0]])

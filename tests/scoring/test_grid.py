@@ -11,7 +11,7 @@ from src.prediction.predictions import (
     Predictions,
     PredictionsError,
     join_predictions,
-    no_weak_boxes,
+    optional_arrays,
 )
 from src.prediction.presets import GATES, Postprocess
 from src.prediction.provenance import Provenance
@@ -79,7 +79,7 @@ def test_a_perfect_detector_scores_one_on_the_real_labels():
         offsets=offsets,
         boxes_xyxy=boxes,
         scores=np.full(len(boxes), 0.9, np.float32),
-        **no_weak_boxes(len(records)),
+        **optional_arrays(len(records)),
         true_offsets=offsets,
         true_boxes_xyxy=boxes,
         true_categories=np.array([record.category for record in records]),

@@ -1,12 +1,14 @@
 """The score at settings that other images chose."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from src.metric import image_scores
+from src.metric import bootstrap_interval, image_scores
 from src.prediction.postprocess import choose_boxes
 from src.prediction.predictions import load_predictions
-from src.scoring.grid import Grid, sweep_pooled, sweep_run
+from src.scoring.grid import Grid, sweep_pooled, sweep_run, sweep_sums
 from src.scoring.honest import N_PARTS, honest_score
 from tests.made_predictions import (
     make_predictions,
@@ -70,6 +72,24 @@ def test_the_parts_of_a_run_depend_on_the_names_of_its_images_alone(tmp_path):
     assert len(first.settings) == N_PARTS
     assert len(first.image_scores) == len(predictions)
     np.testing.assert_array_equal(first.image_scores, second.image_scores)
+
+
+def test_the_images_of_a_patient_are_in_one_part(tmp_path, monkeypatch):
+    predictions = random_predictions(n_images=40)
+    groups = np.array([f"P{i // 5}" for i in range(40)])
+    save_epoch(tmp_path / "run", replace(predictions, group_ids=groups))
+    parts = []
+
+    def keep_groups(part, grid):
+        parts.append(set(part.group_ids.tolist()))
+        return sweep_sums(part, grid)
+
+    monkeypatch.setattr("src.scoring.honest.sweep_sums", keep_groups)
+    honest = honest_score([tmp_path / "run"], sweep_run(tmp_path / "run", None, GRID))
+    assert len(parts) == N_PARTS and sum(map(len, parts)) == len(set.union(*parts)) == 8
+    assert len(set(honest.patients.tolist())) == 8
+    assert honest.interval() == bootstrap_interval(honest.image_scores, honest.patients)
+    assert honest.interval() != bootstrap_interval(honest.image_scores)
 
 
 def test_images_whose_others_hit_nothing_score_as_without_a_box(tmp_path):

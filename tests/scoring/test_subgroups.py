@@ -78,7 +78,7 @@ def test_predictions_are_ranked_by_the_gate_after_the_suppression_of_all_boxes()
     setting = replace(SETTING, gate="score_category", shrink=1.0)
     data = scored_predictions(PREDICTIONS, setting)
     gates = gate_scores(PREDICTIONS, "score_category")
-    boxes, scores = PREDICTIONS.with_weak()
+    boxes, scores = PREDICTIONS.with_weak().candidates(), PREDICTIONS.with_weak().scores
     for image in range(len(PREDICTIONS)):
         own = slice(*boxes.offsets[image : image + 2].tolist())
         xyxy = np.hstack([boxes.xywh[own, :2], boxes.xywh[own, :2] + boxes.xywh[own, 2:]])

@@ -66,6 +66,22 @@ def test_infer_stands_beside_torchvision(call_main, tmp_path):
     assert peer["TFLOP/s"] * peer["median s"] > 10 * ours["TFLOP/s"] * ours["median s"]
 
 
+def test_infer_finds_weaker_boxes_at_the_cost_of_the_whole_box_head(call_main, tmp_path):
+    flags = ("--fastest", "--weak-candidates", "--json", tmp_path / "n.json")
+    outcome = call_main(benchmark.main, "infer", *SMALL, *flags)
+    assert outcome.code == 0, outcome.err
+    plain, weak = json.loads((tmp_path / "n.json").read_text())["rows"]
+    assert weak["way"] == "+ weaker boxes, all levels"
+    batch = networks.make_batch(192, 2)
+    expected = [
+        batch_flops(EXPERIMENTS["demo"], batch, skips=skips, trains=False)
+        for skips in (True, False)
+    ]
+    assert [row["TFLOP/s"] * row["median s"] * 1e12 for row in (plain, weak)] == pytest.approx(
+        expected
+    )
+
+
 def test_a_way_that_does_not_fit_into_the_gpu_is_left_out(monkeypatch, capsys):
     for name, value in {"memory_allocated": 5, "max_memory_allocated": 12}.items():
         monkeypatch.setattr(torch.cuda, name, lambda value=value: value)

@@ -1,6 +1,7 @@
 import argparse
 import errno
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from src.system.command_line import CommandParser, name_part, natural, report_errors
-from src.system.errors import InputError
+from src.system.errors import InputError, Interrupted
 from src.system.streams import MAX_MESSAGE, named_warnings
 from tests.paths import ROOT
 
@@ -79,6 +80,14 @@ def test_an_error_of_the_system_about_a_file_is_one_line(capfd, number):
 def test_an_error_of_the_system_without_a_file_keeps_its_traceback():
     with pytest.raises(OSError, match="no file"), report_errors():
         raise OSError(errno.EIO, "no file")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (None, 75)])
+def test_a_program_that_was_stopped_says_so_by_its_exit_code(capfd, number, code):
+    with pytest.raises(SystemExit) as stop, report_errors():
+        raise Interrupted("stopped; go on", number)
+    assert stop.value.code == code
+    assert capfd.readouterr().err == "stopped; go on\n"
 
 
 def test_a_broken_pipe_of_another_process_keeps_its_traceback(capfd):

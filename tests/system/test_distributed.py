@@ -1,6 +1,6 @@
 """Two processes give what one gives."""
 
-import csv
+import json
 import os
 import shutil
 import socket
@@ -28,6 +28,7 @@ from src.train_runner import main
 from src.training.loop import Training
 from src.training.options import TrainingOptions
 from tests.conftest import TRAINING
+from tests.histories import repeatable_of
 from tests.paths import ROOT
 from tests.training.test_training import SMALL
 
@@ -65,8 +66,7 @@ def train_as_one_of_two(rank, port, data_dir, output_dir, info):
 
 
 def rows_of(run):
-    with run.history_path.open(newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    return [{name: float(value) for name, value in row.items()} for row in repeatable_of(run)]
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +169,19 @@ def test_torchrun_trains_and_the_first_process_alone_writes_and_talks(
     assert "2 processes" in outcome.out
     assert run.epochs_with_checkpoint() == [0]
     assert len(list(run.tensorboard_dir.iterdir())) == 1
+
+
+def test_processes_whose_time_is_up_stop_after_the_same_step(phantoms, run_command, tmp_path):
+    folders = ("--data-dir", phantoms, "--output-dir", tmp_path)
+    flags = ("--action", "train", *TRAINING, *folders)
+    outcome = torchrun(run_command, *flags, "--max-hours", "1e-9", ok=False)
+    assert outcome.code == 1  # torchrun's own
+    assert "stopped by --max-hours in epoch 0, 1 of 5 batches" in outcome.err
+    run = Run("demo", 0, "", tmp_path)
+    assert json.loads(run.experiment_path.read_text())["ended_by"] == "--max-hours"
+    state = load_checkpoint(run.last_checkpoint_path, "demo", resume=True).facts.training
+    assert state is not None
+    assert state.progress["n_batches"] == 1
 
 
 def test_a_process_that_fails_ends_all_and_says_why(phantoms, run_command, tmp_path):

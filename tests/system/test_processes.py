@@ -7,12 +7,14 @@ import time
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from src.system import processes
 from src.system.errors import InputError
-from src.system.processes import map_files, worker_errors
+from src.system.processes import StopRequest, map_files, process_peak, worker_errors
 from tests.paths import ROOT
 
 PATHS = [Path(f"f{i:02}") for i in range(40)]  # three chunks
@@ -129,3 +131,21 @@ def test_processes_end_with_the_one_that_started_them():
     finally:
         for child in filter(is_running, children):
             os.kill(child, signal.SIGKILL)
+
+
+def test_a_stop_is_asked_for_by_a_signal_or_by_the_clock(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with StopRequest() as unlimited, StopRequest(101.0) as request:
+        assert not request()
+        clock[0] = 101.0
+        assert request()
+        assert request.received is None
+        assert not unlimited()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.received == signal.SIGTERM
+
+
+def test_the_peak_of_a_process_is_in_bytes():
+    block = np.ones(64 * 2**20 // 8)
+    assert block.nbytes < process_peak() < 2**40

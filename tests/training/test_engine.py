@@ -1,4 +1,5 @@
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from src.experiments.experiment import Experiment
 from src.retinanet.losses import detection_losses
 from src.retinanet.settings import WeakLimits
 from src.structures import LOSS_NAMES, Batch, Losses
-from src.training.epoch import validate
+from src.system.distributed import Processes
+from src.training.epoch import Stopped, validate
 from src.training.progress import RunningLosses, loss_sums
 from tests.made_batches import ON_CPU, PROVENANCE, make_batches, model_that_finds
 
@@ -80,3 +82,41 @@ def test_validate_switches_dropout_off_and_leaves_the_weights_alone():
     second, _ = validate(model, batches, acceleration=ON_CPU, provenance=PROVENANCE)
     assert first == second
     assert torch.equal(before, flat_weights(model))
+
+
+@dataclass(frozen=True)
+class OneOfTwo(Processes):
+    """The first of two processes; the other one has seen no image, and may want to stop."""
+
+    count: int = 2
+    other_stops: bool = False
+
+    def sum(self, values):
+        return values + torch.tensor([0, 0, 0, 0, 0, self.other_stops])
+
+    def gather(self, value):
+        return [value]
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "expected"),
+    [(True, False, pytest.raises(Stopped)), (False, True, pytest.raises(Stopped)),
+     (False, False, nullcontext())],
+)  # fmt: skip
+def test_validation_stops_where_any_process_wants_to(own, other, expected):
+    with expected:
+        validate(
+            model_that_finds(), make_batches([2, 2]), acceleration=ON_CPU, provenance=PROVENANCE,
+            processes=OneOfTwo(other_stops=other), wants_to_stop=lambda: own,
+        )  # fmt: skip
+
+
+def test_validation_that_stops_takes_no_further_batch():
+    batches = iter(make_batches([2, 2, 2]))
+    answers = iter([False, True])
+    with pytest.raises(Stopped):
+        validate(
+            model_that_finds(), batches, acceleration=ON_CPU, provenance=PROVENANCE,
+            wants_to_stop=lambda: next(answers),
+        )  # fmt: skip
+    assert len(list(batches)) == 1

@@ -1,14 +1,16 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from src.retinanet.acceleration import Acceleration
+from src.structures import LOSS_NAMES
 from src.training.epoch import Stopped, train_epoch
 from src.training.optimizer import Optimization, make_optimizer
-from src.training.progress import Progress
+from src.training.progress import Progress, history_row
 from src.training.step import MAX_SKIPPED_IN_A_ROW, Learner, NonFiniteError, StepKey, seed_step
 from tests.made_batches import CPU, ON_CPU, make_batches
 from tests.retinanet.test_model import tiny_model
@@ -166,9 +168,82 @@ def test_a_wish_to_stop_is_granted_after_the_step():
     assert progress.n_batches == 2
 
 
+def test_an_epoch_counts_the_seconds_of_its_steps_and_how_long_they_waited(monkeypatch):
+    clock = [0]
+
+    def pass_seconds(n):
+        clock[0] += n
+        return False
+
+    def slow(batches):
+        for batch in batches:
+            pass_seconds(3)
+            yield batch
+
+    monkeypatch.setattr("src.training.epoch.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    progress = Progress(epoch=0, n_batches=1, seconds=100, waited_seconds=10)
+    train_epoch(
+        make_learner(tiny_model(), n_batches=3, accumulate=2), slow(make_batches([2, 2, 2])),
+        progress, wants_to_stop=lambda: pass_seconds(2), after_step=lambda: pass_seconds(50),
+    )  # fmt: skip
+    assert progress.waited_seconds == 10 + 3 * 3
+    assert progress.seconds == 100 + 3 * 3 + 2 * 2  # in two steps
+
+
+def test_an_epoch_adds_up_the_norms_of_its_gradients_before_they_are_clipped():
+    model = tiny_model(dropout_class=0.0, dropout_global=0.0)
+    still = torch.optim.SGD(model.parameters(), lr=0.0)
+    batches = make_batches([2, 2])
+    progress = Progress(epoch=0)
+    learner = make_learner(model, optimizer=still, n_batches=2, clip_norm=0.01)
+    train_epoch(learner, batches, progress)
+    norms = []
+    for batch in batches:
+        alone = Progress(epoch=0)
+        train_epoch(make_learner(model, optimizer=still, clip_norm=1e6), [batch], alone)
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+        norms.append(gradient.norm().item())
+        assert alone.norm_sum == pytest.approx(norms[-1], rel=1e-4)
+    assert norms[0] > 0.1
+    assert progress.norm_sum == pytest.approx(sum(norms), rel=1e-4)
+    assert progress.n_norms == 2
+
+
+def test_gradients_that_moved_nothing_do_not_count():
+    good, bad = make_batches([2, 2])
+    progress = Progress(epoch=0)
+    learner = make_learner(tiny_model(), n_batches=2, skips_non_finite=True)
+    train_epoch(learner, [good, spoil(bad)], progress)
+    assert progress.n_norms == 1
+    progress.add_norm(math.inf)  # as in half precision
+    assert progress.n_norms == 1
+    assert math.isfinite(progress.norm_sum)
+
+
+@pytest.mark.parametrize(("n_batches", "is_known"), [(0, True), (5, False)])
+def test_what_an_older_version_did_not_measure_is_not_known(n_batches, is_known):
+    state = Progress(epoch=3, n_batches=n_batches).state_dict()
+    older = {
+        name: value for name, value in state.items()
+        if name not in ("norm_sum", "n_norms", "seconds", "waited_seconds")
+    }  # fmt: skip
+    progress = Progress.from_state(older)
+    progress.seconds += 2.0
+    row = history_row(
+        progress, dict.fromkeys(LOSS_NAMES, 0.0), valid_seconds=1.0, peak_memory=2_000_000
+    )
+    assert (row["seconds"] == 3.0) is is_known
+    assert math.isnan(row["seconds"]) is not is_known
+    assert math.isnan(row["waiting_share"]) is not is_known
+    assert (row["valid_seconds"], row["peak_memory_mb"]) == (1.0, 2.0)
+
+
 def test_progress_is_plain_numbers_and_comes_back():
-    progress = Progress(epoch=3, n_batches=5, learning_rate=1e-4, n_skipped=2)
+    progress = Progress(
+        epoch=3, n_batches=5, learning_rate=1e-4, n_skipped=2, seconds=1.5, waited_seconds=0.1
+    )
     progress.running.add([0.1, 0.2, 0.3, 0.4], 7)
+    progress.add_norm(0.3)
     again = Progress.from_state(json.loads(json.dumps(progress.state_dict())))
     assert again.state_dict() == progress.state_dict()
     assert again.running.means() == progress.running.means()

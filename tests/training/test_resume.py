@@ -19,6 +19,7 @@ from src.prediction.predictions import ARRAYS, load_predictions
 from src.system.folder_lock import locked_dir
 from src.train_runner import main
 from tests.conftest import HANGS_AFTER, run_main
+from tests.histories import repeatable_of
 from tests.paths import ROOT
 
 SCRIPT = ROOT / "src" / "train_runner.py"
@@ -47,7 +48,7 @@ def assert_same_run(run, expected):
         predictions = [load_predictions(r.predictions_path(epoch)) for r in (run, expected)]
         for name in ARRAYS:
             np.testing.assert_array_equal(*(getattr(p, name) for p in predictions))
-    assert run.history_path.read_bytes() == expected.history_path.read_bytes()
+    assert repeatable_of(run) == repeatable_of(expected)
 
 
 def written_at(path):

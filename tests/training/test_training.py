@@ -1,7 +1,8 @@
 import csv
 import json
 import shutil
-from dataclasses import asdict, replace
+import signal
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,18 @@ import src.training.loop
 from src.datasets.loaders import load_labelled_images
 from src.experiments.checkpoints import CheckpointError, load_checkpoint
 from src.experiments.experiment_file import read_stored_training
+from src.experiments.history import COSTS, NEWER_COLUMNS, write_history
 from src.experiments.runs import Run
 from src.experiments.table import EXPERIMENTS
 from src.prediction.predictions import ARRAYS, load_predictions
 from src.retinanet.acceleration import Acceleration
 from src.structures import LOSS_NAMES
-from src.system.errors import InputError
+from src.system.distributed import Processes
+from src.system.errors import InputError, Interrupted
 from src.training.loop import Training
 from src.training.options import TrainingOptions
 from src.training.run_files import TrainingFiles
+from tests.histories import repeatable_of
 from tests.image_folders import image_folder
 from tests.made_checkpoints import as_version_1, copy_checkpoint, rewrite_facts
 
@@ -112,12 +116,22 @@ def test_history_has_a_row_of_losses_for_each_epoch(whole):
     rows = rows_of(whole.history_path)
     assert list(rows[0]) == ["epoch", "learning_rate"] + [
         f"{part}_{name}" for part in ("train", "valid") for name in LOSS_NAMES
-    ] + ["skipped_steps"]
+    ] + ["skipped_steps", *NEWER_COLUMNS]
     assert [row["epoch"] for row in rows] == ["0", "1"]
     for row in rows:
         for part in ("train", "valid"):
             loss, *parts = (float(row[f"{part}_{name}"]) for name in LOSS_NAMES)
             assert loss == pytest.approx(parts[0] + parts[1] + 0.1 * parts[2], rel=1e-5)
+
+
+def test_history_tells_what_each_epoch_cost(whole):
+    for row in rows_of(whole.history_path):
+        cost = {name: float(row[name]) for name in (*COSTS, "gradient_norm")}
+        assert all(value > 0 for value in cost.values())
+        assert cost["waiting_share"] < 1
+        n_trained = 8  # of 11, in whole batches of 4
+        seconds = cost["seconds"] - cost["valid_seconds"]
+        assert cost["images_per_second"] == pytest.approx(n_trained / seconds, rel=1e-5)
 
 
 def test_predictions_hold_every_validation_image_and_its_truth(whole, images):
@@ -154,6 +168,134 @@ def test_tensorboard_holds_the_losses(whole):
     np.testing.assert_allclose(logged, expected, rtol=1e-5)
 
 
+def test_tensorboard_shows_a_picture_of_each_epoch(images, tmp_path, read_picture):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run, calls = Run("demo", 0, "", tmp_path), []
+
+    def draw(source, predictions):
+        calls.append((source, predictions.provenance.epoch))
+        return np.full((6, 9, 3), (200, 100, len(calls)), dtype=np.uint8)
+
+    started(run, SMALL, images, options(draw_epoch=draw)).run()
+    assert calls == [(images.source, 0), (images.source, 1)]
+    events = reader.EventAccumulator(str(run.tensorboard_dir)).Reload().Images("validation")
+    assert [event.step for event in events] == [0, 1]
+    path = tmp_path / "picture.png"
+    path.write_bytes(events[1].encoded_image_string)
+    assert (read_picture(path) == np.tile([200, 100, 2], (6, 9, 1))).all()
+
+
+def at_deadline(run, images, **changes):
+    """Train one step, until the time is up; return the error."""
+    with pytest.raises(Interrupted) as caught:
+        started(run, SMALL, images, options(deadline=0, **changes)).run()
+    return caught.value
+
+
+def test_a_training_whose_time_is_up_saves_its_step_and_goes_on_bit_for_bit(
+    whole, images, tmp_path
+):
+    run = Run("demo", 0, "", tmp_path)
+    stop = at_deadline(run, images)
+    assert str(stop) == (
+        "stopped by --max-hours in epoch 0, 1 of 2 batches; --resume goes on from there"
+    )
+    assert stop.exit_code == 75
+    assert ended_by(run) == "--max-hours"
+    at_deadline(run, images, resume=True)
+    resumed = started(run, SMALL, images, options(resume=True))
+    assert resumed.progress.n_batches == 2
+    assert ended_by(run) is None
+    seconds = resumed.progress.seconds  # of both steps
+    assert seconds > 0
+    resumed.run()
+    assert ended_by(run) == "all epochs"
+    assert_same_run(run, whole)
+    row = rows_of(run.history_path)[0]
+    assert float(row["seconds"]) - float(row["valid_seconds"]) == pytest.approx(seconds, rel=1e-5)
+
+
+@dataclass(frozen=True)
+class OneOfTwo(Processes):
+    """Stands for the first of two processes; the other one may have received a signal."""
+
+    calls: list[str] = field(default_factory=list)
+    signal_there: signal.Signals | None = None
+
+    def gather(self, value):
+        self.calls.append("gather")
+        return [value, self.signal_there]
+
+
+@pytest.mark.parametrize(
+    ("signal_there", "cause", "code"), [(None, "--max-hours", 75), (signal.SIGINT, "SIGINT", 130)]
+)
+def test_processes_agree_on_what_stops_them_and_wait_for_the_saved_state(
+    images, tmp_path, monkeypatch, signal_there, cause, code
+):
+    calls: list[str] = []
+    monkeypatch.setattr(TrainingFiles, "write_state", lambda *_: calls.append("save"))
+    run = Run("demo", 0, "", tmp_path)
+    stop = at_deadline(run, images, processes=OneOfTwo(calls=calls, signal_there=signal_there))
+    assert (stop.exit_code, str(stop).split(" in ")[0]) == (code, f"stopped by {cause}")
+    assert ended_by(run) == cause
+    assert calls == ["gather", "save", "gather"]
+
+
+def test_a_training_whose_time_is_up_as_it_ends_has_ended(whole, images):
+    assert started(whole, SMALL, images, options(resume=True, deadline=0)).run().by == "all epochs"
+
+
+def test_time_that_is_up_in_validation_leaves_the_epoch_to_be_validated(
+    whole, images, tmp_path, monkeypatch
+):
+    run = Run("demo", 0, "", tmp_path)
+    validate = src.training.loop.validate
+
+    def validate_late(*arguments, wants_to_stop, **others):
+        return validate(*arguments, wants_to_stop=lambda: True, **others)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="2 of 2 batches"):
+        patch.setattr(src.training.loop, "validate", validate_late)
+        started(run, SMALL, images, options(deadline=1e9)).run()
+    started(run, SMALL, images, options(resume=True)).run()
+    assert_same_run(run, whole)
+
+
+def ended_by(run):
+    return json.loads(run.experiment_path.read_text())["ended_by"]
+
+
+def with_validation_losses(monkeypatch, *losses):
+    """Let the regression losses of validation be these, epoch by epoch."""
+    validate, left = src.training.loop.validate, list(losses)
+
+    def validate_as_told(*arguments, **others):
+        validated, predictions = validate(*arguments, **others)
+        return validated | {"regression": left.pop(0)}, predictions
+
+    monkeypatch.setattr(src.training.loop, "validate", validate_as_told)
+
+
+def test_patience_ends_a_training_whose_loss_falls_no_more(images, tmp_path, monkeypatch):
+    run = Run("demo", 0, "", tmp_path)
+    info = replace(SMALL, n_epochs=9)
+    with_validation_losses(monkeypatch, 0.5, 0.4, 0.45, 0.4, 0.3)
+    ending = started(run, info, images, options(patience=2)).run()
+    assert ending.by == ended_by(run) == "--patience"
+    assert ending.words.startswith("ended by --patience 2 after epoch 3: ")
+    assert "was least in epoch 1; --resume with a larger --patience" in ending.words
+
+    again = started(run, info, images, options(resume=True, patience=2))
+    assert again.describe().endswith("no epoch is left")
+    assert again.run() == ending
+    more = started(run, info, images, options(resume=True, patience=3))
+    assert more.describe().endswith("epochs 4 to 8")
+    with pytest.raises(IndexError):  # after .3 it goes on, and no loss is left
+        more.run()
+    assert [row["epoch"] for row in rows_of(run.history_path)] == ["0", "1", "2", "3", "4"]
+
+
 @pytest.mark.parametrize("n_workers", [0, 1])
 def test_resume_gives_the_uninterrupted_run_bit_for_bit(
     whole, images, tmp_path, monkeypatch, n_workers
@@ -176,7 +318,7 @@ def assert_same_run(run, expected):
         predictions = [load_predictions(r.predictions_path(epoch)) for r in (run, expected)]
         for name in ARRAYS:
             np.testing.assert_array_equal(*(getattr(p, name) for p in predictions))
-    assert run.history_path.read_bytes() == expected.history_path.read_bytes()
+    assert repeatable_of(run) == repeatable_of(expected)
 
 
 def test_a_run_of_version_1_goes_on_bit_for_bit_in_todays_form(
@@ -225,7 +367,7 @@ def test_every_epoch_draws_its_own_samples(images, tmp_path, monkeypatch):
 def test_a_training_that_is_only_built_leaves_the_folder_alone(whole, images, tmp_path, listing):
     run, before = Run("demo", 0, "", tmp_path), listing(whole.dir)
     assert (
-        Training(run, SMALL, images, options()).describe().endswith("epochs 0 to 1 on cpu in fp32")
+        Training(run, SMALL, images, options()).describe().endswith("for validation, epochs 0 to 1")
     )
     Training(whole, SMALL, images, options())
     assert not run.dir.exists()
@@ -246,7 +388,8 @@ def test_resume_of_a_finished_run_changes_no_weights(whole, images, listing):
     before = listing(whole.dir / "checkpoints", whole.dir / "predictions")
     resumed = started(whole, SMALL, images, options(resume=True))
     assert resumed.progress.epoch == 2
-    assert "all 2 epochs are done" in resumed.describe()
+    assert resumed.describe().endswith("no epoch is left")
+    assert resumed.run().words == "all 2 epochs are done"
     assert listing(whole.dir / "checkpoints", whole.dir / "predictions") == before
 
 
@@ -319,7 +462,7 @@ def test_a_plateau_training_can_be_made_longer(images, tmp_path):
     assert [row["epoch"] for row in rows_of(run.history_path)] == ["0", "1"]
     assert json.loads(run.experiment_path.read_text())["settings"]["n_epochs"] == 2
     shorter = started(run, info, images, options(resume=True))
-    assert "all 2 epochs are done" in shorter.describe()
+    assert shorter.ending == ("all epochs", "all 2 epochs are done")
     assert json.loads(run.experiment_path.read_text())["settings"]["n_epochs"] == 2
 
 
@@ -363,6 +506,18 @@ def test_from_epoch_keeps_the_history_of_the_epochs_before(images, tmp_path, mon
     after = rows_of(run.history_path)
     assert [row["epoch"] for row in after] == ["0", "1"]
     assert after[0] == before[0]
+
+
+def test_from_epoch_keeps_a_history_of_an_older_version(images, tmp_path, monkeypatch):
+    run = Run("demo", 0, "", tmp_path)
+    train_one_of_two(monkeypatch, run, SMALL, images)
+    (before,) = rows_of(run.history_path)
+    older = {name: float(v) for name, v in before.items() if name not in NEWER_COLUMNS}
+    write_history(run.history_path, [older])
+    from_epoch_1(run, SMALL, images).run()
+    first, second = rows_of(run.history_path)
+    assert first == before | dict.fromkeys(NEWER_COLUMNS, "")
+    assert all(second.values())
 
 
 @pytest.mark.parametrize("scheduler", ["one_cycle", "milestones"])

@@ -120,7 +120,7 @@ def test_numbers_stand_with_their_intervals():
         f"mean sensitivity: {froc.value:.3f} ({froc.low:.3f} to {froc.high:.3f})"
     ]
     title = figure.legends[0].get_title().get_text()
-    assert title == "Validation images; values with 95 % intervals by 5 draws of images"
+    assert title == "Validation images; values with 95 % intervals by 5 draws of patients"
 
 
 def test_runs_differ_in_colour_and_marker():

@@ -1,14 +1,13 @@
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from src.datasets.data_folder import DataFolder
@@ -19,16 +18,16 @@ from src.scoring.grid import Grid, sweep_run
 from src.scoring.honest import honest_score
 from src.scoring.matching import find_boxes
 from src.scoring.quoted_numbers import compute_numbers
+from src.scoring.run_scores import choose_scores
 from src.scoring.scored_images import scored_predictions
 from src.visualizations.number_panels import PANELS
-from src.visualizations.report import build_page, choose, main
+from src.visualizations.report import build_page, main
 from src.visualizations.report_sections import write_headline
 from src.visualizations.report_settings import write_settings
-from tests.conftest import HANGS_AFTER
 from tests.made_predictions import WHOLE, make_predictions, save_epoch, save_run, with_weak_boxes
+from tests.pages import CHROMIUM, Page, browse
 
 EVIL = '<script>alert("1")&amp;<img src=x onerror=alert(2)>'
-VOID = {"meta", "link", "img", "br", "hr", "input"}
 RUN_NAME = "a run & <b>more"
 IDS = (EVIL, "second", "third")
 SETTINGS = {
@@ -40,9 +39,6 @@ SETTINGS = {
 }
 LOSSES = ("loss", "classification", "regression", "global_classification")
 CORNER = [120, 120, 180, 180]
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), ""
-)
 
 
 class Example(NamedTuple):
@@ -104,37 +100,6 @@ def worse(pristine):
     return pristine.page(epoch=0)
 
 
-class Page(HTMLParser):
-    """Reads a page and holds every tag against its end."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
-            self.text += data + " "
-
-    def count(self, name):
-        return sum(tag == name for tag, _ in self.tags)
-
-
 def section(text, title):
     """The part of a page below a heading."""
     return re.split("<h[23]", text.split(f">{title}</h")[1])[0]
@@ -168,6 +133,23 @@ def test_the_page_forbids_scripts_and_holds_none(best):
     assert "Content-Security-Policy" in best
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in best
     assert Page(best).count("script") == 0
+
+
+def test_the_curves_say_what_the_median_epoch_cost(example, best):
+    path = example.run_dir / "history.csv"
+    table = pd.read_csv(path)
+    table = pd.concat([table, table.tail(1).assign(epoch=2)])
+    table["seconds"], table["valid_seconds"] = [1200, 1300, 5000], [200.0, 200.25, 200]
+    table["images_per_second"], table["waiting_share"] = [9, 80.5, 90], [0.5, 0.034, 0.01]
+    table.to_csv(path, index=False)
+    assert "The median epoch took" not in chapter(example.page(), "Curves")  # one is missing
+    table["peak_memory_mb"] = [9000, 9100, 9200]
+    table.to_csv(path, index=False)
+    assert (
+        "The median epoch took 1,300.0 seconds, 200.0 of them for validation. Training took 80.5 "
+        "images a second and waited for data 3% of its time; the peak of memory was 9,200 MB."
+    ) in chapter(example.page(), "Curves")
+    assert "The median epoch took" not in best
 
 
 def test_hostile_texts_are_shown_and_do_nothing(best):
@@ -248,7 +230,7 @@ def test_the_best_epoch_is_marked_in_the_table(best):
 def test_the_quoted_numbers_are_those_of_the_epoch_and_setting_shown(example):
     save_epoch(example.run_dir, with_weak_boxes(make_predictions(*images_of(1), ids=IDS, epoch=1)))
     text = chapter(example.page(), "Numbers that papers quote")
-    shown = choose(example.run_dir, None)
+    shown = choose_scores(example.run_dir, None)
     data = scored_predictions(load_epoch([example.run_dir], 1), shown.postprocess)
     rows = re.findall("<tr>((?:<td>[^<]*</td>)+)</tr>", text)
     results = compute_numbers(data, 200)
@@ -260,7 +242,7 @@ def test_the_quoted_numbers_are_those_of_the_epoch_and_setting_shown(example):
         assert value == f"{result.value:.3f}"
         assert interval == f"{result.low:.3f} to {result.high:.3f}"
     assert "Epoch 1; boxes by score × 5, NMS 0.05." in text
-    assert "by 200 draws of images" in text
+    assert "by 200 draws of patients" in text
 
 
 def test_each_panel_says_how_it_is_read(example):
@@ -301,8 +283,8 @@ def test_missing_scores_are_computed_and_not_saved(example, best, listing):
 
 def test_an_epoch_that_scores_npz_lacks_is_scored_and_named(example):
     sweep_run(example.run_dir, [0], Grid(nms=(0.3,))).save(example.run_dir / "scores.npz")
-    assert choose(example.run_dir, None).epoch == 0
-    shown = choose(example.run_dir, 1)
+    assert choose_scores(example.run_dir, None).epoch == 0
+    shown = choose_scores(example.run_dir, 1)
     assert (shown.epoch, shown.postprocess.threshold, shown.postprocess.nms) == (1, 3.0, 0.3)
     assert "epoch 1" in shown.notes[0]
 
@@ -411,21 +393,11 @@ def test_bad_input_ends_with_one_line(example, call_main, listing, harm, flags, 
 def test_a_browser_shows_the_page_without_complaint(best, tmp_path, read_picture):
     page, shot = tmp_path / "page.html", tmp_path / "shot.png"
     page.write_text(best, encoding="utf-8")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-             "--disable-background-networking", "--disable-component-update", "--disable-sync",
-             f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr"]  # fmt: skip
-
-    def browse(*more):
-        command = [CHROMIUM, *flags, *more, page.as_uri()]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=HANGS_AFTER, check=True
-        )
-
-    result = browse("--dump-dom")
+    result = browse(page, "--dump-dom")
     for heading in ("Curves", "Scores", "Gallery", "Missed boxes", "Settings"):
         assert re.search(f"<h[23]>{heading}</h", result.stdout)
     assert "CONSOLE" not in result.stderr
-    browse(f"--screenshot={shot}", "--window-size=1200,6000")
+    browse(page, f"--screenshot={shot}", "--window-size=1200,6000")
     picture = read_picture(shot).astype(int)
     for colour in ((86, 180, 233), (230, 159, 0)):  # true and found boxes
         assert (np.abs(picture - colour).max(axis=-1) < 8).sum() > 500
