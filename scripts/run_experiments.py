@@ -17,9 +17,9 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 import config
-from scripts.experiment_queue.forecast import Forecast
+from scripts.experiment_queue.forecast import Forecast, count
 from scripts.experiment_queue.jobs import Job, make_jobs
-from scripts.experiment_queue.plan import Grid, read_plan
+from scripts.experiment_queue.plan import TrainingGrid, read_plan
 from scripts.experiment_queue.scheduler import Scheduler
 from scripts.experiment_queue.slots import find_gpus, make_slots
 from src.datasets.data_folder import DataFolder
@@ -56,11 +56,11 @@ def main() -> None:
         slots = make_slots(arguments.jobs, find_gpus())
         forecast = _forecast(jobs, len(slots), arguments.epoch_minutes)
         if arguments.dry_run:
-            print(f"# {len(jobs)} trainings, {forecast}", *_commands(jobs), sep="\n")
+            print(f"# {count(len(jobs), 'training')}, {forecast}", *_commands(jobs), sep="\n")
             return
         DataFolder(arguments.data_dir).images_dir("train")  # else each training would say so
         check_place(arguments.output_dir)
-        print(f"{len(jobs)} trainings, {forecast}", flush=True)
+        print(f"{count(len(jobs), 'training')}, {forecast}", flush=True)
         Scheduler(jobs, slots, forecast).run()
         left = [job.run.name for job in jobs if not job.is_done()]
         print(f"{len(jobs) - len(left)} of {len(jobs)} trainings are done")
@@ -103,13 +103,13 @@ def _parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def _grids(arguments: argparse.Namespace) -> Iterator[Grid]:
+def _grids(arguments: argparse.Namespace) -> Iterator[TrainingGrid]:
     """Yield what is trained: the plan or the grid of the flags, with each --set."""
     if arguments.plan is not None:
         grids = [grid for path in arguments.plan for grid in read_plan(path)]
     else:
         model, folds, seeds = map(tuple, (arguments.model, arguments.folds, arguments.seeds))
-        grids = [Grid(model=model, folds=folds, seeds=seeds)]
+        grids = [TrainingGrid(model=model, folds=folds, seeds=seeds)]
     for words in arguments.set or [[]]:
         for grid in grids:
             yield grid.changed(arguments.run, read_changes(words), arguments.flags)

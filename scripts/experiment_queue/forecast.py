@@ -34,12 +34,17 @@ class Forecast:
 
     def __str__(self) -> str:
         left = self.epochs_left.values()
-        text = f"{sum(left)} epochs left"
+        text = f"{count(sum(left), 'epoch')} left"
         if self._epoch_seconds is None or not sum(left):
             return text
         # A training takes one slot, however many are free.
         n_in_turn = max(sum(left) / self._n_slots, *left)
         return f"{text}, about {write_duration(n_in_turn * self._epoch_seconds)}"
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number of things."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def write_duration(seconds: float) -> str:

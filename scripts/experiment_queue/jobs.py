@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.experiment_queue.plan import Grid, PlanError
+from scripts.experiment_queue.plan import PlanError, TrainingGrid
 from src.actions.flags import Flags, parse_flags
 from src.actions.resolve import change_experiment, choose_run, find_changes, name_changed
+from src.experiments.experiment import Experiment
 from src.experiments.run_progress import RunProgress, find_progress
 from src.experiments.runs import Run
 from src.experiments.table import get_experiment
@@ -27,13 +28,13 @@ class Job:
 
     Attributes:
         run: whose files they are.
-        changes: settings of the experiment that the training changes.
+        experiment: what is trained.
         seed: of the training; None leaves it open.
         train, check_metric: the commands that make them.
     """
 
     run: Run
-    changes: Mapping[str, object]
+    experiment: Experiment
     seed: int | None
     train: Command
     check_metric: Command
@@ -44,7 +45,7 @@ class Job:
         Raises:
             InputError: the run was trained in another way.
         """
-        return find_progress(self.run, self.changes, self.seed)
+        return find_progress(self.run, self.experiment, self.seed)
 
     def commands_left(self) -> list[Command]:
         """Return the commands that have something to do, by the run's own files.
@@ -71,7 +72,7 @@ class Job:
         return set(self.run.epochs_with_predictions()) <= set(scored)
 
 
-def make_jobs(grids: Iterable[Grid], *, data_dir: Path, output_dir: Path) -> list[Job]:
+def make_jobs(grids: Iterable[TrainingGrid], *, data_dir: Path, output_dir: Path) -> list[Job]:
     """Make the jobs of a plan; one that occurs twice is made once.
 
     Raises:
@@ -88,7 +89,7 @@ def make_jobs(grids: Iterable[Grid], *, data_dir: Path, output_dir: Path) -> lis
 
 
 def _make_job(
-    grid: Grid, model: str, fold: int, seed: int | None, data_dir: Path, output_dir: Path
+    grid: TrainingGrid, model: str, fold: int, seed: int | None, data_dir: Path, output_dir: Path
 ) -> Job:
     """Write the commands of a training, as train_runner's own parser understands them."""
     run_words = ["--model", model, "--fold", str(fold), "--output-dir", str(output_dir)]
@@ -100,11 +101,9 @@ def _make_job(
     if tag:
         run_words += ["--run", tag]
     flags = _parse_training(run_words + words)
-    changes = find_changes(flags)
-    change_experiment(get_experiment(model), changes)  # what is wrong with it, the plan has wrong
     return Job(
         run=choose_run(flags),
-        changes=changes,
+        experiment=change_experiment(get_experiment(model), find_changes(flags)),
         seed=flags.seed,
         train=_command("train", run_words + words),
         check_metric=_command("check_metric", run_words + ["--debug"] * flags.debug),

@@ -7,12 +7,11 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from src.structures import MAX_FOLDS
 from src.system.errors import InputError
 from src.system.files import read_bytes
-from src.system.records import MAX_CAUSE, build_record, check_fields, cut_text, show_value
+from src.system.records import MAX_CAUSE, Rule, build_record, cut_text, show_value
 
 MAX_PLAN_BYTES = 2**20
 TABLE = "experiments"  # a plan is an array of tables of this name
@@ -23,7 +22,7 @@ class PlanError(InputError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
+class TrainingGrid:
     """Trainings: every model on every fold with every seed; the keys of a plan's table.
 
     Attributes:
@@ -35,28 +34,14 @@ class Grid:
         flags: more words of the training's command line.
     """
 
-    model: tuple[str, ...]
-    folds: tuple[int, ...] = (0,)
+    model: Annotated[tuple[str, ...], Rule(len, "a list of at least one experiment")]
+    folds: Annotated[tuple[int, ...], Rule(len, "a list of at least one fold")] = (0,)
     seeds: tuple[int, ...] = ()
     run: str = ""
     set: dict[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        """Check the fields.
-
-        Raises:
-            InputError: one cannot be used.
-        """
-        check_fields(self)
-        for name in ("model", "folds"):
-            if not getattr(self, name):
-                raise InputError(f"{name} is empty")
-        wrong = [fold for fold in self.folds if not 0 <= fold < MAX_FOLDS]
-        if wrong:
-            raise InputError(f"folds cannot hold {wrong[0]}; they are 0 to {MAX_FOLDS - 1}")
-
-    def changed(self, run: str, settings: Mapping[str, Any], flags: Sequence[str]) -> Grid:
+    def changed(self, run: str, settings: Mapping[str, Any], flags: Sequence[str]) -> TrainingGrid:
         """Return the grid with a tag before its own, and settings and flags behind them."""
         tag = "_".join(part for part in (run, self.run) if part)
         return replace(self, run=tag, set={**self.set, **settings}, flags=(*self.flags, *flags))
@@ -74,7 +59,7 @@ class Grid:
         return ["--set", *pairs] if pairs else []
 
 
-def read_plan(path: Path) -> list[Grid]:
+def read_plan(path: Path) -> list[TrainingGrid]:
     """Read the tables `[[experiments]]` of a TOML file.
 
     Raises:
@@ -94,11 +79,11 @@ def read_plan(path: Path) -> list[Grid]:
     return [_read_table(f"{path}: [[{TABLE}]] {n}", table) for n, table in enumerate(tables, 1)]
 
 
-def _read_table(place: str, table: object) -> Grid:
+def _read_table(place: str, table: object) -> TrainingGrid:
     if isinstance(table, dict):
-        _check_keys(place, table, [each.name for each in fields(Grid)])
+        _check_keys(place, table, [each.name for each in fields(TrainingGrid)])
     try:
-        return build_record(Grid, table)
+        return build_record(TrainingGrid, table)
     except ValueError as error:
         raise PlanError(f"{place}: {error}") from error
 

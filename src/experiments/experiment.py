@@ -255,6 +255,17 @@ class Experiment:
         return CandidateLimits(min_score=self.min_score, min_share_of_top=self.min_share_of_top)
 
 
+def find_changed(began: Experiment, now: Experiment) -> list[str]:
+    """Name the settings that a training began with and that are others now.
+
+    The number of epochs may change, unless the schedule depends on it.
+    """
+    names = [each.name for each in fields(Experiment)]
+    if not now.rate_depends_on_length:
+        names.remove("n_epochs")
+    return [name for name in names if getattr(began, name) != getattr(now, name)]
+
+
 def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Complete the settings that a run of an older version has stored.
 

@@ -75,11 +75,14 @@ def write_stored_training(run: Run, stored: StoredTraining, details: Mapping[str
     write_description(run.experiment_path, content)
 
 
+BY_PATIENCE = "--patience"  # ended a training before its last epoch
+
+
 def note_end(run: Run, ended_by: str | None, n_epochs: int) -> None:
     """Note in a training's experiment.json what ended it, and how many epochs it has by now.
 
     Args:
-        ended_by: "all epochs", "--patience", "--max-hours" or a signal's name; None while it runs,
+        ended_by: "all epochs", `BY_PATIENCE`, "--max-hours" or a signal's name; None while it runs,
             and so after it was killed or has failed.
         n_epochs: of the whole training; one that is resumed may have another number.
     """

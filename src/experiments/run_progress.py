@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import NamedTuple
 
-from src.experiments.experiment_file import read_stored_training
+from src.experiments.experiment import Experiment, find_changed
+from src.experiments.experiment_file import BY_PATIENCE, read_stored_training
 from src.experiments.history import read_history
-from src.experiments.runs import Run
-from src.experiments.table import get_experiment
+from src.experiments.runs import Run, read_description
 from src.system.errors import InputError
 
 
@@ -33,32 +31,32 @@ class RunProgress(NamedTuple):
         return f"{self.n_done} of {self.n_epochs} epochs"
 
 
-def find_progress(run: Run, changes: Mapping[str, object], seed: int | None = None) -> RunProgress:
+def find_progress(run: Run, experiment: Experiment, seed: int | None = None) -> RunProgress:
     """Find out how far a training is, and that it is the one that is wanted.
 
     Args:
-        changes: settings that the training is to have in place of its experiment's own.
-        seed: that it is to have; None takes any.
+        experiment: what is to be trained.
+        seed: of the training; None takes any.
 
     Raises:
-        InputError: the run was trained with other settings or another seed, a file of it cannot be
-            used, or there is no such experiment.
+        InputError: the run was trained in another way, or a file of it cannot be used.
     """
     if not run.experiment_path.exists():
-        return RunProgress(0, replace(get_experiment(run.model), **changes).n_epochs)  # type: ignore[arg-type]
+        return RunProgress(0, experiment.n_epochs)
     stored = read_stored_training(run.experiment_path)
-    wanted = {"seed": stored.seed if seed is None else seed, **changes}
-    own = {"seed": stored.seed} | {name: getattr(stored.settings, name) for name in changes}
-    n_epochs = wanted.get("n_epochs", stored.settings.n_epochs)
-    if stored.settings.scheduler != "one_cycle":
-        wanted.pop("n_epochs", None)  # only one-cycle depends on the length
-    for name, value in wanted.items():
-        if own[name] != value:
-            raise InputError(
-                f"{run.dir}: was trained with {name} {own[name]}, not {value}; take another --run"
-            )
-    assert isinstance(n_epochs, int)
-    return RunProgress(count_epochs(run), n_epochs)
+    changed = [
+        (name, getattr(stored.settings, name), getattr(experiment, name))
+        for name in find_changed(stored.settings, experiment)
+    ]
+    if seed not in (None, stored.seed):
+        changed.append(("seed", stored.seed, seed))
+    for name, its, wanted in changed:
+        raise InputError(
+            f"{run.dir}: was trained with {name} {its}, not {wanted}; take another --run"
+        )
+    n_done = count_epochs(run)
+    is_ended = read_description(run.experiment_path).get("ended_by") == BY_PATIENCE
+    return RunProgress(n_done, n_done if is_ended else experiment.n_epochs)
 
 
 def count_epochs(run: Run) -> int:

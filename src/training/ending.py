@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from src.experiments.experiment_file import BY_PATIENCE
 from src.experiments.history import epochs_since_least
 
 FOLLOWED_LOSS = "regression"  # of validation: by the plateau of the rate (the paper), and patience
@@ -39,7 +40,7 @@ def find_ending(
     if patience is None or n_since < patience:
         return None
     return Ending(
-        "--patience",
+        BY_PATIENCE,
         f"ended by --patience {patience} after epoch {n_done - 1}: the validation {FOLLOWED_LOSS} "
         f"loss was least in epoch {n_done - 1 - n_since}; --resume with a larger --patience, or "
         f"without it, goes on",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from src.experiments.checkpoints import (
     TrainingState,
     load_checkpoint,
 )
-from src.experiments.experiment import Experiment
+from src.experiments.experiment import Experiment, find_changed
 from src.experiments.experiment_file import StoredTraining, WeightsFile, write_stored_training
 from src.experiments.history import NEWER_COLUMNS, read_history, write_history
 from src.experiments.runs import Run
@@ -235,15 +234,13 @@ class TrainingFiles:
 
     def _check_settings(self, path: Path, began: Experiment, state: TrainingState) -> None:
         """Make sure that a training is resumed with the settings that it began with."""
-        names = [each.name for each in fields(Experiment)]
-        if not self.experiment.rate_depends_on_length:
-            names.remove("n_epochs")
-        now = {name: getattr(self.experiment, name) for name in names} | self.own
-        then = {name: getattr(began, name) for name in names}
-        then |= {name: getattr(state, name) for name in self.own}
-        for name, value in now.items():
-            if then[name] != value:
+        changed = [
+            (name, getattr(began, name), getattr(self.experiment, name))
+            for name in find_changed(began, self.experiment)
+        ]
+        changed += [(name, getattr(state, name), value) for name, value in self.own.items()]
+        for name, then, now in changed:
+            if then != now:
                 raise CheckpointError(
-                    f"{path}: began with {name} {then[name]}, now it is {value}; --resume needs "
-                    f"the same"
+                    f"{path}: began with {name} {then}, now it is {now}; --resume needs the same"
                 )

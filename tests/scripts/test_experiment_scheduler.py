@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -16,8 +17,9 @@ from scripts.experiment_queue.jobs import Job
 from scripts.experiment_queue.scheduler import Scheduler
 from scripts.experiment_queue.slots import Slot
 from src.experiments.runs import Run
+from src.experiments.table import get_experiment
 from src.train_runner import main as run_action
-from tests.conftest import run_main
+from tests.conftest import HANGS_AFTER, run_main
 from tests.paths import ROOT
 from tests.system.test_folder_lock import held_elsewhere
 
@@ -51,6 +53,7 @@ for each in (signal.SIGINT, signal.SIGTERM):
 folder.mkdir(parents=True)
 time.sleep(1000)
 """
+TRAINED = get_experiment("demo", n_epochs=2, batch_size=2)  # as the fixture of that name
 FAIL = "import sys; print('half\\rwhole'); sys.exit('error: no such data')"
 
 
@@ -77,8 +80,7 @@ def make_job(finished, tmp_path):
 
 def job_of(run, *words):
     command = (sys.executable, "-c", *map(str, words))
-    changes = {"n_epochs": 2}
-    return Job(run=run, changes=changes, seed=None, train=command, check_metric=("true",))
+    return Job(run=run, experiment=TRAINED, seed=None, train=command, check_metric=("true",))
 
 
 def work(jobs, *, n_slots=1):
@@ -144,7 +146,7 @@ def test_a_training_that_is_killed_is_named(tmp_path, capsys):
 
 def test_a_command_that_cannot_be_started_is_named(tmp_path, capsys):
     run = Run("demo", 0, "", tmp_path)
-    work([Job(run=run, changes={}, seed=None, train=("/no/such",), check_metric=())])
+    work([Job(run=run, experiment=TRAINED, seed=None, train=("/no/such",), check_metric=())])
     assert "demo_fold_0: not done: [Errno 2]" in capsys.readouterr().out
 
 
@@ -156,7 +158,8 @@ def test_a_training_that_leaves_epochs_is_not_done(tmp_path, capsys):
 def test_a_run_that_was_trained_otherwise_is_not_touched(finished, tmp_path, capsys):
     run = Run("demo", 0, "", tmp_path / "output")
     shutil.copytree(finished, run.dir)
-    job = Job(run=run, changes={"batch_size": 99}, seed=None, train=("false",), check_metric=())
+    other = replace(TRAINED, batch_size=99)
+    job = Job(run=run, experiment=other, seed=None, train=("false",), check_metric=())
     work([job])
     assert f"not done: {run.dir}: was trained with batch_size 2" in capsys.readouterr().out
     assert not job.is_done()
@@ -167,7 +170,7 @@ def test_scores_that_are_missing_are_made_without_a_training(finished, tmp_path)
     shutil.copytree(finished, run.dir)
     run.scores_path.unlink()
     copy = ("cp", str(finished / "scores.npz"), str(run.scores_path))
-    job = Job(run=run, changes={}, seed=None, train=("false",), check_metric=copy)
+    job = Job(run=run, experiment=TRAINED, seed=None, train=("false",), check_metric=copy)
     work([job])
     assert job.is_done()
 
@@ -210,7 +213,7 @@ def queue(output_dir, seconds):
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.communicate(timeout=HANGS_AFTER)
 
 
 def wait_for(process, paths):
@@ -227,7 +230,7 @@ def names_in(folder):
 def test_a_signal_stops_all_trainings_and_starts_no_other(tmp_path, number):
     with queue(tmp_path, 0.3) as process:
         os.killpg(process.pid, number)  # as a terminal does, which reaches a whole group
-        _, errors = process.communicate()
+        _, errors = process.communicate(timeout=HANGS_AFTER)
     assert process.returncode == 128 + number
     assert errors == f"stopped by {number.name}; the same command goes on from there\n"
     for fold in (0, 1):
@@ -241,6 +244,6 @@ def test_a_second_ctrl_c_ends_all_trainings_at_once(tmp_path):
         process.send_signal(signal.SIGINT)
         wait_for(process, [folder / "saving" for folder in folders])
         process.send_signal(signal.SIGINT)
-        process.communicate()
+        process.communicate(timeout=HANGS_AFTER)
     assert process.returncode == 130
     assert [names_in(folder) for folder in folders] == [["saving"], ["saving"]]

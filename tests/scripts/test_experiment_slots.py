@@ -101,6 +101,12 @@ def test_a_forecast_takes_no_training_apart():
     assert str(forecast) == "18 epochs left, about 16 minutes"
 
 
+def test_one_epoch_is_no_epochs():
+    forecast = Forecast(1)
+    forecast.epochs_left = runs_left(1)
+    assert str(forecast) == "1 epoch left"
+
+
 def test_nothing_left_takes_no_time():
     assert str(Forecast(1, 60.0)) == "0 epochs left"
 

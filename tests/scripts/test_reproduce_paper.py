@@ -25,7 +25,7 @@ BEST = re.search(r"^best=(.*)$", TEXT, re.MULTILINE)[1]  # type: ignore[index]
 
 def experiments_of(name, tmp_path) -> dict[Run, Experiment]:
     jobs = make_jobs(read_plan(PLANS[name]), data_dir=tmp_path, output_dir=tmp_path)
-    return {job.run: get_experiment(job.run.model, **job.changes) for job in jobs}
+    return {job.run: job.experiment for job in jobs}
 
 
 def test_the_plans_compare_encoders_augmentation_dropout_and_pretraining(tmp_path):

@@ -55,13 +55,13 @@ def test_a_dry_run_prints_a_script_of_what_is_left(call, tmp_path):
     outcome = call("--model", "demo", "--seeds", "7", "--run", "x", "--dry-run", flags=flags)
     assert outcome.code == 0
     head, job, train, metric = outcome.out.splitlines()
-    assert (head, job) == ("# 1 trainings, 1 epochs left", "# 0 demo_x_seed7_fold_0: 0 of 1 epochs")
+    assert (head, job) == ("# 1 training, 1 epoch left", "# 0 demo_x_seed7_fold_0: 0 of 1 epochs")
     assert shlex.split(train)[-2:] == ["--seed", "7"]
     assert "--precision fp32" in train and "--action check_metric" in metric
     assert list(tmp_path.iterdir()) == []
     subprocess.run(["bash", "-e"], input=outcome.out, text=True, check=True, capture_output=True)
     again = call("--model", "demo", "--seeds", "7", "--run", "x", "--dry-run", flags=flags)
-    assert again.out == "# 1 trainings, 0 epochs left\n# 0 demo_x_seed7_fold_0: 1 of 1 epochs\n"
+    assert again.out == "# 1 training, 0 epochs left\n# 0 demo_x_seed7_fold_0: 1 of 1 epochs\n"
 
 
 def test_a_dry_run_estimates_the_time(call):
