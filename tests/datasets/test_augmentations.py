@@ -77,7 +77,7 @@ def assert_uncorrelated(values, others):
 
 
 def test_levels_are_those_of_the_paper():
-    table = {number: astuple(level) for number, level in AUGMENTATION_LEVELS.items()}
+    table = {number: astuple(AUGMENTATION_LEVELS[number]) for number in PAPER_LEVELS}
     assert table == PAPER_LEVELS
 
 

@@ -52,7 +52,7 @@ def find_weights(name: str, *, weights_dir: Path, encoder_weights: Path | None =
             return kept
     sources = family_of(name).weight_sources(name)
     if not sources:
-        raise WeightsError(f"timm publishes no pretrained weights of {name}")
+        raise WeightsError(f"nobody is known to publish pretrained weights of {name}")
     return _download(name, sources, weights_dir, stem)
 
 
