@@ -28,6 +28,8 @@ from typing import Any
 import config
 from src.challenge.leaderboard import boxes_of_images, read_with_truth
 from src.datasets.patient_groups import number_patients
+from src.experiments.pretraining import note_on_rsna
+from src.experiments.runs import read_description
 from src.metric import image_scores
 from src.scoring.bootstrap import SEED
 from src.scoring.compared_runs import check_same_images, read_run
@@ -77,6 +79,7 @@ class Contestant:
         text: what of it is compared, for a reader.
         source: the same for a program.
         was_chosen: as the best epoch and setting on the same images.
+        has_seen_rsna: its network began with weights that were trained on RSNA's images.
     """
 
     letter: str
@@ -84,6 +87,7 @@ class Contestant:
     text: str
     source: dict[str, Any]
     was_chosen: bool = False
+    has_seen_rsna: bool = False
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -182,7 +186,17 @@ def _read(letter: str, path: Path, arguments: argparse.Namespace) -> Contestant:
         "epoch": read.epoch,
         "postprocess": asdict(chosen),
     }
-    return Contestant(letter, read.run, text, source, was_chosen=not chosen.threshold_is_open)
+    descriptions = [read_description(run_dir / "experiment.json") for run_dir in read.run_dirs]
+    notice = max(map(note_on_rsna, descriptions))
+    source["has_seen_rsna_images"] = bool(notice)
+    return Contestant(
+        letter,
+        read.run,
+        f"{text}, {notice}" if notice else text,
+        source,
+        was_chosen=not chosen.threshold_is_open,
+        has_seen_rsna=bool(notice),
+    )
 
 
 def _read_submission(path: Path, truth: Path, classes: Path | None) -> ComparedRun:
@@ -223,12 +237,18 @@ def _cases(given: Sequence[Contestant]) -> dict[str, int]:
 
 
 def _explain_choices(given: Sequence[Contestant]) -> Iterator[str]:
-    """Say whose settings were chosen on the images that they are compared on."""
+    """Say whose settings, or first weights, come from the images that they are compared on."""
     chosen = [each.letter for each in given if each.was_chosen]
     if chosen:
         yield (
             f"{', '.join(chosen)}: epoch and setting are the best of those that were tried on "
             f"these images, which favours a run for which more were tried"
+        )
+    seen = [each.letter for each in given if each.has_seen_rsna]
+    if seen:
+        yield (
+            f"{', '.join(seen)}: pretrained on images of RSNA, perhaps on these, which favours it "
+            f"over a run that was not"
         )
 
 

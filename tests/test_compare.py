@@ -207,6 +207,17 @@ def test_compare_json_says_how_it_was_made(good, save, compare, tmp_path):
     assert made_by["tests"]["ap_50"] == "bootstrap"
 
 
+def test_a_run_that_has_seen_rsna_images_says_so(good, save, compare, tmp_path):
+    a, b = save("a", good), save("b", worse(good, 9))
+    pretraining = {"began_with": "something", "has_seen_rsna_images": True}
+    (a / "experiment.json").write_text(json.dumps({"pretraining": pretraining}))
+    said, *_ = compare(a, b)
+    assert "has seen RSNA images\nB: " in said
+    assert "A: pretrained on images of RSNA" in said
+    made_by = json.loads((tmp_path / "compared" / "compare.json").read_text())
+    assert [made_by["inputs"][letter]["has_seen_rsna_images"] for letter in "AB"] == [True, False]
+
+
 @pytest.fixture
 def folds(good, tmp_path):
     """Return a function that saves two epochs of two folds of a model, and returns their name."""

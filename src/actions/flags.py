@@ -92,7 +92,7 @@ class Flags:
     skip_non_finite: bool = switch(TRAIN, "skip steps whose loss or gradient is not finite")
     from_experiment: Path | None = flag(TRAIN, "repeat the training of an experiment.json",
                                         kind=Path)
-    encoder_weights: Path | None = flag(TRAIN, "file of ImageNet weights", kind=Path)
+    encoder_weights: Path | None = flag(TRAIN, "file of pretrained weights", kind=Path)
     init_weights: Path | None = flag(TRAIN, "begin with the weights of any checkpoint that fits",
                                      kind=Path)
     weights_dir: Path | None = flag(USE_WEIGHTS, "load weights from this folder of runs",

@@ -162,7 +162,7 @@ def _find_weights(
     """Find the weights that a training starts from.
 
     Returns:
-        The checkpoint of the epoch before --from-epoch, and the encoder's ImageNet weights; each
+        The checkpoint of the epoch before --from-epoch, and the encoder's pretrained weights; each
         None where the training does without, as with --init-weights.
 
     Raises:
@@ -177,5 +177,8 @@ def _find_weights(
     if is_complete or not (experiment.pretrained or flags.encoder_weights):
         return None, flags.encoder_weights
     return None, find_weights(
-        experiment.encoder, weights_dir=encoder_weights_dir, encoder_weights=flags.encoder_weights
+        experiment.encoder,
+        weights_dir=encoder_weights_dir,
+        encoder_weights=flags.encoder_weights,
+        named=experiment.pretrained if isinstance(experiment.pretrained, str) else None,
     )

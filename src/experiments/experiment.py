@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from src.datasets.sample_options import AUGMENTATION_LEVELS, BoxPoints, Reduction
 from src.retinanet.encoders import TIMM_PREFIX, check_encoder_name
+from src.retinanet.encoders.named_weights import NAMED_WEIGHTS, NamedWeights
 from src.retinanet.settings import (
     PAPER_ANCHORS,
     PAPER_LIMITS,
@@ -75,6 +76,7 @@ MeanAndDeviation = Annotated[
         "a mean from -10 to 10 and a deviation above 0, at most 10",
     ),
 ]
+WeightsName = Annotated[str, Rule(NAMED_WEIGHTS.__contains__, f"one of {', '.join(NAMED_WEIGHTS)}")]
 Rate = Annotated[float, Rule(lambda r: 0 < r < 10, "a number above 0, below 10")]
 Decay = Annotated[float, above(0, 1)]
 Norm = Annotated[float, above(0, 1_000_000)]
@@ -111,7 +113,8 @@ class Experiment:
         reduction: how images shrink: "subsample" takes every n-th pixel, the paper's way, "area"
             the mean over the area, "auto" the paper's way for the challenge's images where n is
             whole, the mean for all others.
-        pretrained: start the encoder from ImageNet weights.
+        pretrained: start the encoder from ImageNet weights, or from those that a name of
+            `named_weights.NAMED_WEIGHTS` stands for.
         input_channels: of the encoder: grey is copied to 3, the paper's way, or taken as 1; the
             filters of pretrained weights for three are summed then.
         normalisation: of the encoder's input: "none", the paper's way, leaves grey in [0, 1];
@@ -158,7 +161,7 @@ class Experiment:
     clip_boxes: bool = False
     grey: Grey = "viewer"
     reduction: Reduction = "auto"
-    pretrained: bool = True
+    pretrained: bool | WeightsName = True
     input_channels: Literal[3, 1] = 3
     normalisation: Literal["none", "encoder"] | MeanAndDeviation = "none"
     batch_norm: Literal["auto", "frozen", "train"] = "auto"
@@ -211,6 +214,24 @@ class Experiment:
                 f"layer_decay cannot be {self.layer_decay}; {self.encoder} has no numbered layers, "
                 f"an encoder {TIMM_PREFIX}<model> has"
             )
+
+        if self.named_weights is not None:
+            self._check_fit(self.named_weights)
+
+    def _check_fit(self, weights: NamedWeights) -> None:
+        """Make sure that weights that were chosen by name are the encoder's."""
+        needed = {"encoder": weights.encoder, "input_channels": weights.in_channels}
+        for name, value in needed.items():
+            if getattr(self, name) != value:
+                raise InputError(
+                    f"pretrained cannot be {self.pretrained!r} with {name} "
+                    f"{getattr(self, name)!r}; these weights are of {name} {value!r}"
+                )
+
+    @property
+    def named_weights(self) -> NamedWeights | None:
+        """Return the table's entry of the encoder's weights, where they are chosen by name."""
+        return NAMED_WEIGHTS[self.pretrained] if isinstance(self.pretrained, str) else None
 
     @property
     def trains_batch_norm(self) -> bool:

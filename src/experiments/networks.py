@@ -51,7 +51,9 @@ def build_model(experiment: Experiment, *, encoder_weights: Path | None = None) 
         experiment.encoder, img_size=experiment.img_size, in_channels=experiment.input_channels
     )
     if encoder_weights is not None:
-        load_encoder_weights(encoder, experiment.encoder, encoder_weights)
+        named = experiment.named_weights
+        layout = "encoder" if named is None else named.layout
+        load_encoder_weights(encoder, experiment.encoder, encoder_weights, layout)
     return RetinaNet(
         encoder,
         levels=experiment.pyramid_levels,
@@ -77,7 +79,10 @@ def choose_normalisation(experiment: Experiment) -> Normalisation | None:
         return Normalisation(mean=(mean,), deviation=(deviation,))
     if experiment.normalisation == "none":
         return None
-    of_weights = family_of(experiment.encoder).normalisation(experiment.encoder)
+    if experiment.named_weights is not None:
+        of_weights = experiment.named_weights.normalisation
+    else:
+        of_weights = family_of(experiment.encoder).normalisation(experiment.encoder)
     return of_weights if experiment.input_channels > 1 else of_weights.of_one_channel()
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from src.experiments.checkpoints import SharedFacts, load_checkpoint
-from src.experiments.experiment_file import StoredTraining, read_stored_training
+from src.experiments.experiment_file import read_stored_training
+from src.experiments.pretraining import describe_pretraining
 from src.experiments.runs import Run, read_description, require_weights
 from src.retinanet.encoders.weight_sources import HubFile
 from src.structures import CLASS_NAMES
@@ -78,7 +79,9 @@ def write_shared_weights(
     facts = SharedFacts(
         best=None if best is None else dict(best),
         class_names=CLASS_NAMES,
-        pretraining=_describe_pretraining(stored, description),
+        pretraining=describe_pretraining(
+            stored.settings, stored.init_weights, description.get("encoder_weights")
+        ).began_with,
         data_fingerprint=stored.data_fingerprint,
         licence=licence or UNKNOWN_LICENCE,
         versions=_texts(description.get("versions"))
@@ -88,19 +91,6 @@ def write_shared_weights(
     whole = replace(checkpoint.facts, tag=run.tag, fold=run.fold, shared=facts)
     replace(checkpoint, facts=whole).save(path)
     return facts
-
-
-def _describe_pretraining(stored: StoredTraining, description: Mapping[str, Any]) -> str:
-    """Say in words what a training began with."""
-    if stored.init_weights is not None:
-        name = Path(stored.init_weights.path).name
-        return f"the weights of another training: {name}, SHA-256 {stored.init_weights.sha256}"
-    encoder_weights = description.get("encoder_weights")
-    if isinstance(encoder_weights, str):
-        return f"the encoder with pretrained weights: {Path(encoder_weights).name}"
-    if stored.settings.pretrained:
-        return f"the encoder with ImageNet weights of {stored.settings.encoder}"
-    return "random weights"
 
 
 def _texts(values: object) -> dict[str, str]:

@@ -24,6 +24,7 @@ from src.experiments.checkpoints import (
 from src.experiments.experiment import Experiment, find_changed
 from src.experiments.experiment_file import StoredTraining, WeightsFile, write_stored_training
 from src.experiments.history import NEWER_COLUMNS, read_history, write_history
+from src.experiments.pretraining import KEY, describe_pretraining
 from src.experiments.runs import Run
 from src.prediction.predictions import Predictions
 from src.retinanet.model import RetinaNet
@@ -158,6 +159,9 @@ class TrainingFiles:
             "n_valid": len(images.valid),
             "weights_path": options.weights_path,
             "encoder_weights": options.encoder_weights,
+            KEY: describe_pretraining(
+                self.experiment, init_weights, options.encoder_weights
+            )._asdict(),
             "ended_by": None,
         }
         write_stored_training(self.run, stored, details)

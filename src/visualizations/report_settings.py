@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from src.experiments.pretraining import note_on_rsna
+
 SUMMARY = ("encoder", "img_size", "augmentation_level", "optimizer", "learning_rate", "n_epochs")
 
 
@@ -15,7 +17,8 @@ def summarise_experiment(experiment: Mapping[str, Any]) -> str:
     settings = experiment.get("settings")
     if not isinstance(settings, dict):
         return ""
-    return ", ".join(f"{name} {settings[name]}" for name in SUMMARY if name in settings)
+    shown = [f"{name} {settings[name]}" for name in SUMMARY if name in settings]
+    return ", ".join(filter(None, (*shown, note_on_rsna(experiment))))
 
 
 def write_settings(experiment: Mapping[str, Any]) -> str:

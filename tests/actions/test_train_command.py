@@ -6,12 +6,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from src import train_runner
 from src.actions import train as actions
 from src.experiments.experiment_file import read_stored_training
 from src.experiments.runs import Run
+from src.experiments.shared_weights import write_shared_weights
 from src.experiments.table import EXPERIMENTS
+from src.retinanet.encoders.eva_x import eva_x_tiny_patch16_224
+from src.visualizations.report_settings import summarise_experiment
 
 ONE_EPOCH = ("--model", "demo", "--num-epochs", "1", "--batch-size", "2", "--num-workers", "0",
              "--debug")  # fmt: skip
@@ -47,6 +51,24 @@ def test_any_encoder_of_timm_is_trained_without_a_line_of_code(train, tmp_path):
     run = Run("timm/resnet10t", 0, "small_debug", tmp_path)
     assert read_stored_training(run.experiment_path).settings.img_size == 224
     assert run.checkpoint_path(0).is_file()
+
+
+def test_named_weights_are_chosen_loaded_and_told(train, tmp_path):
+    encoder = eva_x_tiny_patch16_224(img_size=192)
+    torch.save({"module": encoder.state_dict()}, tmp_path / "file.pt")
+    flags = ("--model", "timm/eva_x_tiny_patch16_224", "--num-workers", "0", "--debug",
+             "--num-epochs", "1", "--encoder-weights", tmp_path / "file.pt")  # fmt: skip
+    changes = ("pretrained=eva_x_tiny", "img_size=192", "normalisation=encoder", "batch_size=2",
+               "pyramid_levels=3,4,5", "pyramid_width=16", "head_depth=0")  # fmt: skip
+    train(*flags, "--run", "small", "--set", *changes)
+    run = Run("timm/eva_x_tiny_patch16_224", 0, "small_debug", tmp_path)
+    said = json.loads(run.experiment_path.read_text())
+    assert said["settings"]["pretrained"] == "eva_x_tiny"
+    assert said["pretraining"]["has_seen_rsna_images"] is True
+    assert said["pretraining"]["began_with"].endswith("licence MIT; has seen RSNA images")
+    assert "n_epochs 1, has seen RSNA images" in summarise_experiment(said)
+    card = write_shared_weights(run, 0, tmp_path / "s.safetensors", best=None, licence=None)
+    assert card.pretraining == said["pretraining"]["began_with"]
 
 
 def test_folds_are_trained_in_turn(train, tmp_path):

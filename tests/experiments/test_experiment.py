@@ -147,6 +147,21 @@ def test_the_limits_of_a_setting_belong_to_it(change):
     assert {name: getattr(changed, name) for name in change} == change
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, r"'rad_dino' with encoder 'timm/regnetx_002'; .*'timm/vit_base_patch14_dinov2'"),
+        (
+            {"encoder": "timm/densenet121", "pretrained": "xrv_densenet121_all"},
+            r"with input_channels 3; these weights are of input_channels 1",
+        ),
+    ],
+)
+def test_named_weights_need_their_encoder(change, message):
+    with pytest.raises(InputError, match=message):
+        replace(DEMO, **{"pretrained": "rad_dino", **change})
+
+
 def test_layers_of_an_encoder_that_does_not_number_them_learn_alike():
     with pytest.raises(InputError, match=r"layer_decay cannot be 0\.8; resnet18 has no numbered"):
         replace(DEMO, encoder="resnet18", optimizer="adamw", layer_decay=0.8)

@@ -58,6 +58,9 @@ TIMM_SIZES = {  # the input's height and width
     "timm/swin_tiny_patch4_window7_224": (96, 96),
     "timm/maxvit_tiny_tf_224": (96, 96),
     "timm/vit_tiny_patch16_224": (96, 96),  # plain: needs the pyramid
+    "timm/vit_small_patch14_dinov2": (96, 96),  # with patches of 16
+    "timm/mobilevitv2_050": (64, 128),  # takes multiples of 64 alone
+    "timm/coat_lite_tiny": (96, 96),  # has modules under two paths
 }
 
 
@@ -237,7 +240,9 @@ def test_timm_encoder_is_built_in_training_mode():
         ("convnext_tinny", None, r"no model 'convnext_tinny'; near it: timm/convnext_tiny"),
         ("convnext_tiny.none_in1k", None, r"no weights .*timm/convnext_tiny\.fb_in1k"),
         ("vit_tiny_patch16_224", 100, r"100 pixels is not a multiple of 32"),
-        ("vit_small_patch14_dinov2", None, r"stride 14 and none of 4, 8.* timm/vit_\w+patch16"),
+        ("vit_small_patch8_224", None, r"stride 8 and none of 4, 16.* timm/vit_\w+patch16"),
+        ("vit_small_patch14_dinov2", None, r"518 pixels is not a multiple of 32"),
+        ("mobilevitv2_050", None, r"of 96 pixels it makes a map of 4 x 4, not of stride 32"),
         ("levit_128s", None, r"none of 4, 8; these can: timm/convnext_tiny"),
         ("inception_v3", None, r"of 96 pixels it makes a map of 20 x 20, not of stride 4"),
     ],

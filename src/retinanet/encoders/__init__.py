@@ -55,8 +55,8 @@ def build_encoder(name: str, *, img_size: int | None = None, in_channels: int = 
 
     Args:
         name: a key of `ENCODERS`, or `timm/<model>`.
-        img_size: side of the input in pixels, for those models of timm that are built for one
-            size; the others take any multiple of 32 and ignore it.
+        img_size: side of the input in pixels, with which models of timm are tried, and for which
+            those are built that take one size alone; ours take any multiple of 32 and ignore it.
         in_channels: 3, or 1 for grey as it is.
 
     Returns:

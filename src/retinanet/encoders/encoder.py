@@ -62,12 +62,13 @@ class Encoder(nn.Module, ABC):
         stem.weight = nn.Parameter(stem.weight.detach().sum(dim=1, keepdim=True))
         self.in_channels = stem.in_channels = 1
 
-    def load_pretrained(self, state: dict[str, Tensor]) -> None:
+    def load_pretrained(self, state: dict[str, Tensor], *, has_classifier: bool = True) -> None:
         """Copy published weights of the whole network, every one of the encoder's or none.
 
         Args:
             state: the weights under the names of the network that the encoder was made from. An
                 encoder of one channel takes those for three as well, and sums them.
+            has_classifier: whether the network's classifier is among them; only timm asks.
 
         Raises:
             ValueError: they are of another network; the message says which keys do not fit.

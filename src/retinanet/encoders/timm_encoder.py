@@ -1,29 +1,32 @@
 """Any network of timm (https://github.com/huggingface/pytorch-image-models) as an encoder.
 
 Networks with feature maps of stride 4, 8, 16 and 32 are used as they are; plain ones, which keep
-stride 16 throughout, get the simple feature pyramid of ViTDet (Li et al. 2022, arXiv:2203.16527).
+stride 16 throughout, get the simple feature pyramid. Those with patches of 14 pixels are
+built with patches of 16, to which timm resamples the weights.
 """
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from itertools import chain
 from typing import Any
 
 import timm
 import torch
-from timm.layers import LayerNorm2d
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from src.retinanet.encoders import TIMM_PREFIX
+from src.retinanet.encoders import TIMM_PREFIX, eva_x  # noqa: F401 - registers its models
 from src.retinanet.encoders.encoder import Encoder, ParameterRule
 from src.retinanet.encoders.package_weights import PACKAGES
+from src.retinanet.encoders.simple_pyramid import SimplePyramid
 from src.retinanet.encoders.weight_sources import HubFile, WebFile, WeightSource
 from src.retinanet.settings import Normalisation
 from src.system.errors import InputError
 
 STRIDES = (4, 8, 16, 32)
 PROBE_SIZE = 96  # pixels; an odd multiple of 32 shows strides that are not exact
+PATCH_OF_14 = "_patch14"  # in timm's name of a plain transformer
 EXAMPLES = ("convnext_tiny", "swinv2_tiny_window8_256", "seresnext50_32x4d", "efficientnet_b3")
 
 # What timm and its networks raise when they cannot do as they are asked.
@@ -87,8 +90,8 @@ class TimmEncoder(Encoder):
 
         Args:
             model: timm's name, a tag of pretrained weights after a dot included or not.
-            img_size: side of the input in pixels for a network that is built for one size (Swin,
-                MaxViT, ViT), timm's default if None; the others ignore it.
+            img_size: side of the input in pixels. A network that is built for one size (Swin,
+                MaxViT, ViT) is built for it, by default for timm's; the others are tried with it.
 
         Raises:
             InputError: timm has no such network, or it cannot give the four maps.
@@ -96,6 +99,7 @@ class TimmEncoder(Encoder):
         super().__init__()
         self.model = model
         self.img_size = _fixed_size(model, img_size)
+        self.patch_options = {"patch_size": 16} if PATCH_OF_14 in model else {}
         self.net = self._create(out_indices=None)
         reductions = [level["reduction"] for level in self.net.feature_info.info]
         self.pyramid: SimplePyramid | None = None
@@ -105,7 +109,7 @@ class TimmEncoder(Encoder):
             self._choose_levels(reductions)
         # Swin and its kin give (B, H, W, C).
         self.channels_last = getattr(self.net, "output_fmt", "NCHW") == "NHWC"
-        self.out_channels = self._probe()
+        self.out_channels = self._probe(self.img_size or img_size or PROBE_SIZE)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Compute C2 to C5; shapes as in `Encoder`."""
@@ -123,7 +127,7 @@ class TimmEncoder(Encoder):
         self.in_channels = 1
         self.net = self._create(out_indices=tuple(self.net.feature_info.out_indices))
 
-    def load_pretrained(self, state: dict[str, Tensor]) -> None:
+    def load_pretrained(self, state: dict[str, Tensor], *, has_classifier: bool = True) -> None:
         """Copy timm's weights of the whole network, classifier included, into this encoder.
 
         timm fits tables that depend on the input's size, and insists that every key has its place
@@ -131,18 +135,17 @@ class TimmEncoder(Encoder):
 
         Args:
             state: the weights under timm's names.
+            has_classifier: whether that of timm's network is among them.
 
         Raises:
             ValueError: `state` is not of this network.
         """
+        settings: dict[str, Any] = {"state_dict": state, "custom_load": False}
+        options: dict[str, Any] = {}
+        if not has_classifier:  # equal numbers of classes, so that timm insists on every key
+            settings["num_classes"] = options["num_classes"] = 0
         try:
-            whole = timm.create_model(
-                self.model,
-                pretrained=True,
-                pretrained_cfg_overlay={"state_dict": state, "custom_load": False},
-                img_size=self.img_size,
-                in_chans=self.in_channels,
-            )
+            whole = self._build(pretrained=True, pretrained_cfg_overlay=settings, **options)
             weights = {_joined(key): tensor for key, tensor in whole.state_dict().items()}
             own = self.net.state_dict()
             missing = [key for key in own if _joined(key) not in weights]
@@ -155,7 +158,7 @@ class TimmEncoder(Encoder):
     def parameter_rules(self, layer_decay: float) -> dict[str, ParameterRule]:
         """Return timm's own rules: it knows the layers, and tables that do not decay."""
         with torch.device("meta"):
-            whole = timm.create_model(self.model, img_size=self.img_size, in_chans=self.in_channels)
+            whole = self._build()
         groups = param_groups_layer_decay(
             whole,
             weight_decay=1.0,
@@ -170,16 +173,18 @@ class TimmEncoder(Encoder):
         by_name = {_joined(name): rules[value] for name, value in whole.named_parameters()}
         return {f"net.{name}": by_name[_joined(name)] for name, _ in self.net.named_parameters()}
 
+    def _build(self, **options: Any) -> nn.Module:  # noqa: ANN401 - timm's
+        return timm.create_model(
+            self.model,
+            img_size=self.img_size,
+            in_chans=self.in_channels,
+            **self.patch_options,
+            **options,
+        )
+
     def _create(self, out_indices: tuple[int, ...] | None) -> nn.Module:
         try:
-            return timm.create_model(
-                self.model,
-                pretrained=False,
-                features_only=True,
-                img_size=self.img_size,
-                in_chans=self.in_channels,
-                out_indices=out_indices,
-            )
+            return self._build(features_only=True, out_indices=out_indices)
         except REFUSALS as error:
             reason = f"timm cannot give its feature maps ({_told(error)})"
             raise _unusable(self.model, reason) from error
@@ -201,18 +206,24 @@ class TimmEncoder(Encoder):
             built = indices
         self.positions = tuple(built.index(i) for i in indices)
 
-    def _probe(self) -> tuple[int, int, int, int]:
+    def _probe(self, side: int) -> tuple[int, int, int, int]:
         """Send an image without data through the network and return the maps' channels."""
-        side = self.img_size or PROBE_SIZE
         if side % STRIDES[-1]:
             raise _unusable(self.model, f"its input of {side} pixels is not a multiple of 32")
-        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        bare = {name: tensor.to("meta") for name, tensor in tensors.items()}
+        # Once for each module: PyTorch does not put back what it finds under two paths (CoaT).
+        bare = {
+            name: tensor.to("meta")
+            for path, module in self.named_modules()
+            for name, tensor in chain(
+                module.named_parameters(prefix=path, recurse=False),
+                module.named_buffers(prefix=path, recurse=False),
+            )
+        }
         self.eval()
         try:
             image = torch.zeros(1, 3, side, side, device="meta")
             with torch.no_grad():
-                maps = functional_call(self, bare, (image,))
+                maps = functional_call(self, bare, (image,), tie_weights=False)
         except REFUSALS as error:
             reason = f"it does not take an input of {side} x {side} pixels ({_told(error)})"
             raise _unusable(self.model, reason) from error
@@ -224,27 +235,6 @@ class TimmEncoder(Encoder):
                 raise _unusable(self.model, reason)
         c2, c3, c4, c5 = (level.shape[1] for level in maps)
         return c2, c3, c4, c5
-
-
-class SimplePyramid(nn.Module):
-    """Four strides from the one map of a plain network; ViTDet, section 3."""
-
-    def __init__(self, n_channels: int) -> None:
-        """Build the layers for a map of stride 16 with `n_channels` channels."""
-        super().__init__()
-        half, quarter = n_channels // 2, n_channels // 4
-        self.to_stride_4 = nn.Sequential(
-            nn.ConvTranspose2d(n_channels, half, kernel_size=2, stride=2),
-            LayerNorm2d(half),
-            nn.GELU(),
-            nn.ConvTranspose2d(half, quarter, kernel_size=2, stride=2),
-        )
-        self.to_stride_8 = nn.ConvTranspose2d(n_channels, half, kernel_size=2, stride=2)
-        self.to_stride_32 = nn.MaxPool2d(kernel_size=2, stride=2)
-
-    def forward(self, c4: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Turn C4 (B, C, H, W) into C2 to C5 with C/4, C/2, C and C channels."""
-        return self.to_stride_4(c4), self.to_stride_8(c4), c4, self.to_stride_32(c4)
 
 
 def model_settings(model: str) -> timm.models.PretrainedCfg | None:

@@ -1,10 +1,10 @@
 """Files of pretrained weights on the Hugging Face hub and on web servers.
 
-All are ImageNet classifiers. The release took them from a server that is often dead. The Hugging
-Face hub keeps the same networks under the same parameter names, so nothing needs renaming:
-SE-ResNeXt, Xception and PNASNet are timm's copies of the release's files, Inception-ResNet-v2 and
-DPN-92 its conversions of the same TensorFlow and MXNet checkpoints, the ResNets torchvision's
-first versions (IMAGENET1K_V1). An encoder's family names its files.
+Those of our own encoders are ImageNet classifiers. The release took them from a server that is
+often dead. The Hugging Face hub keeps the same networks under the same parameter names, so nothing
+needs renaming: SE-ResNeXt, Xception and PNASNet are timm's copies of the release's files,
+Inception-ResNet-v2 and DPN-92 its conversions of the same TensorFlow and MXNet checkpoints, the
+ResNets torchvision's first versions (IMAGENET1K_V1). An encoder's family names its files.
 """
 
 import re
@@ -12,8 +12,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-
-import torch
 
 from src.system.files import move_into_place, sha256_of
 
@@ -104,6 +102,8 @@ class WebFile:
 
     def download(self, folder: Path, stem: str) -> Path:
         """Save the file; see `WeightSource`."""
+        import torch  # experiments are checked against the named weights without it
+
         saved = folder / f"{stem}{self.suffix}"
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             path = Path(scratch, saved.name)

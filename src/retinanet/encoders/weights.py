@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from src.retinanet.encoders import family_of
 from src.retinanet.encoders.encoder import Encoder, list_keys
+from src.retinanet.encoders.named_weights import NAMED_WEIGHTS, Layout
+from src.retinanet.encoders.renamed_weights import LAYOUTS
 from src.retinanet.encoders.weight_sources import WeightSource
 from src.system.errors import InputError
 from src.system.files import make_dir
@@ -24,7 +27,13 @@ class WeightsError(InputError):
     """Pretrained weights that cannot be had, or a file that does not hold them."""
 
 
-def find_weights(name: str, *, weights_dir: Path, encoder_weights: Path | None = None) -> Path:
+def find_weights(
+    name: str,
+    *,
+    weights_dir: Path,
+    encoder_weights: Path | None = None,
+    named: str | None = None,
+) -> Path:
     """Return the file with an encoder's pretrained weights; download it if need be.
 
     Looked for in this order: `encoder_weights`; `<name>.safetensors` and `<name>.pth` in
@@ -36,6 +45,8 @@ def find_weights(name: str, *, weights_dir: Path, encoder_weights: Path | None =
         name: an encoder as for `build_encoder`.
         weights_dir: the folder that downloads go to; made if need be.
         encoder_weights: a file to be used whatever else there is.
+        named: a key of `NAMED_WEIGHTS`, whose weights are looked for under that name and at its
+            sources.
 
     Raises:
         InputError: there is no such encoder.
@@ -45,37 +56,50 @@ def find_weights(name: str, *, weights_dir: Path, encoder_weights: Path | None =
         if not encoder_weights.is_file():
             raise WeightsError(f"{encoder_weights}: no such file of weights for {name}")
         return encoder_weights
-    stem = name.replace("/", "_")
+    stem = named or name.replace("/", "_")
     for suffix in SUFFIXES:
         kept = weights_dir / f"{stem}{suffix}"
         if kept.is_file():
             return kept
-    sources = family_of(name).weight_sources(name)
+    if named is not None and not NAMED_WEIGHTS[named].sources:
+        raise WeightsError(
+            f"no pretrained weights {named}: save them as {weights_dir / f'{stem}.pth'}; "
+            f"{NAMED_WEIGHTS[named].by_hand} ({NAMED_WEIGHTS[named].page})"
+        )
+    sources = NAMED_WEIGHTS[named].sources if named else family_of(name).weight_sources(name)
     if not sources:
         raise WeightsError(f"nobody is known to publish pretrained weights of {name}")
     return _download(name, sources, weights_dir, stem)
 
 
-def load_encoder_weights(encoder: Encoder, name: str, path: Path) -> None:
+def load_encoder_weights(
+    encoder: Encoder, name: str, path: Path, layout: Layout = "encoder"
+) -> None:
     """Copy pretrained weights into an encoder, every one of them or none.
 
     Args:
         encoder: as `build_encoder(name)` gives it.
         name: the encoder's name, for the message.
         path: a `.safetensors` file or one of `torch.save` that holds tensors alone.
+        layout: how the file names them.
 
     Raises:
         WeightsError: the file cannot be read, or does not hold this encoder's weights.
     """
-    state = _read_tensors(path)
+    settings = LAYOUTS[layout]
+    state = _read_tensors(path, settings.inside)
     try:
-        encoder.load_pretrained(state)
+        encoder.load_pretrained(settings.rename(state), has_classifier=settings.has_classifier)
     except ValueError as error:
         raise WeightsError(f"{path}: these are not the weights of {name}; {error}") from error
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read names and tensors from a file without running anything that it may contain."""
+def _read_tensors(path: Path, inside: Iterable[str]) -> dict[str, Tensor]:
+    """Read names and tensors from a file without running anything that it may contain.
+
+    Args:
+        inside: see `FileLayout`.
+    """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file of weights")
     try:
@@ -93,8 +117,9 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path}: not a file of weights, or a damaged one ({_first_line(error)})"
         ) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]  # as training scripts wrap it
+    for key in inside:  # as training scripts wrap it
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
     if not isinstance(state, dict) or not state:
         raise WeightsError(f"{path}: no named tensors in it")
     strange = [
