@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from src.experiments.experiment import with_defaults
-from src.experiments.runs import read_description
+from src.experiments.runs import read_description, runs_at
 from src.system.errors import InputError
 from src.system.files import real_path
 from src.system.records import show_value
@@ -95,11 +95,14 @@ def differing_settings(runs: Iterable[RunFacts]) -> list[str]:
 def find_runs(places: Iterable[Path]) -> list[Path]:
     """Find the runs among folders and below them, each once; a run holds no other.
 
+    Args:
+        places: the common name of folds stands for them, as in `runs_at`.
+
     Raises:
         InputError: a place is no folder, or holds no run.
     """
     found: dict[Path, Path] = {}
-    for place in places:
+    for place in (folder for each in places for folder in runs_at(each)):
         if not place.is_dir():
             raise InputError(f"{place}: no such folder of a run, or of runs")
         runs = list(_runs_below(place))

@@ -23,7 +23,7 @@ from src.scoring.scored_images import scored_predictions
 from src.scoring.sweep import Sweep, load_sweep
 from src.system.errors import InputError
 
-N_DRAWS = 200  # of images, for the interval of average precision; as many as a report takes
+N_DRAWS = 200  # of patients, for the interval of average precision; as many as a report takes
 # Columns of a history that older ones do not have, and how the epochs of a run are summarised.
 COSTS: dict[str, Callable[[FloatArray], float]] = {
     "seconds": lambda values: float(values.sum()),
@@ -38,7 +38,7 @@ class Estimate(NamedTuple):
 
     Attributes:
         value: on the images themselves.
-        low, high: of 95 % of bootstrap draws of images.
+        low, high: of 95 % of bootstrap draws of patients.
     """
 
     value: float = NAN
@@ -162,7 +162,7 @@ def _read_scores(run_dir: Path) -> dict[str, Any]:
     return {
         "epoch": shown.epoch,
         "threshold": shown.postprocess.threshold,
-        "score": Estimate(score, *bootstrap_interval(scores)),
+        "score": Estimate(score, *bootstrap_interval(scores, predictions.patients)),
         "honest_score": _estimate(honest_score_of(run_dir, shown.sweep)),
         "ap_50": Estimate(ap_50.value, ap_50.low, ap_50.high),
         "sweep": shown.sweep,

@@ -45,7 +45,7 @@ PANEL_WIDTH = 5.0  # inches; so small that its letters can be read in a narrow w
 ABOUT_RUNS = """A click on a heading sorts. <b>Score</b>: the challenge's, at the epoch and
 threshold that are best on the same images, which flatters it. <b>Honest score</b>: each of four
 parts of the images at the epoch and threshold that are best on the others. Small numbers: 95 % of
-bootstrap draws of images. Whether a difference could be chance,
+bootstrap draws of patients. Whether a difference could be chance,
 <code>python src/compare.py RUN RUN</code> tests on the same images."""
 ABOUT_GROUPS = """Mean ± standard deviation over the runs of a row. <b>Out-of-fold score</b>: of the
 images of all folds as one set, each fold at the epoch and threshold that are best on the others."""

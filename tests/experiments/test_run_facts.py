@@ -66,6 +66,12 @@ def test_runs_are_found_below_a_folder_and_once(tmp_path):
     assert found == [second, first, interrupted, predicted]
 
 
+def test_the_common_name_of_folds_stands_for_them(tmp_path):
+    folds = [describe_run(tmp_path, fold=fold) for fold in (0, 1)]
+    describe_run(tmp_path, "other")
+    assert find_runs([tmp_path / "demo"]) == folds
+
+
 def test_a_link_to_a_run_is_the_run(tmp_path):
     run_dir, link = describe_run(tmp_path / "runs"), tmp_path / "link"
     link.symlink_to(run_dir)

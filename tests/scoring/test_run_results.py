@@ -1,11 +1,13 @@
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from src.experiments.run_groups import load_groups
-from src.metric import bootstrap_interval
+from src.metric import bootstrap_interval, image_scores
+from src.prediction.postprocess import choose_boxes
 from src.prediction.saved_epochs import load_epoch
 from src.scoring.grid import sweep_pooled, sweep_run
 from src.scoring.honest import honest_score
@@ -43,6 +45,18 @@ def test_scores_are_those_of_the_best_epoch_and_threshold(tmp_path):
     honest = honest_score([run_dir], sweep)
     expected = Estimate(honest.score, *bootstrap_interval(honest.image_scores))
     assert result.honest_score == pytest.approx(expected)
+
+
+def test_intervals_are_by_draws_of_patients(tmp_path):
+    predictions = random_predictions(0)
+    first = np.array(["a"] * 4 + ["b"] * 4)
+    run_dir = tmp_path / "run"
+    save_epoch(run_dir, replace(predictions, group_ids=first))
+    shown = sweep_run(run_dir).choose([0])
+    chosen = choose_boxes(predictions, shown.postprocess)
+    scores = image_scores(chosen.boxes, predictions.truth())
+    low, high = bootstrap_interval(scores, np.repeat([0, 1], 4))
+    assert read_result(run_dir).score[1:] == (low, high) != bootstrap_interval(scores)
 
 
 def test_average_precision_needs_weaker_boxes(tmp_path):
