@@ -20,7 +20,15 @@ plans=() flags=() changes=() run=() rehearsal='' only_estimate=''
 while (($#)); do
     case $1 in
         --estimate) only_estimate=yes ;;
-        --only) plans+=("$root/scripts/paper/${2:?--only needs the name of a plan}.toml"); shift ;;
+        --only)
+            plans+=("$root/scripts/paper/${2:-}.toml")
+            if [[ ! -f ${plans[-1]} ]]; then
+                names=("$root"/scripts/paper/*.toml) names=("${names[@]##*/}")
+                echo "reproduce_paper.sh: --only ${2:-}: no such plan; one of ${names[*]%.toml}" >&2
+                exit 2
+            fi
+            shift
+            ;;
         --rehearse)
             rehearsal=$root/rehearsal
             if [[ ${2:--} != -* ]]; then rehearsal=$2; shift; fi
@@ -37,6 +45,14 @@ python=${PYTHON:-$root/.venv/bin/python}
 step() { printf '\n== %s\n' "$*"; }
 src() { local script=$1; shift; "$python" "$root/src/$script" "$@"; }
 runner() { src train_runner.py --model "$best" "${run[@]}" "$@"; }
+finish() {
+    step "all of these runs in one page"
+    mapfile -t runs < <(queue "${plans[@]}" --list-runs)
+    src visualizations/runs_index.py "${runs[@]}" --out "$paper/index"
+    step "everything lies in $paper"
+    printf '%s\n' "$paper"/*
+    exit
+}
 queue() {
     "$python" "$root/scripts/run_experiments.py" "${run[@]}" "${changes[@]}" --plan "$@"
 }
@@ -75,7 +91,8 @@ for plan in "${plans[@]}"; do
     step "$name: which is better, and could that be chance"
     src compare.py "${runs[@]}" --out "$paper/${name}_compared"
 done
-if [[ " ${plans[*]} " != *"/folds.toml "* ]]; then exit; fi
+
+if [[ " ${plans[*]} " != *"/folds.toml "* ]]; then finish; fi
 
 step "the best network: score of each fold, and out of fold of all images"
 mapfile -t runs < <(queue "$root/scripts/paper/folds.toml" --list-runs)
@@ -85,7 +102,7 @@ step "the best network: figures, and a report to mail"
 for kind in sweep detections global_head numbers; do
     src "visualizations/plot_$kind.py" "${runs[0]}" --out "$paper/$kind.png"
 done
-src visualizations/report.py "${runs[0]}" --out "$paper/report.html"
+src visualizations/report.py "${runs[0]}"
 src visualizations/eda.py --out "$paper/eda"
 
 submissions=()
@@ -107,5 +124,4 @@ else
     step "no leaderboard: $truth is not there; scripts/import_rsna_release.py makes it"
 fi
 
-step "everything lies in $paper"
-printf '%s\n' "$paper"/*
+finish

@@ -121,11 +121,11 @@ def test_figures_scores_ensembles_and_submission_follow(rehearse, tmp_path):
     result, calls = rehearse()
     assert result.returncode == 0, result.stderr
     after = calls[3:]
-    drawn = {re.search(r"plot_\w+|report|eda", call)[0] for call in after  # type: ignore[index]
+    drawn = {re.search(r"plot_\w+|report|eda|runs_index", call)[0] for call in after  # type: ignore[index]
              if "visualizations" in call}  # fmt: skip
     assert drawn == {
         *("plot_val_loss", "plot_metrics", "plot_sweep", "plot_detections", "plot_global_head"),
-        *("plot_numbers", "report", "eda"),
+        *("plot_numbers", "report", "eda", "runs_index"),
     }
     assert len([call for call in after if "compare.py" in call]) == len(PLANS) - 1
     assert "src/scores.py a run/one a run/two --numbers" in after
@@ -153,6 +153,14 @@ def test_one_plan_alone_is_trained_and_drawn(rehearse):
         "scripts/paper/encoders.toml"
     }
     assert not any("generate_predictions" in call for call in calls)
+    assert calls[-1].startswith("src/visualizations/runs_index.py a run/one a run/two --out ")
+
+
+@pytest.mark.parametrize("words", [("--only", "encoder"), ("--only",)])
+def test_a_plan_that_is_not_there_is_refused(rehearse, words):
+    result, calls = rehearse(*words)
+    assert (result.returncode, calls) == (2, [])
+    assert result.stderr.endswith(f"no such plan; one of {' '.join(sorted(PLANS))}\n")
 
 
 # Python, with fewer images and epochs than the rehearsal's.
@@ -178,3 +186,4 @@ def test_a_part_of_the_rehearsal_runs(tmp_path):
     made = {path.name for path in paper.iterdir()}
     assert {"pretraining_val_loss.png", "pretraining_metrics.png", "check_data.csv"} <= made
     assert (paper / "pretraining_compared" / "comparison.csv").is_file()
+    assert (paper / "index" / "index.html").is_file()
