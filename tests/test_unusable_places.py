@@ -137,6 +137,7 @@ WRITTEN = [
     "scripts.make_demo_dataset --n-train 1 --n-test 1 --num-workers 0 --out {bad}",
     "scripts.draw_encodings --out {bad}",
     "scripts.run_experiments --model demo --data-dir {data} --output-dir {bad}",
+    "scripts.try_encoders --models resnet10t --out {bad}",
 ]
 PLACES_TO_WRITE = ("long", "below_file", "below_loop", "denied")
 TAKES_NO_PATH = {"scripts/soak.py"}

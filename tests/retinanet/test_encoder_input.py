@@ -85,7 +85,7 @@ def test_an_encoder_of_one_channel_gives_the_maps_of_three_equal_ones(name):
 @pytest.mark.parametrize("name", ["resnet18", "se_resnext50", "xception", "dpn92", "nasnet_mobile"])
 def test_weights_for_three_channels_are_summed_for_one(name, monkeypatch):
     state = scrambled(build_encoder(name))
-    monkeypatch.setattr(weights, "_read_tensors", lambda path: dict(state))
+    monkeypatch.setattr(weights, "_read_tensors", lambda path, inside: dict(state))
     encoders = [build_encoder(name, in_channels=n) for n in (1, 3)]
     for encoder in encoders:
         load_encoder_weights(encoder, name, Path("file.pth"))
@@ -95,7 +95,7 @@ def test_weights_for_three_channels_are_summed_for_one(name, monkeypatch):
 @pytest.mark.parametrize("name", [*OF_ONE_STEM, OF_TWO_STEMS])
 def test_timms_weights_for_three_channels_are_summed_for_one(name, monkeypatch):
     state = scrambled(timm.create_model(name.removeprefix("timm/")))
-    monkeypatch.setattr(weights, "_read_tensors", lambda path: dict(state))
+    monkeypatch.setattr(weights, "_read_tensors", lambda path, inside: dict(state))
     encoders = [build_encoder(name, img_size=64, in_channels=n) for n in (1, 3)]
     for encoder in encoders:
         load_encoder_weights(encoder, name, Path("file.safetensors"))
@@ -116,7 +116,7 @@ def test_native_weights_of_one_channel_are_taken_as_they_are(name, monkeypatch):
         whole = timm.create_model(name.removeprefix("timm/"), in_chans=1).state_dict()
         names = {key.replace(".", "_"): key for key in whole}
         state = whole | {names[key.replace(".", "_")]: tensor for key, tensor in state.items()}
-    monkeypatch.setattr(weights, "_read_tensors", lambda path: dict(state))
+    monkeypatch.setattr(weights, "_read_tensors", lambda path, inside: dict(state))
     loaded = build_encoder(name, in_channels=1)
     load_encoder_weights(loaded, name, Path("native.pth"))
     expected = one.state_dict()
@@ -125,6 +125,6 @@ def test_native_weights_of_one_channel_are_taken_as_they_are(name, monkeypatch):
 
 def test_weights_of_one_channel_are_no_weights_for_three(monkeypatch):
     state = build_encoder("resnet18", in_channels=1).state_dict()
-    monkeypatch.setattr(weights, "_read_tensors", lambda path: dict(state))
+    monkeypatch.setattr(weights, "_read_tensors", lambda path, inside: dict(state))
     with pytest.raises(WeightsError, match=r"conv1\.weight \(64, 1, 7, 7\) instead of"):
         load_encoder_weights(build_encoder("resnet18"), "resnet18", Path("native.pth"))

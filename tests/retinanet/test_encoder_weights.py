@@ -97,7 +97,7 @@ def encoder() -> Encoder:
 def test_timms_keys_and_shapes_all_find_their_place(name, monkeypatch):
     with torch.device("meta"):
         encoder, network = build_encoder(name), timm.create_model(TIMM_NAMES[name])
-    monkeypatch.setattr(weights, "_read_tensors", lambda path: network.state_dict())
+    monkeypatch.setattr(weights, "_read_tensors", lambda path, inside: network.state_dict())
     load_encoder_weights(encoder, name, Path("timm.safetensors"))
 
 
@@ -105,7 +105,7 @@ def test_timms_keys_and_shapes_all_find_their_place(name, monkeypatch):
 def test_pretrainedmodels_keys_and_shapes_all_find_their_place(name, monkeypatch):
     with torch.device("meta"):
         encoder, network = build_encoder(name), old_network(name)
-    monkeypatch.setattr(weights, "_read_tensors", lambda path: network.state_dict())
+    monkeypatch.setattr(weights, "_read_tensors", lambda path, inside: network.state_dict())
     load_encoder_weights(encoder, name, Path("old.pth"))
 
 
@@ -115,7 +115,7 @@ def test_timms_weights_give_timms_features(name, monkeypatch):
     network = timm.create_model(TIMM_NAMES[name]).eval()
     state = scrambled(network)
     network.load_state_dict(state)
-    monkeypatch.setattr(weights, "_read_tensors", lambda path: state)
+    monkeypatch.setattr(weights, "_read_tensors", lambda path, inside: state)
     encoder = loaded_encoder(name, Path("timm.safetensors")).eval()
     images = torch.rand(1, 3, 64, 64)
     expected = network.forward_features(images)
@@ -130,7 +130,7 @@ def test_xceptions_matrices_become_1x1_convolutions(monkeypatch):
         key: tensor[:, :, 0, 0] if "pointwise" in key else tensor
         for key, tensor in network.state_dict().items()
     }
-    monkeypatch.setattr(weights, "_read_tensors", lambda path: state)
+    monkeypatch.setattr(weights, "_read_tensors", lambda path, inside: state)
     load_encoder_weights(encoder, "xception", Path("old.pth"))
 
 

@@ -145,7 +145,7 @@ class TimmEncoder(Encoder):
         if not has_classifier:  # equal numbers of classes, so that timm insists on every key
             settings["num_classes"] = options["num_classes"] = 0
         try:
-            whole = self._build(pretrained=True, pretrained_cfg_overlay=settings, **options)
+            whole = self.whole_network(pretrained=True, pretrained_cfg_overlay=settings, **options)
             weights = {_joined(key): tensor for key, tensor in whole.state_dict().items()}
             own = self.net.state_dict()
             missing = [key for key in own if _joined(key) not in weights]
@@ -158,7 +158,7 @@ class TimmEncoder(Encoder):
     def parameter_rules(self, layer_decay: float) -> dict[str, ParameterRule]:
         """Return timm's own rules: it knows the layers, and tables that do not decay."""
         with torch.device("meta"):
-            whole = self._build()
+            whole = self.whole_network()
         groups = param_groups_layer_decay(
             whole,
             weight_decay=1.0,
@@ -173,7 +173,8 @@ class TimmEncoder(Encoder):
         by_name = {_joined(name): rules[value] for name, value in whole.named_parameters()}
         return {f"net.{name}": by_name[_joined(name)] for name, _ in self.net.named_parameters()}
 
-    def _build(self, **options: Any) -> nn.Module:  # noqa: ANN401 - timm's
+    def whole_network(self, **options: Any) -> nn.Module:  # noqa: ANN401 - timm's
+        """Build timm's own network, classifier included, for the same input."""
         return timm.create_model(
             self.model,
             img_size=self.img_size,
@@ -184,7 +185,7 @@ class TimmEncoder(Encoder):
 
     def _create(self, out_indices: tuple[int, ...] | None) -> nn.Module:
         try:
-            return self._build(features_only=True, out_indices=out_indices)
+            return self.whole_network(features_only=True, out_indices=out_indices)
         except REFUSALS as error:
             reason = f"timm cannot give its feature maps ({_told(error)})"
             raise _unusable(self.model, reason) from error
