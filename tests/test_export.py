@@ -286,7 +286,7 @@ def test_an_experiment_is_exported_with_its_own_anchors_and_limits(
     run = replace(trained, output_dir=tmp_path)
     torch.manual_seed(0)
     network = build_model(settings).eval()
-    nn.init.normal_(network.class_head.output.weight, std=0.5)
+    nn.init.normal_(network.class_head.output.weight, std=0.1)
     make_checkpoint(network.state_dict(), settings=settings).save(run.checkpoint_path(0))
     shutil.copy(trained.experiment_path, run.experiment_path)
     outcome = call_main(export.main, run.dir, "--out", tmp_path / "model.onnx")

@@ -21,6 +21,7 @@ from src.prediction.predictions import load_predictions
 from src.scoring.grid import SCORE_THRESHOLDS
 from src.scoring.sweep import load_sweep
 from src.train_runner import main
+from src.training.ending import Ending
 from src.visualizations import plot_metrics, plot_val_loss
 from tests.conftest import TRAINING, run_main
 from tests.paths import ROOT
@@ -252,8 +253,9 @@ def test_train_reads_out_of_the_cache_if_asked(phantoms, tmp_path, call_main, mo
         src.training.loop.Training, "__init__", lambda *given: sources.append(given[3])
     )
     monkeypatch.setattr(src.training.loop.Training, "describe", lambda _: "")
-    for step in ("start", "run"):
-        monkeypatch.setattr(src.training.loop.Training, step, lambda _: None)
+    monkeypatch.setattr(src.training.loop.Training, "start", lambda _: None)
+    ending = Ending("all epochs", "all 2 epochs are done")
+    monkeypatch.setattr(src.training.loop.Training, "run", lambda _: ending)
     flags = (*TRAINING, "--data-dir", phantoms, "--output-dir", tmp_path)
     assert call_main(main, *flags, "--cache").code == call_main(main, *flags).code == 0
     assert [type(images.source) for images in sources] == [PixelCache, ImageFolder]

@@ -102,6 +102,8 @@ READ = [
     "scripts.import_rsna_release --annotations {export} --images {data} --out {new}/data "
     "--kaggle-labels {bad} --kaggle-classes {data}/stage_2_detailed_class_info.csv",
     "scripts.import_labels {bad} --out {new}/data",
+    "scripts.run_experiments --plan {bad} --output-dir {new}",
+    "scripts.run_experiments --model demo --output-dir {new} --data-dir {bad}",
     TAKES_A_FILE,
 ]  # fmt: skip
 # It writes that, or below it; a plain file that is in the way of a file is replaced.
@@ -135,6 +137,7 @@ WRITTEN = [
     "scripts.make_demo_dataset --n-train 1 --n-test 1 --num-workers 0 --out {bad}",
     "scripts.draw_encodings --out {bad}",
     "scripts.try_encoders --models resnet10t --out {bad}",
+    "scripts.run_experiments --model demo --data-dir {data} --output-dir {bad}",
 ]
 PLACES_TO_WRITE = ("long", "below_file", "below_loop", "denied")
 TAKES_NO_PATH = {"scripts/soak.py"}

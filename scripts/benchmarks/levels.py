@@ -34,10 +34,14 @@ def run(arguments: argparse.Namespace) -> None:
     records = read_records(DataFolder(arguments.data_dir))
     n_needing = torch.zeros(len(counts), dtype=torch.long)
     n_positive = torch.zeros(len(counts), dtype=torch.long)
+    n_boxes = n_answered = 0
     for record in tqdm([record for record in records if len(record.boxes_xywh)], "images"):
         boxes = torch.from_numpy(record.boxes_xywh * (info.img_size / arguments.side)).float()
         boxes[:, 2:] += boxes[:, :2]
-        positive = match_anchors(anchors, [boxes], info.loss).positive[0]
+        matches = match_anchors(anchors, [boxes], info.loss)
+        positive = matches.positive[0]
+        n_boxes += len(boxes)
+        n_answered += len(matches.box_index[0][positive].unique())
         found = torch.stack([part.sum() for part in positive.split(counts)])
         n_positive += found
         n_needing += found > 0
@@ -61,5 +65,6 @@ def run(arguments: argparse.Namespace) -> None:
     )
     for column in ("box head GFLOP, full", "box head GFLOP, needed"):
         total[column] = sum(row[column] for row in rows)
-    print(f"{len(records)} images of {arguments.data_dir}, {arguments.model}, an image's mean\n")
+    print(f"{len(records)} images of {arguments.data_dir}, {arguments.model}, an image's mean")
+    print(f"{n_boxes - n_answered:,} of {n_boxes:,} boxes have no anchor\n")
     report([*rows, total], describe_machine("cpu", 1), arguments.json)

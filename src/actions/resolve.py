@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from src.actions.flags import Flags, postprocess_flags
+from src.experiments.changes import read_changes, tag_of_changes
+from src.experiments.experiment import Experiment
 from src.experiments.runs import Run, check_owner
 from src.experiments.table import get_experiment
 from src.prediction.presets import Postprocess, choose_postprocess
@@ -33,6 +38,44 @@ def choose_run(flags: Flags) -> Run:
     run = Run(flags.model, flags.fold, flags.tag, flags.output_dir)
     check_owner(run)
     return run
+
+
+def name_changed(flags: Flags) -> Flags:
+    """Name the run of a changed experiment after what --set changes, unless --run names it."""
+    if flags.run or not flags.settings:
+        return flags
+    return replace(flags, run=tag_of_changes(read_changes(flags.settings)))
+
+
+def find_changes(flags: Flags) -> dict[str, Any]:
+    """Return the settings of an experiment that the flags of a training change.
+
+    Raises:
+        InputError: --set is wrong, or another flag sets the same.
+    """
+    changes = read_changes(flags.settings)
+    for field, flag, value in (
+        ("batch_size", "--batch-size", flags.batch_size),
+        ("learning_rate", "--learning-rate", flags.learning_rate),
+        ("n_epochs", "--num-epochs", flags.num_epochs),
+    ):
+        if value is not None and field in changes:
+            raise InputError(f"{flag} cannot be combined with --set {field}: both set the same")
+        if value is not None:
+            changes[field] = value
+    return changes
+
+
+def change_experiment(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
+    """Change settings of an experiment.
+
+    Raises:
+        InputError: a change is wrong.
+    """
+    try:
+        return replace(experiment, **changes)
+    except InputError as error:
+        raise InputError(f"--set: {error}") from error
 
 
 def choose_epochs(flags: Flags, saved: list[int], run: Run) -> list[int] | None:

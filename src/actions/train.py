@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from src.actions.device import choose_acceleration
 from src.actions.flags import DEFAULT_SEED, Flags
-from src.actions.resolve import choose_run
+from src.actions.resolve import change_experiment, choose_run, find_changes, name_changed
 from src.datasets.loaders import LabelledImages, load_labelled_images
-from src.experiments.changes import read_changes, tag_of_changes
 from src.experiments.checkpoints import CheckpointFacts, load_checkpoint
 from src.experiments.experiment import Experiment
 from src.experiments.experiment_file import StoredTraining, read_stored_training
@@ -45,10 +44,13 @@ def train(flags: Flags, *, encoder_weights_dir: Path) -> None:
     Args:
         encoder_weights_dir: folder of downloaded ImageNet weights.
     """
-    flags, repeated = _repeat_training(_with_tag(flags))
+    flags, repeated = _repeat_training(name_changed(flags))
     runs = [choose_run(replace(flags, fold=fold)) for fold in flags.folds or (flags.fold,)]
+    deadline = time.monotonic() + 3600 * (flags.max_hours or math.inf)  # of all of them
     with joined_processes(flags.device) as processes:
-        plans = [_plan(run, flags, repeated, processes, encoder_weights_dir) for run in runs]
+        plans = [
+            _plan(run, flags, repeated, processes, encoder_weights_dir, deadline) for run in runs
+        ]
         for plan in plans:
             TrainingFiles(plan.run, plan.experiment, plan.options).find_last()
         for plan in plans:
@@ -63,11 +65,16 @@ def _plan(
     repeated: StoredTraining | None,
     processes: Processes,
     encoder_weights_dir: Path,
+    deadline: float,
 ) -> Plan:
     """Settle a training: a new one, one that goes on, or one that is repeated."""
     began = _began(run, flags)
     state = began and began.training  # of one that is resumed
-    experiment = repeated.settings if repeated else _choose_experiment(flags, began)
+    if repeated:
+        experiment = repeated.settings
+    else:  # a training that goes on has the settings that it began with
+        experiment = began.settings if began else get_experiment(flags.model)
+        experiment = change_experiment(experiment, find_changes(flags))
     images = load_labelled_images(
         flags.data_dir, run.fold, debug=flags.debug, cache_dir=flags.cache_dir
     )
@@ -91,7 +98,7 @@ def _plan(
         weak=flags.weak,
         data_fingerprint=repeated.data_fingerprint if repeated else None,
         patience=flags.patience,
-        deadline=time.monotonic() + 3600 * (flags.max_hours or math.inf),
+        deadline=deadline,
         draw_epoch=draw_examples,
     )
     return Plan(run, experiment, images, options)
@@ -106,13 +113,6 @@ def _run_training(plan: Plan) -> None:
     ending = training.run()
     if plan.options.processes.is_first:
         print(ending.words)
-
-
-def _with_tag(flags: Flags) -> Flags:
-    """Name the run of a changed experiment after what --set changes, unless --run names it."""
-    if flags.run or not flags.settings:
-        return flags
-    return replace(flags, run=tag_of_changes(read_changes(flags.settings)))
 
 
 def _repeat_training(flags: Flags) -> tuple[Flags, StoredTraining | None]:
@@ -154,29 +154,6 @@ def _began(run: Run, flags: Flags) -> CheckpointFacts | None:
         path = run.at(flags.weights_dir).find_checkpoint(flags.from_epoch - 1)
         return None if path is None else load_checkpoint(path, run.model).facts
     return None
-
-
-def _choose_experiment(flags: Flags, began: CheckpointFacts | None) -> Experiment:
-    """Take the settings that a training began with, else the table's, with the flags' changes.
-
-    Raises:
-        InputError: there is no such experiment, or a change is wrong.
-    """
-    changes = read_changes(flags.settings)
-    for field, flag, value in (
-        ("batch_size", "--batch-size", flags.batch_size),
-        ("learning_rate", "--learning-rate", flags.learning_rate),
-        ("n_epochs", "--num-epochs", flags.num_epochs),
-    ):
-        if value is not None and field in changes:
-            raise InputError(f"{flag} cannot be combined with --set {field}: both set the same")
-        if value is not None:
-            changes[field] = value
-    experiment = began.settings if began else get_experiment(flags.model)
-    try:
-        return replace(experiment, **changes)
-    except InputError as error:
-        raise InputError(f"--set: {error}") from error
 
 
 def _find_weights(

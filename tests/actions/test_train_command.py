@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from src import train_runner
+from src.actions import train as actions
 from src.experiments.experiment_file import read_stored_training
 from src.experiments.runs import Run
 from src.experiments.shared_weights import write_shared_weights
@@ -83,6 +85,23 @@ def test_a_fold_that_is_there_already_stops_the_command_before_the_first(train, 
     assert outcome.code == 2
     assert "demo_debug_fold_1: holds epoch 0 already; --resume goes on with it" in outcome.err
     assert not Run("demo", 0, "debug", tmp_path).dir.exists()
+
+
+def test_the_hours_of_all_folds_together_begin_before_images_are_looked_for(train, monkeypatch):
+    clock, deadlines = [0.0], []
+    load = actions.load_labelled_images
+
+    def load_for_an_hour(*arguments, **options):
+        clock[0] += 3600
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(actions, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(actions, "load_labelled_images", load_for_an_hour)
+    monkeypatch.setattr(
+        actions, "_run_training", lambda plan: deadlines.append(plan.options.deadline)
+    )
+    train(*ONE_EPOCH, "--folds", "0", "1", "--max-hours", "2.5")
+    assert deadlines == [2.5 * 3600] * 2
 
 
 def test_a_training_goes_on_with_what_it_began_with(train, tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ def save_weights(experiment, path):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, [None, None]),
+        ({"normalisation": "none"}, [None, None]),
         ({"normalisation": "encoder"}, [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]),
         ({"normalisation": "encoder", "input_channels": 1}, [[0.449], [0.226]]),
         ({"normalisation": (0.5, 0.25)}, [[0.5], [0.25]]),

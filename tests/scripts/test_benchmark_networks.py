@@ -96,3 +96,14 @@ def test_a_way_that_does_not_fit_into_the_gpu_is_left_out(monkeypatch, capsys):
     large, small = (networks.Way(name, ON_CPU) for name in ("large", "small"))
     assert networks._try_on_gpu([large, small], make) == [(small, print, 7)]
     assert "large: does not fit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("model", "n_missed"), [("resnet18_256_scratch", 1), ("lite0_256", 0)])
+def test_levels_counts_boxes_without_an_anchor(model, n_missed, tmp_path, call_main):
+    (tmp_path / "stage_2_train_labels.csv").write_text(
+        "patientId,x,y,width,height,Target\na,100,100,72,72,1\na,500,500,300,300,1\n"
+    )
+    (tmp_path / "stage_2_detailed_class_info.csv").write_text("patientId,class\na,Lung Opacity\n")
+    outcome = call_main(benchmark.main, "levels", "--data-dir", tmp_path, "--model", model)
+    assert outcome.code == 0, outcome.err
+    assert f"\n{n_missed} of 2 boxes have no anchor" in outcome.out

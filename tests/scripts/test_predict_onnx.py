@@ -37,7 +37,7 @@ SCRIPT = Path(predict_onnx.__file__).resolve()
 SIZE = 192
 FILE_SIZES = [(1024, 1024), (384, 200), (217, 300), (150, 160), (100, 900), (768, 768)]
 AREAS = [ShownArea(), ShownArea(fit="pad"), ShownArea(source_crop=250)]
-THRESHOLD = "0.5"
+THRESHOLD = "0.2"
 # Of coordinates that are rounded to .1 pixel, and of scores rounded to four places.
 BOX_TOLERANCE = 0.1 + export.TOLERANCE * 1024
 SCORE_TOLERANCE = 1e-4 + export.TOLERANCE

@@ -81,9 +81,10 @@ class Encoder(nn.Module, ABC):
             # Kept from the original: some files hold Xception's 1x1 convolutions as matrices.
             if key.endswith(".pointwise.weight") and tensor.ndim == 2:
                 found[key] = tensor[:, :, None, None]
-        stem = _source_key(f"{self._stem()}.weight")
-        if self.in_channels == 1 and stem in found and found[stem].shape[1:2] == (3,):
-            found[stem] = found[stem].sum(dim=1, keepdim=True)
+        if self.in_channels == 1:
+            stem = _source_key(f"{self._stem()}.weight")
+            if stem in found and found[stem].shape[1:2] == (3,):
+                found[stem] = found[stem].sum(dim=1, keepdim=True)
         _check_keys(wanted, found)
         self.load_state_dict(
             {own_keys[key]: tensor for key, tensor in found.items() if key in own_keys},
