@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -134,7 +135,7 @@ def test_a_training_that_fails_does_not_stop_the_others(make_job, tmp_path, caps
     assert f"demo_fold_7: not done: exit code 1: error: no such data; its log is {log}" in (
         capsys.readouterr().out
     )
-    assert log.read_text().startswith(f"\n$ {sys.executable} -c ")
+    assert log.read_text().startswith(f"\n$ {shlex.quote(sys.executable)} -c ")
     assert "whole\n" in log.read_text()
 
 
@@ -187,8 +188,9 @@ def test_a_run_of_another_queue_comes_last_and_is_left_alone(make_job, tmp_path,
 
 # A queue as a process of its own, which signals reach: two slots, three trainings.
 QUEUE = f"""
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell's children ignore it
 sys.path.insert(0, {str(ROOT)!r})
 from src.experiments.runs import Run
 from src.system.command_line import report_errors
