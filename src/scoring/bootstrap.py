@@ -6,11 +6,14 @@ of D rows of weights that returns (D,) values; weights of 1 give its value on th
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from src.metric import FloatArray, IntArray
 
+NORMAL_975 = 1.959964  # quantile at .975 of the normal distribution
 SEED = 0  # the same draws for every number and every run that is compared
 
 
@@ -48,6 +51,27 @@ def percentile_interval(values: FloatArray, *, share: float = 0.95) -> tuple[flo
         return float("nan"), float("nan")
     low, high = np.quantile(defined, [(1 - share) / 2, (1 + share) / 2])
     return float(low), float(high)
+
+
+def widen_draws(draws: FloatArray, value: float, n_patients: int) -> FloatArray:
+    """Move the draws of a difference away from its value on the data, as few patients ask for.
+
+    Draws spread as a variance over n does, not over n - 1, and their quantiles come close to a
+    normal distribution's where a small sample asks for Student's t. Both make percentile intervals
+    too narrow, and a test by them finds too much (Hesterberg, The American Statistician 2015). For
+    40 patients this widens by 4.5 %, for 1,000 by .2 %.
+
+    Args:
+        draws: (D,).
+        value: on the data.
+        n_patients: that were drawn from.
+    """
+    if n_patients < 2:
+        return draws
+    z, n_free = NORMAL_975, n_patients - 1
+    # Student's quantile by the first terms of its series (Abramowitz and Stegun, 26.7.5).
+    t = z + (z**3 + z) / (4 * n_free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n_free**2)
+    return value + (draws - value) * (t / z) * math.sqrt(n_patients / n_free)
 
 
 def ratio(values: NDArray[np.number], totals: NDArray[np.number]) -> FloatArray:

@@ -9,7 +9,8 @@ sound because an image's score is on one scale, whoever found the boxes. The oth
 boxes or the images of a whole set by scores. Those of two detectors need not be on one scale, and a
 set of swapped outputs would rank the scores of one among those of the other: it would be worse than
 both, and no picture of chance. They are tested by the bootstrap instead: the p value is twice the
-share of draws in which the difference has the other sign, or none.
+share of draws, widened for the number of patients, in which the difference has the other sign, or
+none.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from src.metric import Boxes, FloatArray, IntArray
-from src.scoring.bootstrap import SEED, draw_patients, percentile_interval, ratio
+from src.scoring.bootstrap import (
+    SEED,
+    draw_patients,
+    percentile_interval,
+    ratio,
+    widen_draws,
+)
 from src.scoring.image_level import DrawnImages
 from src.scoring.quoted_numbers import BOX_NUMBERS, DRAWS_AT_ONCE, IMAGE_NUMBERS, Number
 from src.scoring.ranked_boxes import DrawnBoxes, rank_boxes
@@ -134,6 +141,7 @@ def compare_runs(
         Pair after pair, in the order of the runs; of each the challenge's score first.
     """
     patients = _find_patients(runs)
+    n_patients = len(np.unique(patients))
     weights = draw_patients(patients, n_draws)
     drawn = [_draw_numbers(run, weights, box_numbers, image_numbers) for run in runs]
     boxes = {number.name for number in box_numbers}
@@ -146,7 +154,8 @@ def compare_runs(
                 continue
             if np.isnan(first.value) or np.isnan(second.value):
                 continue
-            draws = first.draws - second.draws
+            difference = first.value - second.value
+            draws = widen_draws(first.draws - second.draws, difference, n_patients)
             if name == SCORE:
                 p = permutation_p(runs[a].image_scores, runs[b].image_scores, patients, n_draws)
             else:
@@ -154,7 +163,7 @@ def compare_runs(
             found.append(
                 Difference(
                     number=name, run_a=a, run_b=b, value_a=first.value, value_b=second.value,
-                    difference=first.value - second.value,
+                    difference=difference,
                     low=percentile_interval(draws)[0], high=percentile_interval(draws)[1],
                     p=p, p_holm=p, test=PERMUTATION if name == SCORE else BOOTSTRAP,
                     text=first.text,

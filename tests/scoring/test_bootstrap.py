@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from src.scoring.bootstrap import draw_patients, percentile_interval, ratio
+from src.scoring.bootstrap import draw_patients, percentile_interval, ratio, widen_draws
 from src.scoring.image_level import DrawnImages, auroc
 
 
@@ -43,6 +43,34 @@ def test_an_interval_leaves_out_draws_without_a_value():
 def test_an_interval_of_undefined_values_is_undefined():
     assert np.isnan(percentile_interval(np.array([np.nan, np.nan]))).all()
     assert np.isnan(percentile_interval(np.zeros(0))).all()
+
+
+@pytest.mark.parametrize(
+    ("n_patients", "t"), [(10, 2.2622), (20, 2.0930), (40, 2.0227), (1000, 1.9623)]
+)
+def test_draws_are_widened_to_students_quantile_and_the_variance_over_n_less_1(n_patients, t):
+    draws = np.array([0.3, -0.1, 0.1, np.nan])
+    factor = t / 1.959964 * np.sqrt(n_patients / (n_patients - 1))
+    expected = [0.1 + 0.2 * factor, 0.1 - 0.2 * factor, 0.1, np.nan]
+    np.testing.assert_allclose(widen_draws(draws, 0.1, n_patients), expected, atol=1e-3)
+
+
+def test_draws_of_one_patient_stay():
+    assert widen_draws(np.zeros(3), 0.0, 1).tolist() == [0, 0, 0]
+
+
+def test_widened_draws_of_a_mean_of_ten_find_a_difference_as_often_as_they_say():
+    rng, n_found, n_trials = np.random.default_rng(2), np.zeros(2), 2000
+    weights = draw_patients(np.arange(10), 999) / 10
+    for _ in range(n_trials):
+        values = rng.normal(size=10)
+        draws = weights @ values
+        for i, each in enumerate((draws, widen_draws(draws, values.mean(), 10))):
+            low, high = percentile_interval(each)
+            n_found[i] += not low <= 0 <= high
+    plain, widened = n_found / n_trials
+    assert plain > 0.08
+    assert widened == pytest.approx(0.05, abs=0.015)
 
 
 def test_a_share_of_nothing_is_undefined():
