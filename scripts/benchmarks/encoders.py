@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from scripts.benchmarks.arithmetic import count_flops
 from scripts.benchmarks.measuring import Row, describe_machine, report, time_in_turn
+from scripts.benchmarks.memory import kept_bytes
 from src.experiments.networks import build_model, count_parameters
 from src.experiments.table import EXPERIMENTS
 from src.retinanet.acceleration import choose_device, peak_memory
@@ -100,6 +101,7 @@ def measure(name: str, arguments: argparse.Namespace) -> Row:
         "input": info.img_size,
         "parameters M": count_parameters(info) / 1e6,
         "forward GFLOP": count_flops(info) / 1e9,
+        "kept MB": kept_bytes(info) / 1e6,
         "forward s": forward_time.median,
         "step s an image": step_time.median / n_images,
         "peak GB": peak_memory(device) / 1e9,

@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from scripts import benchmark
 from scripts.benchmarks import networks, profiling
 from scripts.benchmarks.arithmetic import batch_flops
+from scripts.benchmarks.memory import BOX_LEVELS, kept_bytes
 from src.experiments.networks import build_model
 from src.experiments.table import EXPERIMENTS
 from src.retinanet.losses import match_anchors
@@ -36,6 +37,26 @@ def test_arithmetic_is_what_the_network_does(trains):
     expected = counter.get_total_flops() * (3 if trains else 1)
     assert batch_flops(info, batch, skips=True, trains=trains) == pytest.approx(expected)
     assert batch_flops(info, batch, skips=False, trains=trains) > expected
+
+
+def test_kept_bytes_are_those_of_a_real_pass():
+    experiment = EXPERIMENTS["demo"]
+    model = build_model(experiment).train()
+    images = torch.rand(2, 1, experiment.img_size, experiment.img_size)
+    needed = torch.tensor([[level in BOX_LEVELS for level in model.levels]] * 2)
+    sizes = []
+    for n_images in (1, 2):
+        kept: dict[int, torch.Tensor] = {}
+
+        def keep(tensor, kept=kept):
+            return kept.setdefault(tensor.data_ptr(), tensor)
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
+            outputs = model(images[:n_images], needed=needed[:n_images])
+        sizes.append(sum(tensor.untyped_storage().nbytes() for tensor in kept.values()))
+        del outputs
+    assert kept_bytes(experiment, torch.float32) == pytest.approx(sizes[1] - sizes[0], rel=0.02)
+    assert kept_bytes(experiment) == pytest.approx((sizes[1] - sizes[0]) / 2, rel=0.05)
 
 
 def test_train_tells_what_was_reached_and_where_the_time_went(call_main, tmp_path, monkeypatch):
