@@ -1,4 +1,4 @@
-"""Every command in the README runs, with a small experiment on a few phantoms."""
+"""Every command in the README and in the guide runs, with small experiments on a few phantoms."""
 
 import json
 import os
@@ -17,7 +17,9 @@ from tests.conftest import HANGS_AFTER
 from tests.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+RUN = ("README.md", "docs/guide.md")  # one after the other
+DOCUMENTS = ["README.md", "CONTRIBUTING.md"]
+DOCUMENTS += [f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")]
 EXPORT = re.compile(r"^python src/export.py .*\.onnx.*$", flags=re.MULTILINE)
 SCRIPTS = ("scripts/run_demo.sh", "scripts/run_tests.sh", "scripts/dataset_download.sh")
 
@@ -37,6 +39,12 @@ dataclasses.replace(
     scores=np.full(len(known.true_boxes_xyxy), 0.5, dtype=np.float32),
 ).save(path)
 """
+
+
+def blocks_of(language, *documents):
+    """Return what stands in the fenced blocks of a language."""
+    text = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in documents)
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 def write_own_data(phantoms, place):
@@ -61,7 +69,10 @@ def test_the_commands_run_one_after_the_other(phantoms, tmp_path):
         (place / name).symlink_to(ROOT / name)
     (place / "my_images").symlink_to(phantoms / "stage_2_test_images")
     write_own_data(phantoms, place)
-    blocks = [block for block in BLOCKS if "python" in block]
+    blocks = [block for block in blocks_of("bash", *RUN) if "python" in block]
+    for number, code in enumerate(blocks_of("python", *RUN)):
+        (place / f"block_{number}.py").write_text(code)
+        blocks.append(f"python block_{number}.py")
     script = "set -e\n" + "\n".join(blocks)
     script = re.sub(r"^MODEL=.*$", "MODEL=demo", script, flags=re.MULTILINE)
     script = re.sub(EXPORT, "", script)  # test_export.py runs it, if its packages are installed
@@ -100,7 +111,18 @@ def test_the_scripts_that_set_up_are_named_and_there(script):
     assert (ROOT / script).is_file()
 
 
-def test_every_link_into_the_repository_leads_somewhere():
-    targets = [t for t in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in t]
-    assert "docs/differences.md" in targets
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_link_into_the_repository_leads_somewhere(name):
+    links = re.findall(r"\]\(([^)]+)\)", (ROOT / name).read_text(encoding="utf-8"))
+    for link in links:
+        target, _, heading = link.partition("#")
+        if "://" not in link:
+            path = (ROOT / name).parent / target if target else ROOT / name
+            assert path.exists(), link
+            assert not heading or heading in anchors_of(path), link
+
+
+def anchors_of(path):
+    """Return the headings of a document as links name them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
