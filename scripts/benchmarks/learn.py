@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,25 @@ import config
 from scripts.benchmarks import peers
 from scripts.benchmarks.measuring import Row, describe_machine, report
 from src.datasets.loaders import LabelledImages, load_labelled_images
+from src.experiments.changes import read_changes
+from src.experiments.experiment import Experiment
 from src.experiments.runs import Run
 from src.experiments.table import SMALL, get_experiment
-from src.metric import FloatArray, map_iou
-from src.prediction.presets import NMS_IOU
-from src.prediction.provenance import trained_provenance
+from src.metric import FloatArray, IntArray
+from src.prediction.collector import PredictionCollector
+from src.prediction.predictions import Predictions
+from src.prediction.presets import NMS_IOU, Postprocess
+from src.prediction.provenance import Provenance, trained_provenance
 from src.retinanet.acceleration import Acceleration, move
 from src.retinanet.encoders.weights import find_weights
-from src.scoring.grid import sweep_epoch
-from src.structures import Batch
+from src.retinanet.settings import DEFAULT_WEAK
+from src.scoring.average_precision import average_precision
+from src.scoring.bootstrap import draw_patients, percentile_interval, ratio
+from src.scoring.grid import sweep_pooled
+from src.scoring.honest import honest_score
+from src.scoring.ranked_boxes import DrawnBoxes, rank_boxes
+from src.scoring.scored_images import scored_predictions
+from src.structures import CLASS_NAMES, Batch, Detections
 from src.system.command_line import below, natural
 from src.training.epoch import train_epoch, validate
 from src.training.loop import Training
@@ -33,10 +44,26 @@ from src.training.options import TrainingOptions
 from src.training.progress import Progress
 
 PEERS = ("resnet18", "resnet50")  # encoders of torchvision's RetinaNet
-THRESHOLDS = np.arange(1, 20) / 20  # of a peer's scores
+AP_IOU = 0.5
+N_DRAWS = 1000
 N_TIMED = 3  # steps, after one
 
 Steps = Callable[[Iterable[Batch]], object]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is trained.
+
+    Attributes:
+        name: in the table.
+        experiment: of this project; a peer learns from its samples, at its rate.
+        peer: an encoder of torchvision's RetinaNet; None trains the experiment's own network.
+    """
+
+    name: str
+    experiment: Experiment
+    peer: str | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,35 +71,116 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fold", type=below(4), default=0, help="validation fold")
     parser.add_argument("--model", nargs="+", choices=SMALL, default=["lite0_256"],
                         help="experiments; peers learn from the first one's samples")  # fmt: skip
+    parser.add_argument("--set", nargs="+", action="append", metavar="FIELD=VALUE", default=[],
+                        help="train each experiment changed as well; repeatable")  # fmt: skip
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS,
                         help="encoders of torchvision's RetinaNet, drawn at random")  # fmt: skip
     parser.add_argument("--seconds", type=natural, default=1000, help="of the processor, for each")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--seed", type=natural, default=0)
+    parser.add_argument("--seeds", type=natural, nargs="+", default=[0])
     parser.add_argument("--json", type=Path, help="write the numbers")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Train one after the other, each by one cycle of its rate that fills the seconds; score."""
+    networks = list(_list_networks(arguments))
     images = load_labelled_images(arguments.data_dir, arguments.fold)
-    networks = [(name, None) for name in arguments.model]
-    networks += [(arguments.model[0], peer) for peer in arguments.peers]
     rows = []
-    for model, peer in networks:
-        with tempfile.TemporaryDirectory() as folder:
-            rows.append(_learn(model, peer, images, arguments, Path(folder)))
-        print(rows[-1], flush=True)
+    for network in networks:
+        found, n_epochs, seconds = list[Predictions](), 0, list[float]()
+        for seed in arguments.seeds:
+            with tempfile.TemporaryDirectory() as folder:
+                predictions, n_epochs, spent = _learn(
+                    network, seed, images, arguments, Path(folder)
+                )
+            found.append(predictions)
+            seconds.append(spent)
+            print(f"{network.name}, seed {seed}: {_numbers([predictions])}", flush=True)
+        rows.append(
+            {
+                "network": network.name,
+                "side px": network.experiment.img_size,
+                "weights": _weights_of(network),
+                "epochs": n_epochs,
+                "processor s": float(np.mean(seconds)),
+                **_numbers(found),
+            }
+        )
     report(rows, describe_machine("cpu", torch.get_num_threads()), arguments.json)
 
 
-def _learn(
-    model: str, peer: str | None, images: LabelledImages, arguments: argparse.Namespace, out: Path
-) -> Row:
-    """Find out how many epochs fill the seconds, train so many, and score the validation fold."""
+def _list_networks(arguments: argparse.Namespace) -> Iterator[Network]:
+    for model in arguments.model:
+        yield Network(model, get_experiment(model))
+        for words in arguments.set:
+            changed = get_experiment(model, **read_changes(words))
+            yield Network(f"{model} {' '.join(words)}", changed)
+    first = get_experiment(arguments.model[0])
+    for peer in arguments.peers:
+        yield Network(f"torchvision RetinaNet {peer}", first, peer)
 
-    def begin(n_epochs: int) -> tuple[Training, Steps, Callable[[], float]]:
-        training = _make_training(model, n_epochs, images, arguments, out)
-        return training, *(_our_ways(training) if peer is None else _peer_ways(training, peer))
+
+def _weights_of(network: Network) -> str:
+    pretrained = False if network.peer else network.experiment.pretrained
+    return pretrained if isinstance(pretrained, str) else "ImageNet" if pretrained else "random"
+
+
+def _numbers(found: list[Predictions]) -> Row:
+    """Score the predictions of each seed; the mean over seeds, and its interval over patients.
+
+    `score` is the challenge's, each part of the images at the threshold that is best on the others.
+    """
+    row: Row = {}
+    for name, number in (("score", _score_number), (f"AP .{100 * AP_IOU:.0f}", _ap_number)):
+        values = np.stack([number(predictions) for predictions in found])  # (seeds, 1 + draws)
+        low, high = percentile_interval(values[:, 1:].mean(axis=0))
+        row[name] = float(values[:, 0].mean())
+        row[f"{name}, 95 %"] = f"{low:.3f} to {high:.3f}"
+        if len(found) > 1:
+            row[f"{name}, by seed"] = " ".join(f"{value:.3f}" for value in values[:, 0])
+    return row
+
+
+def _score_number(predictions: Predictions) -> FloatArray:
+    """Return the honest score of the images themselves, and of draws of their patients."""
+
+    def load(_: object, __: object) -> Predictions:
+        return predictions
+
+    sweep = sweep_pooled([Path()], [0], load=load)
+    honest = honest_score([Path()], sweep, load=load)
+    counted = ~np.isnan(honest.image_scores)
+    weights = _draws(honest.patients)
+    return ratio(weights @ np.where(counted, honest.image_scores, 0), weights @ counted)
+
+
+def _ap_number(predictions: Predictions) -> FloatArray:
+    """Return average precision of the images themselves, and of draws of their patients."""
+    postprocess = Postprocess(gate="score", nms=NMS_IOU, threshold=0.0)
+    ranked = rank_boxes(scored_predictions(predictions, postprocess))
+    return average_precision(DrawnBoxes(ranked, _draws(predictions.patients)), AP_IOU)
+
+
+def _draws(patients: IntArray) -> IntArray:
+    ones = np.ones((1, len(patients)), dtype=np.int64)
+    return np.concatenate([ones, draw_patients(patients, N_DRAWS)])
+
+
+def _learn(
+    network: Network, seed: int, images: LabelledImages, arguments: argparse.Namespace, out: Path
+) -> tuple[Predictions, int, float]:
+    """Find out how many epochs fill the seconds, train so many, and predict the validation fold.
+
+    Returns:
+        The predictions, the number of epochs, and the seconds that they took.
+    """
+
+    def begin(n_epochs: int) -> tuple[Training, Steps, Callable[[], Predictions]]:
+        experiment = replace(network.experiment, n_epochs=n_epochs)
+        training = _make_training(experiment, seed, images, arguments, out)
+        if network.peer is None:
+            return training, *_our_ways(training)
+        return training, *_peer_ways(training, network.peer)
 
     training, learn, _ = begin(N_TIMED + 1)
     learn([next(iter(training.train_loader))])
@@ -82,61 +190,54 @@ def _learn(
     step = (time.process_time() - start) / N_TIMED
     n_epochs = max(1, round(arguments.seconds / (step * training.sampler.n_batches)))
 
-    training, learn, score = begin(n_epochs)
+    training, learn, predict = begin(n_epochs)
     start = time.process_time()
     for epoch in range(n_epochs):
         training.sampler.epoch = epoch
         learn(training.train_loader)
     seconds = time.process_time() - start
-    return {
-        "network": f"torchvision RetinaNet {peer}" if peer else model,
-        "side px": training.experiment.img_size,
-        "weights": "random" if peer or not training.experiment.pretrained else "ImageNet",
-        "epochs": n_epochs,
-        "processor s": seconds,
-        "score": score(),
-    }
+    return predict(), n_epochs, seconds
 
 
 def _make_training(
-    model: str, n_epochs: int, images: LabelledImages, arguments: argparse.Namespace, out: Path
+    experiment: Experiment,
+    seed: int,
+    images: LabelledImages,
+    arguments: argparse.Namespace,
+    out: Path,
 ) -> Training:
-    experiment = get_experiment(model, n_epochs=n_epochs)
     weights = None
     if experiment.pretrained:
         weights = find_weights(experiment.encoder, weights_dir=config.WEIGHTS_DIR)
     options = TrainingOptions(
         acceleration=Acceleration(device=torch.device("cpu"), precision=arguments.precision),
-        seed=arguments.seed,
+        seed=seed,
         n_workers=0,  # their seconds would be another process's
         encoder_weights=weights,
     )
-    return Training(Run(model, arguments.fold, "", out), experiment, images, options)
+    return Training(Run("learn", arguments.fold, "", out), experiment, images, options)
 
 
-def _our_ways(training: Training) -> tuple[Steps, Callable[[], float]]:
-    """Return how the training's own network learns from batches, and how it is scored."""
-    provenance = trained_provenance(training.files.run, training.experiment, 0)
-    acceleration = training.options.acceleration
+def _our_ways(training: Training) -> tuple[Steps, Callable[[], Predictions]]:
+    """Return how the training's own network learns from batches, and how it predicts."""
 
     def learn(batches: Iterable[Batch]) -> None:
         train_epoch(training.learner, batches, Progress(epoch=0), shows_progress=False)
 
-    def score() -> float:
+    def predict() -> Predictions:
         with training.learner.optimization.averaged():
-            _, found = validate(
+            return validate(
                 training.model,
                 training.valid_loader,
-                acceleration=acceleration,
-                provenance=provenance,
-            )
-        return float(np.nanmax(sweep_epoch(found)))
+                acceleration=training.options.acceleration,
+                provenance=_provenance(training),
+            )[1]
 
-    return learn, score
+    return learn, predict
 
 
-def _peer_ways(training: Training, encoder: str) -> tuple[Steps, Callable[[], float]]:
-    """Return how torchvision's network learns from the training's batches, and how it is scored."""
+def _peer_ways(training: Training, encoder: str) -> tuple[Steps, Callable[[], Predictions]]:
+    """Return how torchvision's network learns from the training's batches, and how it predicts."""
     experiment, acceleration = training.experiment, training.options.acceleration
     torch.manual_seed(training.options.seed)
     network = peers.build_peer(experiment.img_size, encoder).train()
@@ -152,27 +253,34 @@ def _peer_ways(training: Training, encoder: str) -> tuple[Steps, Callable[[], fl
             peers.train_step(network, optimizer, acceleration, experiment.clip_norm, batch)
             schedule.step()
 
-    return learn, lambda: _score_peer(network, training.valid_loader, acceleration)
+    def predict() -> Predictions:
+        provenance = _provenance(training)
+        return _predict_by_peer(network, training.valid_loader, acceleration, provenance)
+
+    return learn, predict
 
 
-def _score_peer(network: RetinaNet, batches: Iterable[Batch], acceleration: Acceleration) -> float:
-    """Return the challenge's score at the best threshold."""
+def _provenance(training: Training) -> Provenance:
+    return trained_provenance(training.files.run, training.experiment, 0)
+
+
+def _predict_by_peer(
+    network: RetinaNet,
+    batches: Iterable[Batch],
+    acceleration: Acceleration,
+    provenance: Provenance,
+) -> Predictions:
+    """Take all boxes of torchvision's network as candidates; it says nothing of whole images."""
     network.eval()
-    network.nms_thresh, network.score_thresh = NMS_IOU, float(THRESHOLDS[0])
-    scores = []
+    network.nms_thresh, network.score_thresh = NMS_IOU, DEFAULT_WEAK.min_score
+    collected = PredictionCollector(provenance, DEFAULT_WEAK)
+    class_probs = torch.full((len(CLASS_NAMES),), 1 / len(CLASS_NAMES))
     for batch in batches:
         with torch.inference_mode(), acceleration.arithmetic():
             found = network(peers.images_of(batch, acceleration.device))
-        for target, one in zip(batch.targets, found, strict=True):
-            boxes, true = _as_xywh(one["boxes"]), _as_xywh(target.boxes_xyxy)
-            values = one["scores"].float().numpy()
-            kept = [values > threshold for threshold in THRESHOLDS]
-            each = [map_iou(true, boxes[which], values[which]) for which in kept]
-            scores.append([np.nan if score is None else score for score in each])
-    return float(np.nanmean(scores, axis=0).max())
-
-
-def _as_xywh(boxes_xyxy: torch.Tensor) -> FloatArray:
-    boxes: FloatArray = boxes_xyxy.double().numpy().copy()
-    boxes[:, 2:] -= boxes[:, :2]
-    return boxes
+        detections = [
+            Detections(one["boxes"].float(), one["scores"].float(), class_probs) for one in found
+        ]
+        none = [Detections(one.boxes_xyxy[:0], one.scores[:0], class_probs) for one in detections]
+        collected.add(batch, detections, none)
+    return collected.finish()

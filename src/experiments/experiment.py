@@ -17,6 +17,7 @@ from src.retinanet.settings import (
     PAPER_LIMITS,
     PAPER_LOSS,
     AnchorShapes,
+    BoxLoss,
     CandidateLimits,
     LossSettings,
 )
@@ -129,8 +130,8 @@ class Experiment:
         pyramid_width: channels of pyramid and heads.
         head_depth: 3x3 convolutions in box and class head before the output.
         anchor_size, anchor_ratios, anchor_scales: see `AnchorShapes`.
-        focal_alpha, focal_gamma, smooth_l1_beta, box_loss_weight, global_loss_weight, positive_iou,
-            negative_iou: see `LossSettings`.
+        focal_alpha, focal_gamma, box_loss, smooth_l1_beta, box_loss_weight, global_loss_weight,
+            positive_iou, negative_iou: see `LossSettings`.
         min_score, min_share_of_top: see `CandidateLimits`.
         optimizer: "adam", "adamw", or "sgd" with momentum .95 and the second place's rates for each
             part.
@@ -175,6 +176,7 @@ class Experiment:
     anchor_scales: Shapes = PAPER_ANCHORS.scales
     focal_alpha: Share = PAPER_LOSS.alpha
     focal_gamma: Gamma = PAPER_LOSS.gamma
+    box_loss: BoxLoss = PAPER_LOSS.box_loss
     smooth_l1_beta: Share = PAPER_LOSS.beta
     box_loss_weight: Weight = PAPER_LOSS.box_weight
     global_loss_weight: Weight = PAPER_LOSS.global_weight
@@ -263,6 +265,7 @@ class Experiment:
         return LossSettings(
             alpha=self.focal_alpha,
             gamma=self.focal_gamma,
+            box_loss=self.box_loss,
             beta=self.smooth_l1_beta,
             box_weight=self.box_loss_weight,
             global_weight=self.global_loss_weight,

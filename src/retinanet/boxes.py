@@ -25,6 +25,24 @@ def box_iou(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
     return intersection / union.clamp(min=1e-8)
 
 
+def paired_giou(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
+    """Compute the generalized IoU of each box with its partner: (N, 4), (N, 4) -> (N,).
+
+    IoU less the share of the smallest box around both that neither covers (Rezatofighi et al.,
+    CVPR 2019): from 1 for equal boxes towards -1 for distant ones, with a slope everywhere. Boxes
+    have an area.
+    """
+    inner = torch.minimum(boxes_xyxy[:, 2:], others_xyxy[:, 2:]) - torch.maximum(
+        boxes_xyxy[:, :2], others_xyxy[:, :2]
+    )
+    outer = torch.maximum(boxes_xyxy[:, 2:], others_xyxy[:, 2:]) - torch.minimum(
+        boxes_xyxy[:, :2], others_xyxy[:, :2]
+    )
+    intersection, around = inner.clamp(min=0).prod(dim=1), outer.prod(dim=1)
+    union = _area(boxes_xyxy) + _area(others_xyxy) - intersection
+    return intersection / union + union / around - 1
+
+
 def encode_boxes(boxes_xyxy: Tensor, anchors: Tensor) -> Tensor:
     """State boxes relative to anchors; the inverse of `decode_boxes`.
 

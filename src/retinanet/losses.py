@@ -1,4 +1,4 @@
-"""The training loss: focal, smooth L1 and the whole image's log-likelihood (paper, section 3)."""
+"""The training loss: focal, of boxes, and the whole image's log-likelihood (paper, section 3)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from src.retinanet.boxes import box_iou, encode_boxes
+from src.retinanet.boxes import box_iou, decode_boxes, encode_boxes, paired_giou
 from src.retinanet.settings import PAPER_LOSS, LossSettings
 from src.structures import Losses, RawOutputs, Target
 
@@ -103,16 +103,21 @@ def focal_loss(scores: Tensor, matches: Matches, settings: LossSettings = PAPER_
 def box_loss(
     deltas: Tensor, anchors: Tensor, matches: Matches, settings: LossSettings = PAPER_LOSS
 ) -> Tensor:
-    """Compute the smooth L1 loss of each image: (B, A, 4) -> (B,).
+    """Compute the loss of the boxes of each image: (B, A, 4) -> (B,).
 
-    The mean over positives and their four numbers. Kept from the original: 0 for an image without
-    positives, and that 0 counts in the batch's mean.
+    "smooth_l1", the paper's, is of the four numbers of `encode_boxes`, and their mean; "giou" is
+    1 - GIoU of the decoded box and the true one (Rezatofighi et al., CVPR 2019), from 0 to 2. Then
+    the mean over positives. Kept from the original: 0 for an image without positives, and that 0
+    counts in the batch's mean.
     """
     image, anchor = matches.positive.nonzero(as_tuple=True)
     true_boxes = matches.boxes_xyxy[image, matches.box_index[image, anchor]]  # (P, 4)
-    expected = encode_boxes(true_boxes, anchors[anchor])
-    loss = F.smooth_l1_loss(
-        deltas[image, anchor], expected, beta=settings.beta, reduction="none"
-    ).mean(dim=1)  # (P, 4) -> (P,)
+    found, positives = deltas[image, anchor], anchors[anchor]
+    if settings.box_loss == "giou":
+        loss = 1 - paired_giou(decode_boxes(found, positives), true_boxes)
+    else:
+        loss = F.smooth_l1_loss(
+            found, encode_boxes(true_boxes, positives), beta=settings.beta, reduction="none"
+        ).mean(dim=1)  # (P, 4) -> (P,)
     n_positive = matches.positive.sum(dim=1).clamp(min=1)
     return deltas.new_zeros(len(deltas)).index_add(0, image, loss) / n_positive

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Literal
 
 from src.structures import BOX_LOSS_WEIGHT, GLOBAL_LOSS_WEIGHT
 
@@ -47,12 +48,16 @@ class AnchorShapes:
         return len(self.ratios) * len(self.scales)
 
 
+BoxLoss = Literal["smooth_l1", "giou"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
     """What the losses depend on beside the network's outputs.
 
     Attributes:
         alpha, gamma: of the focal loss.
+        box_loss: "smooth_l1" or "giou", see `losses.box_loss`.
         beta: of the smooth L1 loss: below it the loss is quadratic.
         box_weight, global_weight: of the box loss and of the whole image's loss in the sum.
         positive_iou: an anchor answers for a true box that it overlaps by this or more.
@@ -62,6 +67,7 @@ class LossSettings:
 
     alpha: float = 0.25
     gamma: float = 2.0
+    box_loss: BoxLoss = "smooth_l1"
     beta: float = 1 / 9
     box_weight: float = BOX_LOSS_WEIGHT
     global_weight: float = GLOBAL_LOSS_WEIGHT

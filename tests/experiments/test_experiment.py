@@ -75,6 +75,7 @@ WRONG: dict[str, tuple[list, list[str]]] = {
     "anchor_scales": ([(), (0.0, 1.0), None], ["1 to 16 different numbers"]),
     "focal_alpha": ([-0.1, 1.1, None, False], ["from 0 to 1"]),
     "focal_gamma": ([-1, 10.5, math.nan], ["from 0 to 10"]),
+    "box_loss": (["l1", None, 1], ["smooth_l1", "giou"]),
     "smooth_l1_beta": ([-0.1, 1.5, "1/9"], ["from 0 to 1"]),
     "box_loss_weight": ([-1, 1001, math.inf, True], ["from 0 to 1000"]),
     "global_loss_weight": ([-0.1, 10**400], ["from 0 to 1000"]),

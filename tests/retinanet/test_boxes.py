@@ -1,7 +1,8 @@
 import numpy as np
 import torch
+from torchvision.ops import generalized_box_iou
 
-from src.retinanet.boxes import box_iou, clip_boxes, decode_boxes, encode_boxes
+from src.retinanet.boxes import box_iou, clip_boxes, decode_boxes, encode_boxes, paired_giou
 from tests import oracles
 from tests.paths import shared
 
@@ -25,6 +26,22 @@ def test_box_iou_equals_the_plain_loop():
 
 def test_box_iou_of_padding_is_zero():
     assert box_iou(torch.tensor([[0.0, 0, 9, 9]]), torch.zeros(1, 4)).item() == 0
+
+
+def test_giou_equals_torchvisions():
+    rng = np.random.default_rng(2)
+    boxes, others = (torch.from_numpy(random_boxes(rng, 200)) for _ in range(2))
+    expected = generalized_box_iou(boxes, others).diagonal()
+    assert (expected < 0).any() and (expected > 0).any()
+    torch.testing.assert_close(paired_giou(boxes, others), expected)
+
+
+def test_giou_is_one_of_equal_boxes_and_falls_with_the_distance():
+    box = torch.tensor([[0.0, 0.0, 10.0, 20.0]])
+    moved = [paired_giou(box, box + torch.tensor([x, 0.0, x, 0.0])).item() for x in (0, 5, 20, 90)]
+    assert moved[0] == 1
+    assert moved == sorted(moved, reverse=True)
+    assert -1 < moved[-1] < -0.7
 
 
 def test_decode_inverts_encode():

@@ -121,6 +121,21 @@ def test_box_loss_follows_beta():
         assert loss.item() == pytest.approx(expected)
 
 
+def test_box_loss_by_overlap_is_of_the_decoded_boxes():
+    """Half of the true box is found, at two of four anchors; the mean is over these two."""
+    anchors = torch.tensor([[0.0, 0.0, 32.0, 32.0]] * 2 + [[500.0, 0.0, 532.0, 32.0]] * 2)
+    matches = match_anchors(anchors, [anchors[:1]])
+    deltas = torch.zeros(1, 4, 4, requires_grad=True)
+    with torch.no_grad():
+        deltas[0, 0] = torch.tensor([0.0, 0.0, math.log(0.5) / 0.2, 0.0])
+    loss = box_loss(deltas, anchors, matches, LossSettings(box_loss="giou"))
+    assert loss.item() == pytest.approx((0.5 + 0) / 2, rel=1e-6)
+    loss.sum().backward()
+    assert deltas.grad is not None
+    assert deltas.grad[0, 0, 2] < 0  # a wider box is better
+    assert not deltas.grad[0, 2:].any()
+
+
 def test_matching_follows_its_limits():
     anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 4.5], [0.0, 0.0, 10.0, 1.0]])
     box = [torch.tensor([[0.0, 0.0, 10.0, 10.0]])]  # overlaps them by 1, .45 and .1
@@ -138,8 +153,8 @@ def test_matching_follows_its_limits():
 @pytest.mark.parametrize(
     "change",
     [
-        {"alpha": 0.5}, {"gamma": 1.0}, {"beta": 0.5}, {"box_weight": 2.0}, {"global_weight": 0.2},
-        {"positive_iou": 0.7}, {"negative_iou": 0.2},
+        {"alpha": 0.5}, {"gamma": 1.0}, {"box_loss": "giou"}, {"beta": 0.5}, {"box_weight": 2.0},
+        {"global_weight": 0.2}, {"positive_iou": 0.7}, {"negative_iou": 0.2},
     ],
 )  # fmt: skip
 def test_every_setting_changes_the_sum(change):

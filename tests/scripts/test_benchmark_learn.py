@@ -1,27 +1,39 @@
 import json
+from pathlib import Path
 
-import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from scripts import benchmark
 from scripts.benchmarks import learn
+from src.experiments.runs import Run
+from src.experiments.table import get_experiment
+from src.prediction.provenance import trained_provenance
+from src.scoring.grid import sweep_epoch
 from tests.made_batches import ON_CPU, make_batches
 
 
-def test_learn_trains_ours_and_torchvisions_network(phantoms, tmp_path, call_main):
+def test_learn_trains_ours_changed_ours_and_torchvisions_network(phantoms, tmp_path, call_main):
     outcome = call_main(
         benchmark.main, "learn", "--data-dir", phantoms, "--seconds", "1", "--model", "demo",
-        "--peers", "resnet18", "--json", tmp_path / "n.json",
+        "--set", "box_loss=giou", "--peers", "resnet18", "--seeds", "1", "2",
+        "--json", tmp_path / "n.json",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
-    ours, peer = json.loads((tmp_path / "n.json").read_text())["rows"]
-    assert (ours["network"], peer["network"]) == ("demo", "torchvision RetinaNet resnet18")
-    for row in (ours, peer):
+    rows = json.loads((tmp_path / "n.json").read_text())["rows"]
+    names = ["demo", "demo box_loss=giou", "torchvision RetinaNet resnet18"]
+    assert [row["network"] for row in rows] == names
+    for row in rows:
         assert (row["side px"], row["weights"]) == (192, "random")
         assert row["epochs"] >= 1
         assert row["processor s"] > 0
-        assert 0 <= row["score"] <= 1
+        for number in ("score", "AP .50"):
+            by_seed = [float(value) for value in row[f"{number}, by seed"].split()]
+            assert len(by_seed) == 2
+            assert row[number] == pytest.approx(sum(by_seed) / 2, abs=1e-3)
+            low, high = map(float, row[f"{number}, 95 %"].split(" to "))
+            assert 0 <= low <= high <= 1
 
 
 class Seer(nn.Module):
@@ -38,12 +50,11 @@ class Seer(nn.Module):
         return found
 
 
-def test_a_peer_is_scored_at_its_best_threshold():
-    score = learn._score_peer(Seer(), make_batches([2, 2]), ON_CPU)
-    assert score == 1.0  # above .6 only the two true boxes are left
-
-
-def test_boxes_of_torchvision_become_corner_and_size():
-    boxes = torch.tensor([[1.0, 2.0, 11.0, 22.0]])
-    np.testing.assert_array_equal(learn._as_xywh(boxes), [[1, 2, 10, 20]])
-    assert boxes.tolist() == [[1, 2, 11, 22]]
+def test_a_peers_boxes_become_predictions_with_truth():
+    experiment = get_experiment("demo")
+    provenance = trained_provenance(Run("demo", 0, "", Path()), experiment, 0)
+    predictions = learn._predict_by_peer(Seer(), make_batches([2, 2]), ON_CPU, provenance)
+    assert predictions.has_truth
+    assert predictions.offsets.tolist() == [0, 2, 4, 6, 8]
+    assert sweep_epoch(predictions).max() == 1.0  # above .6 only the two true boxes are left
+    assert learn._numbers([predictions])["AP .50"] == 1.0  # they are ranked first

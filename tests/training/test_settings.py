@@ -24,6 +24,7 @@ OTHER: dict[str, Any] = {
     "anchor_scales": (1.0, 1.2, 1.5),
     "focal_alpha": 0.5,
     "focal_gamma": 1.5,
+    "box_loss": "giou",
     "smooth_l1_beta": 0.5,
     "box_loss_weight": 2.0,
     "global_loss_weight": 0.5,
