@@ -280,6 +280,19 @@ def test_timm_encoder_names_keys_that_do_not_fit(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_timm_network_that_wants_another_file_for_a_part_says_so(tmp_path, monkeypatch):
+    """A few of timm's hybrids download a part of themselves; here there may be no network."""
+    encoder = build_encoder("timm/convnext_atto")
+    save_file(timm.create_model("convnext_atto").state_dict(), tmp_path / "a.safetensors")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("cannot find resnet50d\non the hub")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    with pytest.raises(WeightsError, match=r"a\.safetensors: .*cannot find resnet50d on the hub$"):
+        load_encoder_weights(encoder, "timm/convnext_atto", tmp_path / "a.safetensors")
+
+
 def test_timm_sources_are_those_that_timm_knows(tmp_path, downloads):
     with pytest.raises(WeightsError):
         find_weights("timm/convnext_tiny.fb_in1k", weights_dir=tmp_path)

@@ -41,6 +41,11 @@ def test_a_network_that_is_refused_has_a_reason():
     )
 
 
+def test_weights_under_a_folder_of_names_find_their_place():
+    """timm's whole TResNet keeps its layers in `body.`, its feature maps in `body_`."""
+    assert try_encoder("tresnet_m")["weights"] == "by name"
+
+
 def test_parameters_that_no_gradient_reaches_are_counted(monkeypatch):
     from torch import nn
 

@@ -152,7 +152,7 @@ class TimmEncoder(Encoder):
             if missing:
                 raise ValueError(f"no weights for {', '.join(missing)}")
             self.net.load_state_dict({key: weights[_joined(key)] for key in own})
-        except REFUSALS as error:
+        except (*REFUSALS, OSError) as error:  # a few hybrids download a part
             raise ValueError(" ".join(str(error).split())) from error
 
     def parameter_rules(self, layer_decay: float) -> dict[str, ParameterRule]:
@@ -288,4 +288,4 @@ def _joined(key: str) -> str:
 
     Some put the network under `model.` or `body.`, some turn `stages.0.` into `stages_0.`.
     """
-    return key.removeprefix("model.").removeprefix("body.").replace(".", "_")
+    return key.replace(".", "_").removeprefix("model_").removeprefix("body_")
