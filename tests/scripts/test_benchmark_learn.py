@@ -1,4 +1,6 @@
+import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,16 +16,14 @@ from src.scoring.grid import sweep_epoch
 from tests.made_batches import ON_CPU, make_batches
 
 
-def test_learn_trains_ours_changed_ours_and_torchvisions_network(phantoms, tmp_path, call_main):
+def test_learn_trains_ours_and_torchvisions_network_with_every_seed(phantoms, tmp_path, call_main):
     outcome = call_main(
         benchmark.main, "learn", "--data-dir", phantoms, "--seconds", "1", "--model", "demo",
-        "--set", "box_loss=giou", "--peers", "resnet18", "--seeds", "1", "2",
-        "--json", tmp_path / "n.json",
+        "--peers", "resnet18", "--seeds", "1", "2", "--json", tmp_path / "n.json",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     rows = json.loads((tmp_path / "n.json").read_text())["rows"]
-    names = ["demo", "demo box_loss=giou", "torchvision RetinaNet resnet18"]
-    assert [row["network"] for row in rows] == names
+    assert [row["network"] for row in rows] == ["demo", "torchvision RetinaNet resnet18"]
     for row in rows:
         assert (row["side px"], row["weights"]) == (192, "random")
         assert row["epochs"] >= 1
@@ -34,6 +34,24 @@ def test_learn_trains_ours_changed_ours_and_torchvisions_network(phantoms, tmp_p
             assert row[number] == pytest.approx(sum(by_seed) / 2, abs=1e-3)
             low, high = map(float, row[f"{number}, 95 %"].split(" to "))
             assert 0 <= low <= high <= 1
+
+
+def test_every_change_makes_a_network_of_each_experiment():
+    arguments = argparse.Namespace(
+        model=["demo", "lite0_256"],
+        set=[["box_loss=giou"], ["ema_decay=0", "n_epochs=3"]],
+        peers=["resnet50"],
+    )
+    networks = list(learn._list_networks(arguments))
+    assert [network.name for network in networks] == [
+        "demo", "demo box_loss=giou", "demo ema_decay=0 n_epochs=3",
+        "lite0_256", "lite0_256 box_loss=giou", "lite0_256 ema_decay=0 n_epochs=3",
+        "torchvision RetinaNet resnet50",
+    ]  # fmt: skip
+    assert networks[4].experiment == replace(networks[3].experiment, box_loss="giou")
+    assert (networks[-1].experiment, networks[-1].peer) == (get_experiment("demo"), "resnet50")
+    weights = [learn._weights_of(network) for network in networks]
+    assert weights == ["random"] * 3 + ["ImageNet"] * 3 + ["random"]
 
 
 class Seer(nn.Module):
