@@ -196,7 +196,14 @@ SMALL: dict[str, Experiment] = {
     "resnet18_256_scratch": _small(img_size=256),
     "lite0_192": _small_pretrained(img_size=192, n_epochs=16),
     "lite0_256": _small_pretrained(img_size=256, anchor_scales=HALF_AND_WHOLE),
-    "lite0_384": _small_pretrained(img_size=384, anchor_scales=HALF_AND_WHOLE),
+    "lite0_384": _small_pretrained(
+        img_size=384,
+        anchor_scales=HALF_AND_WHOLE,
+        batch_size=4,
+        augmentation_level=20,
+        box_loss="giou",
+        n_epochs=24,
+    ),
 }
 
 EXPERIMENTS: dict[str, Experiment] = ORIGINAL | SECOND_PLACE | MODERN | SMALL
