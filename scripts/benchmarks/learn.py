@@ -44,7 +44,6 @@ from src.training.options import TrainingOptions
 from src.training.progress import Progress
 
 PEERS = ("resnet18", "resnet50")  # encoders of torchvision's RetinaNet
-AP_IOU = 0.5
 N_DRAWS = 1000
 N_TIMED = 3  # steps, after one
 
@@ -87,15 +86,16 @@ def run(arguments: argparse.Namespace) -> None:
     images = load_labelled_images(arguments.data_dir, arguments.fold)
     rows = []
     for network in networks:
-        found, n_epochs, seconds = list[Predictions](), 0, list[float]()
+        found, n_epochs, seconds = list[dict[str, FloatArray]](), 0, list[float]()
         for seed in arguments.seeds:
             with tempfile.TemporaryDirectory() as folder:
                 predictions, n_epochs, spent = _learn(
                     network, seed, images, arguments, Path(folder)
                 )
-            found.append(predictions)
+            found.append(_numbers(predictions))
             seconds.append(spent)
-            print(f"{network.name}, seed {seed}: {_numbers([predictions])}", flush=True)
+            values = ", ".join(f"{name} {draws[0]:.3f}" for name, draws in found[-1].items())
+            print(f"{network.name}, seed {seed}: {values}", flush=True)
         rows.append(
             {
                 "network": network.name,
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "weights": _weights_of(network),
                 "epochs": n_epochs,
                 "processor s": float(np.mean(seconds)),
-                **_numbers(found),
+                **_summarise(found),
             }
         )
     report(rows, describe_machine("cpu", torch.get_num_threads()), arguments.json)
@@ -125,25 +125,27 @@ def _weights_of(network: Network) -> str:
     return pretrained if isinstance(pretrained, str) else "ImageNet" if pretrained else "random"
 
 
-def _numbers(found: list[Predictions]) -> Row:
-    """Score the predictions of each seed; the mean over seeds, and its interval over patients.
+def _numbers(predictions: Predictions) -> dict[str, FloatArray]:
+    """Return each number, (1 + draws,): of the images themselves, then of draws of their patients.
 
     `score` is the challenge's, each part of the images at the threshold that is best on the others.
     """
+    return {"score": _score_number(predictions), "AP .50": _ap_number(predictions)}
+
+
+def _summarise(found: list[dict[str, FloatArray]]) -> Row:
+    """Return the mean of each number over the seeds, its interval, and the seeds' own values."""
     row: Row = {}
-    for name, number in (("score", _score_number), (f"AP .{100 * AP_IOU:.0f}", _ap_number)):
-        values = np.stack([number(predictions) for predictions in found])  # (seeds, 1 + draws)
+    for name in found[0]:
+        values = np.stack([numbers[name] for numbers in found])  # (seeds, 1 + draws)
         low, high = percentile_interval(values[:, 1:].mean(axis=0))
         row[name] = float(values[:, 0].mean())
         row[f"{name}, 95 %"] = f"{low:.3f} to {high:.3f}"
-        if len(found) > 1:
-            row[f"{name}, by seed"] = " ".join(f"{value:.3f}" for value in values[:, 0])
+        row[f"{name}, by seed"] = " ".join(f"{value:.3f}" for value in values[:, 0])
     return row
 
 
 def _score_number(predictions: Predictions) -> FloatArray:
-    """Return the honest score of the images themselves, and of draws of their patients."""
-
     def load(_: object, __: object) -> Predictions:
         return predictions
 
@@ -155,10 +157,9 @@ def _score_number(predictions: Predictions) -> FloatArray:
 
 
 def _ap_number(predictions: Predictions) -> FloatArray:
-    """Return average precision of the images themselves, and of draws of their patients."""
     postprocess = Postprocess(gate="score", nms=NMS_IOU, threshold=0.0)
     ranked = rank_boxes(scored_predictions(predictions, postprocess))
-    return average_precision(DrawnBoxes(ranked, _draws(predictions.patients)), AP_IOU)
+    return average_precision(DrawnBoxes(ranked, _draws(predictions.patients)), 0.5)
 
 
 def _draws(patients: IntArray) -> IntArray:

@@ -75,4 +75,4 @@ def test_a_peers_boxes_become_predictions_with_truth():
     assert predictions.has_truth
     assert predictions.offsets.tolist() == [0, 2, 4, 6, 8]
     assert sweep_epoch(predictions).max() == 1.0  # above .6 only the two true boxes are left
-    assert learn._numbers([predictions])["AP .50"] == 1.0  # they are ranked first
+    assert learn._numbers(predictions)["AP .50"][0] == 1.0  # they are ranked first
