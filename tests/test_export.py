@@ -280,7 +280,12 @@ def test_an_experiment_is_exported_with_its_own_anchors_and_limits(
     trained, tmp_path, monkeypatch, call_main
 ):
     settings = get_experiment(
-        "demo", anchor_size=2.0, anchor_ratios=(1.0,), min_score=0.001, min_share_of_top=0.2
+        "demo",
+        anchor_size=2.0,
+        anchor_ratios=(1.0,),
+        min_score=0.001,
+        min_share_of_top=0.2,
+        voting_iou=0.5,
     )
     monkeypatch.setitem(EXPERIMENTS, "demo", settings)
     run = replace(trained, output_dir=tmp_path)

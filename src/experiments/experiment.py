@@ -29,7 +29,7 @@ from src.system.records import Rule, above, check_fields, within
 # and prediction, and for all networks of an ensemble.
 MUST_AGREE = (
     *("img_size", "source_crop", "fit", "grey", "reduction", "pyramid_levels", "anchor_size"),
-    *("anchor_ratios", "anchor_scales", "min_score", "min_share_of_top"),
+    *("anchor_ratios", "anchor_scales", "min_score", "min_share_of_top", "voting_iou"),
 )
 # What has no effect unless another setting has this value.
 NEEDS = (
@@ -132,7 +132,7 @@ class Experiment:
         anchor_size, anchor_ratios, anchor_scales: see `AnchorShapes`.
         focal_alpha, focal_gamma, box_loss, smooth_l1_beta, box_loss_weight, global_loss_weight,
             positive_iou, negative_iou: see `LossSettings`.
-        min_score, min_share_of_top: see `CandidateLimits`.
+        min_score, min_share_of_top, voting_iou: see `CandidateLimits`.
         optimizer: "adam", "adamw", or "sgd" with momentum .95 and the second place's rates for each
             part.
         learning_rate: of Adam; else the rate of pyramid, class head and global head.
@@ -184,6 +184,7 @@ class Experiment:
     negative_iou: Overlap = PAPER_LOSS.negative_iou
     min_score: Share = PAPER_LIMITS.min_score
     min_share_of_top: Share = PAPER_LIMITS.min_share_of_top
+    voting_iou: Overlap = PAPER_LIMITS.voting_iou
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: Rate = 1e-5
     weight_decay: Share = 0.0
@@ -276,7 +277,11 @@ class Experiment:
     @property
     def limits(self) -> CandidateLimits:
         """Return which of the network's outputs become candidates."""
-        return CandidateLimits(min_score=self.min_score, min_share_of_top=self.min_share_of_top)
+        return CandidateLimits(
+            min_score=self.min_score,
+            min_share_of_top=self.min_share_of_top,
+            voting_iou=self.voting_iou,
+        )
 
 
 def find_changed(began: Experiment, now: Experiment) -> list[str]:

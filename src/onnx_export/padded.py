@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from src.retinanet.boxes import clip_boxes, decode_boxes
+from src.retinanet.boxes import clip_boxes, decode_boxes, vote_boxes
 from src.retinanet.settings import PAPER_LIMITS, CandidateLimits
 from src.structures import CLASS_NAMES, MAX_CANDIDATES
 
@@ -109,6 +109,7 @@ class PaddedDetector(nn.Module):
             "max_candidates": MAX_CANDIDATES,
             "min_score": self.limits.min_score,
             "min_share_of_top": self.limits.min_share_of_top,
+            "voting_iou": self.limits.voting_iou,
             "class_names": CLASS_NAMES,
         }
 
@@ -119,7 +120,8 @@ class PaddedDetector(nn.Module):
         values = torch.where(has_area & (scores > self.limits.min_score), scores, 0)
         boxes, values = _best(boxes, values, MAX_CANDIDATES)
         least = self.limits.min_share_of_top * values[:, :1]
-        return boxes, torch.where(values >= least, values, 0)
+        values = torch.where(values >= least, values, 0)
+        return vote_boxes(boxes, values, self.limits.voting_iou), values
 
 
 def _best(boxes_xyxy: Tensor, scores: Tensor, n: int) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from src.retinanet.boxes import clip_boxes, decode_boxes
+from src.retinanet.boxes import clip_boxes, decode_boxes, vote_boxes
 from src.retinanet.settings import (
     DEFAULT_WEAK,
     PAPER_LIMITS,
@@ -55,9 +55,12 @@ def find_candidates(
     probs = class_log_probs.exp()
     counts = image.new_zeros(len(scores)).index_add(0, image, torch.ones_like(image)).tolist()
     return [
-        Detections(image_boxes[:MAX_CANDIDATES], image_scores[:MAX_CANDIDATES], class_probs)
-        for image_boxes, image_scores, class_probs in zip(
-            boxes.split(counts), values.split(counts), probs, strict=True
+        Detections(vote_boxes(own_boxes, own_scores, limits.voting_iou), own_scores, class_probs)
+        for own_boxes, own_scores, class_probs in zip(
+            (image_boxes[:MAX_CANDIDATES] for image_boxes in boxes.split(counts)),
+            (image_scores[:MAX_CANDIDATES] for image_scores in values.split(counts)),
+            probs,
+            strict=True,
         )
     ]
 

@@ -82,10 +82,13 @@ class CandidateLimits:
     Attributes:
         min_score: candidates score more.
         min_share_of_top: of the image's best score; weaker boxes are dropped.
+        voting_iou: each box becomes the mean of those that overlap it by more, see
+            `boxes.vote_boxes`; 1 leaves all as they are, the paper's way.
     """
 
     min_score: float = 0.025
     min_share_of_top: float = 0.5
+    voting_iou: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

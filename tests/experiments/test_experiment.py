@@ -83,6 +83,7 @@ WRONG: dict[str, tuple[list, list[str]]] = {
     "negative_iou": ([0, 1.1, math.nan, 0.6], ["above 0, at most 1", "at most positive_iou"]),
     "min_score": ([-0.1, 2, None], ["from 0 to 1"]),
     "min_share_of_top": ([-1, 1.5, math.nan], ["from 0 to 1"]),
+    "voting_iou": ([0, -0.5, 1.1, None, math.nan], ["above 0, at most 1"]),
     "optimizer": (["lamb", "Adam", None], ["adam", "adamw", "sgd"]),
     "learning_rate": ([0, -1e-5, 10, math.nan, math.inf, "1e-5", True], ["above 0"]),
     "weight_decay": ([-0.1, 1.1, math.nan, True, 0.05], ["from 0 to 1", "optimizer 'adamw'"]),
@@ -135,7 +136,7 @@ def test_no_setting_goes_unchecked():
         {"focal_alpha": 0, "focal_gamma": 0, "smooth_l1_beta": 0},
         {"box_loss_weight": 0, "global_loss_weight": 1000},
         {"positive_iou": 0.4, "negative_iou": 0.4},
-        {"min_score": 0, "min_share_of_top": 1},
+        {"min_score": 0, "min_share_of_top": 1, "voting_iou": 1},
         {"input_channels": 1, "normalisation": "encoder"},
         {"normalisation": (-10, 10)},
         {"normalisation": (0.5, 1 / 2048)},
@@ -188,7 +189,7 @@ def test_the_defaults_of_anchors_losses_and_candidates_are_the_papers():
         AnchorShapes(size=4, ratios=(0.5, 1, 2), scales=(1, 2 ** (1 / 3), 2 ** (2 / 3))),
         LossSettings(alpha=0.25, gamma=2, beta=1 / 9, box_weight=1, global_weight=0.1,
                      positive_iou=0.5, negative_iou=0.4),
-        CandidateLimits(min_score=0.025, min_share_of_top=0.5),
+        CandidateLimits(min_score=0.025, min_share_of_top=0.5, voting_iou=1),
     )  # fmt: skip
 
 

@@ -38,14 +38,19 @@ def outputs():
 @pytest.mark.parametrize("nms_iou", [None, 0.05, 0.5])
 @pytest.mark.parametrize("max_boxes", [MAX_CANDIDATES, 7])
 @pytest.mark.parametrize(
-    "limits", [CandidateLimits(), CandidateLimits(min_score=0.015, min_share_of_top=0.1)]
+    "limits",
+    [
+        CandidateLimits(),
+        CandidateLimits(min_score=0.015, min_share_of_top=0.1),
+        CandidateLimits(voting_iou=0.5),
+    ],
 )
 def test_padded_detector_equals_candidates_and_suppression(nms_iou, max_boxes, limits):
     raw = outputs()
     expected = find_candidates(raw, ANCHORS, SIZE, limits)
     counts = [len(image.scores) for image in expected]
     assert counts[0] == MAX_CANDIDATES > counts[1] > 7
-    assert (counts[2] == 0) == (limits == CandidateLimits())
+    assert (counts[2] == 0) == (limits.min_score == 0.025)
     if nms_iou is not None:
         expected = suppress(expected, nms_iou)
     detector = PaddedDetector(

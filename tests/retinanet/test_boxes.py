@@ -2,7 +2,14 @@ import numpy as np
 import torch
 from torchvision.ops import generalized_box_iou
 
-from src.retinanet.boxes import box_iou, clip_boxes, decode_boxes, encode_boxes, paired_giou
+from src.retinanet.boxes import (
+    box_iou,
+    clip_boxes,
+    decode_boxes,
+    encode_boxes,
+    paired_giou,
+    vote_boxes,
+)
 from tests import oracles
 from tests.paths import shared
 
@@ -42,6 +49,29 @@ def test_giou_is_one_of_equal_boxes_and_falls_with_the_distance():
     assert moved[0] == 1
     assert moved == sorted(moved, reverse=True)
     assert -1 < moved[-1] < -0.7
+
+
+def test_voting_equals_the_plain_loop():
+    rng = np.random.default_rng(3)
+    boxes, scores = random_boxes(rng, 90), rng.uniform(0.1, 1, 90)
+    overlaps = box_iou(torch.from_numpy(boxes), torch.from_numpy(boxes)).numpy()
+    voters = [np.flatnonzero(overlaps[i] > 0.4) for i in range(90)]
+    assert {1, 2, 3} <= {len(own) for own in voters}
+    expected = [np.average(boxes[own], axis=0, weights=scores[own]) for own in voters]
+    found = vote_boxes(torch.from_numpy(boxes), torch.from_numpy(scores), 0.4)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_boxes_without_score_have_no_vote_and_small_scores_have_one():
+    boxes = torch.tensor([[[0.0, 0, 8, 8], [0, 0, 10, 10], [0, 0, 8, 10]]])
+    found = vote_boxes(boxes, torch.tensor([[1e-30, 3e-30, 0]]), 0.5)
+    torch.testing.assert_close(found[0, :2], torch.tensor([[0, 0, 9.5, 9.5]]).expand(2, 4))
+    assert found.isfinite().all()
+
+
+def test_without_voting_boxes_stay():
+    boxes = torch.rand(5, 4)
+    assert vote_boxes(boxes, torch.rand(5), 1.0) is boxes
 
 
 def test_decode_inverts_encode():

@@ -2,6 +2,7 @@ import numpy as np
 import torch
 
 from src.retinanet.anchors import make_anchors
+from src.retinanet.boxes import vote_boxes
 from src.retinanet.candidates import find_candidates, find_weak, suppress
 from src.retinanet.settings import CandidateLimits, WeakLimits
 from src.structures import MAX_CANDIDATES, Detections, RawOutputs
@@ -93,6 +94,17 @@ def test_candidates_follow_their_limits():
         (CandidateLimits(min_score=0.6), 1),
     ):
         assert len(find_candidates(raw, ANCHORS, SIZE, limits)[0].scores) == n
+
+
+def test_candidates_vote_within_their_image():
+    raw, limits = outputs(), CandidateLimits(voting_iou=0.5)
+    plain, voted = find_candidates(raw, ANCHORS, SIZE), find_candidates(raw, ANCHORS, SIZE, limits)
+    assert len(plain[0].scores) != len(plain[1].scores)
+    for before, after in zip(plain, voted, strict=True):
+        assert torch.equal(before.scores, after.scores)
+        assert not torch.equal(before.boxes_xyxy, after.boxes_xyxy)
+        expected = vote_boxes(before.boxes_xyxy, before.scores, 0.5)
+        torch.testing.assert_close(after.boxes_xyxy, expected)
 
 
 def all_boxes(raw, image):

@@ -31,7 +31,7 @@ OTHER: dict[str, Any] = {
     "positive_iou": 0.6,
     "negative_iou": 0.3,
 }
-LIMITS: dict[str, Any] = {"min_score": 0.009, "min_share_of_top": 0.99}
+LIMITS: dict[str, Any] = {"min_score": 0.009, "min_share_of_top": 0.99, "voting_iou": 0.5}
 
 
 @pytest.fixture(scope="module")
