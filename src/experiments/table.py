@@ -88,6 +88,7 @@ def _small_pretrained(**changes: Any) -> Experiment:  # noqa: ANN401 - fields of
         "head_depth": 2,
         "learning_rate": 1e-3,
         "ema_decay": 0.98,
+        "voting_iou": 0.5,
     }
     return _small(**(settings | changes))
 
