@@ -37,7 +37,7 @@ from src.prediction.outputs import (
     write_submission,
 )
 from src.prediction.postprocess import ChosenBoxes, choose_boxes
-from src.prediction.predictions import Predictions, load_provenance
+from src.prediction.predictions import Predictions, PredictionsError, load_provenance
 from src.prediction.presets import Postprocess
 from src.prediction.provenance import NetworkSet
 from src.system.distributed import Processes, joined_processes
@@ -102,6 +102,7 @@ def _predict_and_write(flags: Flags, processes: Processes, downloads_dir: Path) 
     ]
     for task, found in zip(tasks, saved, strict=True):
         predictions = found
+        outdates_scores = processes.is_first and flags.overwrite and _replaces_others(task)
         if predictions is None:
             predictions = inference.predict(images, task.networks, task.postprocess)
             if processes.is_first:
@@ -109,7 +110,7 @@ def _predict_and_write(flags: Flags, processes: Processes, downloads_dir: Path) 
         if processes.is_first:
             chosen = choose_boxes(predictions, task.postprocess)
             _write(task, images, predictions, chosen)
-            if flags.overwrite and task.place.is_run and task.networks.combines:
+            if outdates_scores:
                 _remove_replaced(task)
             if flags.overlays:
                 _draw(task, images, predictions, chosen)
@@ -285,12 +286,25 @@ def _draw(task: Task, images: ImageSet, predictions: Predictions, chosen: Chosen
         save_picture(task.place.overlays / name, picture)
 
 
+def _replaces_others(task: Task) -> bool:
+    """Say whether a run's folder holds scores of what other networks predicted than the task's."""
+    networks, path = task.networks, task.place.predictions
+    if networks.combines or not task.place.is_run:
+        return task.place.is_run
+    if path != networks.run.predictions_path(networks.last_epoch) or not path.exists():
+        return False
+    try:
+        return not load_provenance(path).is_same(networks.provenance(task.postprocess))
+    except PredictionsError:
+        return True
+
+
 def _remove_replaced(task: Task) -> None:
     """Leave nothing of other ensembles in the folder, nor scores of what was replaced."""
     run = task.networks.run
     replaced = [run.scores_path, run.dir / "sweep.npz"]
     replaced += [path.with_suffix(".csv") for path in replaced]
-    for epoch in run.epochs_with_predictions():
+    for epoch in run.epochs_with_predictions() if task.networks.combines else []:
         if epoch != task.networks.last_epoch:
             submission = run.submission_path("valid", epoch)
             replaced += [run.predictions_path(epoch), submission, submission.with_suffix(".json")]

@@ -11,6 +11,7 @@ from src import train_runner
 from src.experiments.runs import Run
 from src.prediction.predictions import load_predictions
 from tests.dicom_files import write_dicom
+from tests.made_predictions import make_sweep
 
 PREDICT = ("--action", "generate_predictions", "--model", "demo", "--num-workers", "0")
 GREY = np.random.default_rng(0).integers(0, 256, (64, 48)).astype(np.uint8)
@@ -164,6 +165,26 @@ def test_what_a_later_epoch_has_saved_is_checked_before_the_first_is_predicted(
     for other in (replace(made_by, epoch=7), replace(made_by, img_size=96)):
         replace(saved, provenance=other).save(path)
         refuse("--epoch", "0", "1", words=f"{path}: is of another network; --overwrite")
+
+
+def test_scores_of_another_network_go_with_its_predictions(predict, run):
+    assert predict("--epoch", "1").code == 0
+    path, sweep = run.predictions_path(1), make_sweep([[0.5]], epochs=(1,))
+    sweep.save(run.scores_path)
+    assert predict("--epoch", "1", "--overwrite").code == 0
+    assert run.scores_path.exists(), "the same network: its scores still hold"
+    assert predict("--epoch", "1", "--split", "test").code == 0
+    assert predict("--epoch", "1", "--split", "test", "--overwrite").code == 0
+    assert run.scores_path.exists(), "other images"
+    saved = load_predictions(path)
+    replace(saved, provenance=replace(saved.provenance, img_size=96)).save(path)
+    assert predict("--epoch", "1", "--overwrite").code == 0
+    assert not run.scores_path.exists()
+    assert not run.scores_path.with_suffix(".csv").exists()
+    sweep.save(run.scores_path)
+    path.write_bytes(b"broken")
+    assert predict("--epoch", "1", "--overwrite").code == 0
+    assert not run.scores_path.exists()
 
 
 def test_the_weights_of_every_epoch_are_looked_for_first(run, refuse):
