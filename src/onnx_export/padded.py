@@ -121,7 +121,8 @@ class PaddedDetector(nn.Module):
         boxes, values = _best(boxes, values, MAX_CANDIDATES)
         least = self.limits.min_share_of_top * values[:, :1]
         values = torch.where(values >= least, values, 0)
-        return vote_boxes(boxes, values, self.limits.voting_iou), values
+        boxes = vote_boxes(boxes, values, self.limits.voting_iou)
+        return clip_boxes(boxes, self.image_size), values  # a mean may be rounded out of the image
 
 
 def _best(boxes_xyxy: Tensor, scores: Tensor, n: int) -> tuple[Tensor, Tensor]:

@@ -107,6 +107,14 @@ def test_candidates_vote_within_their_image():
         torch.testing.assert_close(after.boxes_xyxy, expected)
 
 
+def test_votes_stay_in_the_image():
+    anchors, generator = torch.tensor([[30.0, 20, 90, 90]]).expand(500, 4), torch.Generator()
+    scores = 0.03 + torch.rand(200, 500, generator=generator.manual_seed(0)) * 0.9
+    raw = RawOutputs(scores, torch.zeros(200, 500, 4), LOG_PROBS[:1].expand(200, 3))
+    found = find_candidates(raw, anchors, (63, 63), CandidateLimits(voting_iou=0.5))
+    assert torch.cat([image.boxes_xyxy for image in found]).max() == 63
+
+
 def all_boxes(raw, image):
     """Decode every anchor of an image that scores at all, best first."""
     everything = CandidateLimits(min_score=0.0, min_share_of_top=0.0)
