@@ -107,9 +107,12 @@ fi
 say "installing ${files[0]#"$root/"} into $env_dir (downloads several GB the first time)"
 rm -f "$base_stamp" "$tests_stamp"
 # The user's own site-packages must not count as installed: another account would miss them.
-PYTHONNOUSERSITE=1 "$env_python" -m pip install --requirement "${files[0]}" ||
-    fail "pip could not install ${files[0]#"$root/"} (its message is above; no internet?); run this" \
-        "again when that is mended, it continues where it stopped"
+PYTHONNOUSERSITE=1 "$env_python" -m pip install --requirement "${files[0]}" || {
+    free_kb=$(df -Pk "$env_dir" | sed -n '2s/.* \([0-9][0-9]*\)  *[0-9-]*% .*/\1/p')
+    fail "pip could not install ${files[0]#"$root/"} (its message is above; no internet, or no space?" \
+        ".venv takes about 6 GB, $((free_kb / 1000000)) GB more are free); run this again when that" \
+        "is mended, it continues where it stopped"
+}
 checksum "$root/requirements.txt" >"$base_stamp"
 echo "$wanted" >"$stamp"
 

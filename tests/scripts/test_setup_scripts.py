@@ -376,6 +376,7 @@ class Checkout:
             shutil.copy(ROOT / name, self.root / name)
         for name in ("python3.11", "python3.12", "python3.13", "python3", "python"):
             write_command(self.bin / name, FAKE_PYTHON)
+        write_command(self.bin / "df", FAKE_DF)
         self.env = {
             "PATH": f"{self.bin}:/usr/bin:/bin",
             "HOME": str(folder),
@@ -453,9 +454,10 @@ def test_create_env_changed_requirements_are_installed(
 
 
 def test_create_env_failing_pip_is_one_sentence_and_continued(checkout: Checkout):
-    result = checkout.run(FAKE_PIP_STATUS="1")
+    result = checkout.run(FAKE_PIP_STATUS="1", FAKE_FREE_KB="5900000")
     assert result.returncode == 1
     assert "pip could not install requirements.txt" in result.stdout.splitlines()[-1]
+    assert "5 GB more are free" in result.stdout.splitlines()[-1]
     assert checkout.run().returncode == 0
     assert [line.split()[1] for line in checkout.calls] == ["venv", "pip", "pip"]
 
