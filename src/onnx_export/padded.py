@@ -121,8 +121,7 @@ class PaddedDetector(nn.Module):
         boxes, values = _best(boxes, values, MAX_CANDIDATES)
         least = self.limits.min_share_of_top * values[:, :1]
         values = torch.where(values >= least, values, 0)
-        boxes = vote_boxes(boxes, values, self.limits.voting_iou)
-        return clip_boxes(boxes, self.image_size), values  # a mean may be rounded out of the image
+        return vote_boxes(boxes, values, self.image_size, self.limits.voting_iou), values
 
 
 def _best(boxes_xyxy: Tensor, scores: Tensor, n: int) -> tuple[Tensor, Tensor]:

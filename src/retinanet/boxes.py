@@ -94,19 +94,22 @@ def clip_boxes(boxes_xyxy: Tensor, image_size: tuple[int, int]) -> Tensor:
     return torch.stack([x, y], dim=-1).flatten(-2)  # (..., 2, 2) -> (..., 4)
 
 
-def vote_boxes(boxes_xyxy: Tensor, scores: Tensor, voting_iou: float) -> Tensor:
+def vote_boxes(
+    boxes_xyxy: Tensor, scores: Tensor, image_size: tuple[int, int], voting_iou: float
+) -> Tensor:
     """Move each box to the mean of the boxes that overlap it by more, itself included.
 
     The neighbours of a box that survives suppression saw the same lesion: their mean, weighted by
     score, lies closer to it than one of them (box voting, Gidaris and Komodakis, ICCV 2015).
 
     Args:
-        boxes_xyxy: (..., N, 4) that have an area.
+        boxes_xyxy: (..., N, 4) that have an area and lie in the image.
         scores: (..., N); boxes of score 0 have no vote.
+        image_size: height and width, same pixels.
         voting_iou: from 0 to 1; 1 moves nothing.
 
     Returns:
-        (..., N, 4) xyxy, in the same order.
+        (..., N, 4) xyxy inside the image, in the same order.
     """
     if voting_iou >= 1:
         return boxes_xyxy
@@ -114,7 +117,8 @@ def vote_boxes(boxes_xyxy: Tensor, scores: Tensor, voting_iou: float) -> Tensor:
     total = votes.sum(dim=-1).clamp(min=torch.finfo(scores.dtype).tiny)
     # No matrix product: on a GPU it may round to 10 bits, half a pixel.
     corners = [(votes * corner[..., None, :]).sum(dim=-1) for corner in boxes_xyxy.unbind(dim=-1)]
-    return torch.stack(corners, dim=-1) / total[..., None]
+    means = torch.stack(corners, dim=-1) / total[..., None]
+    return clip_boxes(means, image_size)  # a mean may be rounded out of it
 
 
 def _area(boxes_xyxy: Tensor) -> Tensor:

@@ -55,7 +55,11 @@ def find_candidates(
     probs = class_log_probs.exp()
     counts = image.new_zeros(len(scores)).index_add(0, image, torch.ones_like(image)).tolist()
     return [
-        Detections(_vote(own_boxes, own_scores, image_size, limits), own_scores, class_probs)
+        Detections(
+            vote_boxes(own_boxes, own_scores, image_size, limits.voting_iou),
+            own_scores,
+            class_probs,
+        )
         for own_boxes, own_scores, class_probs in zip(
             (image_boxes[:MAX_CANDIDATES] for image_boxes in boxes.split(counts)),
             (image_scores[:MAX_CANDIDATES] for image_scores in values.split(counts)),
@@ -63,13 +67,6 @@ def find_candidates(
             strict=True,
         )
     ]
-
-
-def _vote(
-    boxes_xyxy: Tensor, scores: Tensor, image_size: tuple[int, int], limits: CandidateLimits
-) -> Tensor:
-    """Let the candidates of an image vote; a mean may be rounded out of the image."""
-    return clip_boxes(vote_boxes(boxes_xyxy, scores, limits.voting_iou), image_size)
 
 
 def find_weak(

@@ -13,6 +13,8 @@ from src.retinanet.boxes import (
 from tests import oracles
 from tests.paths import shared
 
+IMAGE = (150, 150)  # random boxes lie in it
+
 
 def random_boxes(rng, n):
     corner = rng.uniform(0, 90, (n, 2))
@@ -58,20 +60,20 @@ def test_voting_equals_the_plain_loop():
     voters = [np.flatnonzero(overlaps[i] > 0.4) for i in range(90)]
     assert {1, 2, 3} <= {len(own) for own in voters}
     expected = [np.average(boxes[own], axis=0, weights=scores[own]) for own in voters]
-    found = vote_boxes(torch.from_numpy(boxes), torch.from_numpy(scores), 0.4)
+    found = vote_boxes(torch.from_numpy(boxes), torch.from_numpy(scores), IMAGE, 0.4)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_boxes_without_score_have_no_vote_and_small_scores_have_one():
     boxes = torch.tensor([[[0.0, 0, 8, 8], [0, 0, 10, 10], [0, 0, 8, 10]]])
-    found = vote_boxes(boxes, torch.tensor([[1e-30, 3e-30, 0]]), 0.5)
+    found = vote_boxes(boxes, torch.tensor([[1e-30, 3e-30, 0]]), IMAGE, 0.5)
     torch.testing.assert_close(found[0, :2], torch.tensor([[0, 0, 9.5, 9.5]]).expand(2, 4))
     assert found.isfinite().all()
 
 
 def test_without_voting_boxes_stay():
     boxes = torch.rand(5, 4)
-    assert vote_boxes(boxes, torch.rand(5), 1.0) is boxes
+    assert vote_boxes(boxes, torch.rand(5), IMAGE, 1.0) is boxes
 
 
 def test_decode_inverts_encode():

@@ -103,7 +103,7 @@ def test_candidates_vote_within_their_image():
     for before, after in zip(plain, voted, strict=True):
         assert torch.equal(before.scores, after.scores)
         assert not torch.equal(before.boxes_xyxy, after.boxes_xyxy)
-        expected = vote_boxes(before.boxes_xyxy, before.scores, 0.5)
+        expected = vote_boxes(before.boxes_xyxy, before.scores, SIZE, 0.5)
         torch.testing.assert_close(after.boxes_xyxy, expected)
 
 
