@@ -50,7 +50,7 @@ from src.prediction.fusion_inputs import (
 )
 from src.prediction.fusion_settings import METHODS, Average, Decay, Fusion, choose_fusion
 from src.prediction.image_scores import read_image_scores, with_image_scores
-from src.prediction.outputs import write_submission, write_submission_of
+from src.prediction.outputs import made_by_path, write_submission, write_submission_of
 from src.prediction.postprocess import choose_boxes
 from src.prediction.predictions import Predictions, load_predictions
 from src.prediction.presets import PRESETS, Postprocess, choose_postprocess
@@ -65,14 +65,14 @@ from src.system.command_line import (
     positive,
     report_errors,
 )
-from src.system.files import check_file_place
+from src.system.files import check_file_place, real_path
 
 FUSION_FLAGS = ("iou", "decay", "sigma", "min_votes", "average", "skip_below", "threshold")
 
 
 def _write(arguments: argparse.Namespace) -> None:
     path = arguments.predictions
-    _check_csv_place(arguments.out)
+    _check_out(arguments.out, ".csv", [path, arguments.sample, arguments.image_scores])
     predictions = load_predictions(path)
     if arguments.image_scores is not None:
         scores = read_image_scores(arguments.image_scores)
@@ -84,19 +84,20 @@ def _write(arguments: argparse.Namespace) -> None:
     print(f"{len(predictions)} images, {n_with_boxes} with boxes\n{arguments.out}")
 
 
-def _check_csv_place(path: Path) -> None:
-    """Make sure that a submission, and what is written beside it, have a place."""
-    if path.suffix == ".json":  # the name of what is written beside
-        raise SubmissionError(f"{path}: a submission is a CSV file")
-    check_file_place(path)
-    check_file_place(path.with_suffix(".json"))
+def _check_out(out: Path, ending: str, inputs: Sequence[Path | None]) -> None:
+    """Make sure that results, and what is written beside them, have a place that is no input's."""
+    if out.suffix.lower() != ending:
+        raise SubmissionError(f"--out {out}: does not end in {ending}")
+    taken = [real_path(path) for path in inputs if path is not None]
+    for path in (out, made_by_path(out)):
+        check_file_place(path)
+        if real_path(path) in taken:
+            raise SubmissionError(f"--out {out}: {path} is one of the inputs; give another name")
 
 
 def _write_coco(arguments: argparse.Namespace) -> None:
     path = arguments.predictions
-    if arguments.out.suffix != ".json":
-        raise SubmissionError(f"{arguments.out}: COCO results are a .json file")
-    check_file_place(arguments.out)
+    _check_out(arguments.out, ".json", [path, arguments.images])
     predictions = load_predictions(path)
     images = _read_images(arguments.images)
     chosen = choose_boxes(predictions, _settle_postprocess(arguments, predictions))
@@ -110,7 +111,8 @@ def _from_coco(arguments: argparse.Namespace) -> None:
         raise SubmissionError(
             "from-coco needs --images or --sample: results name no image without a box"
         )
-    check_file_place(arguments.out)
+    inputs = [arguments.results, arguments.images, arguments.sample]
+    _check_out(arguments.out, ".csv", inputs)
     found = read_results(
         arguments.results,
         _read_images(arguments.images),
@@ -132,15 +134,13 @@ def _from_coco(arguments: argparse.Namespace) -> None:
 
 def _fuse(arguments: argparse.Namespace) -> None:
     paths, out = arguments.inputs, arguments.out
-    check_inputs(paths, out)
+    check_inputs(paths)
     run = name_fused_run(out)
     makes_predictions = run is not None or out.suffix == PREDICTIONS_ENDING
     if makes_predictions and PREDICTIONS_ENDING not in {path.suffix for path in paths}:
         raise SubmissionError(f"{out}: needs a {PREDICTIONS_ENDING} file among the inputs")
-    if not makes_predictions:
-        _check_csv_place(out)
-    elif run is None:
-        check_file_place(out)
+    if run is None:
+        _check_out(out, PREDICTIONS_ENDING if makes_predictions else ".csv", paths)
     weights = settle_weights(arguments.weights, paths)
     given = {name: getattr(arguments, name) for name in FUSION_FLAGS}
     fusion = choose_fusion(arguments.method, given, n_detectors=len(paths))
@@ -193,10 +193,16 @@ def _check_choice(arguments: argparse.Namespace) -> None:
 
 
 def _choose_fused_sizes(arguments: argparse.Namespace, inputs: Sequence[Detections]) -> SizeOf:
-    """Take the sizes of the images that predictions know; without any, those of the flags."""
+    """Take the sizes of the images that predictions know; without any, those of the flags.
+
+    Without these either, the sizes are unknown and nothing is cut: a fused box lies among those
+    that it was fused of.
+    """
     known: dict[str, Size] = {}
     for own in inputs:
         known |= own.sizes
+    if not known and arguments.data_dir is None and arguments.image_size is None:
+        return known.get
     if not known:
         return _choose_sizes(arguments, list(inputs[0].found))
     for name in ("image_size", "data_dir"):
@@ -224,10 +230,7 @@ def _settle_postprocess(arguments: argparse.Namespace, predictions: Predictions)
         combines=ensemble is not None,
     )
     if postprocess.threshold_is_open:
-        raise SubmissionError(
-            f"--postprocess {postprocess.preset} takes the threshold from check_metric: "
-            f"say it here by --threshold"
-        )
+        raise SubmissionError("say the threshold by --threshold; check_metric prints the best one")
     return postprocess
 
 
@@ -325,7 +328,7 @@ def _parse_arguments() -> argparse.Namespace:
     check.set_defaults(act=_check)
     check.add_argument("submission", type=Path, help="a CSV file")
     check.add_argument("--sample", type=Path, help="sample submission, for its patients")
-    _add_sizes(check)
+    _add_sizes(check, default="1024")
 
     stats = actions.add_parser("stats", help="describe the boxes of a submission")
     stats.set_defaults(act=_stats)
@@ -352,12 +355,12 @@ def _add_fuse(actions: argparse._SubParsersAction[CommandParser]) -> None:
     add("--threshold", type=fraction, help="score below which a fused box is left out")
     add("--nms", type=fraction, help="of an .npz: IoU over which the weaker box goes")
     add("--shrink", type=factor, help="of an .npz: factor on the sides of boxes")
-    _add_sizes(fuse)
+    _add_sizes(fuse, default="boxes are not cut")
 
 
-def _add_sizes(parser: argparse.ArgumentParser) -> None:
+def _add_sizes(parser: argparse.ArgumentParser, *, default: str) -> None:
     sizes = parser.add_mutually_exclusive_group()
-    sizes.add_argument("--image-size", type=positive, help="of each side (default: 1024)")
+    sizes.add_argument("--image-size", type=positive, help=f"of each side (default: {default})")
     sizes.add_argument("--data-dir", type=Path, help="take the sizes of its images")
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from src import compare, scores, submission
 from src.experiments.runs import load_run
+from src.prediction.outputs import made_by_path
 from src.prediction.presets import Postprocess
 from src.scoring.sweep import load_sweep
 from src.system.files import write_json
@@ -68,7 +69,7 @@ def test_fuse_says_beside_what_was_fused_and_how(tmp_path, two, call_main):
     inputs = [{"file": "../one.csv", "weight": 3.0}, {"file": "../other.csv", "weight": 1.0}]
     fusion = {"method": "vote", "iou": 0.5, "min_votes": 2, "average": "mean",
               "skip_below": 0.2, "threshold": 0.0}  # fmt: skip
-    assert json.loads(out.with_suffix(".json").read_text()) == {"inputs": inputs, "fusion": fusion}
+    assert json.loads(made_by_path(out).read_text()) == {"inputs": inputs, "fusion": fusion}
 
 
 def test_fuse_does_not_depend_on_the_order_of_its_inputs(tmp_path, two, call_main):
@@ -100,7 +101,7 @@ def test_fuse_takes_the_candidates_of_predictions_after_nms(tmp_path, call_main,
     expected = strings_of(predictions, postprocess)
     assert any(expected.values())
     assert dict(row.split(",") for row in rows_of(out)) == expected
-    made_by = json.loads(out.with_suffix(".json").read_text())["inputs"][0]
+    made_by = json.loads(made_by_path(out).read_text())["inputs"][0]
     assert made_by["members"][0]["model"] == "demo"
     assert made_by["postprocess"] == asdict(postprocess)
 
@@ -175,7 +176,7 @@ def test_a_fusion_is_a_file_of_predictions_for_images_without_labels(folds, call
     assert outcome.out.endswith(f"\n{folds / 'fused.npz'}\n")
     write = ("write", folds / "fused.npz", "--out", folds / "fused.csv", "--gate", "score_category")
     assert call_main(submission.main, *write, "--threshold", "0.5").code == 0
-    content = json.loads((folds / "fused.json").read_text())
+    content = json.loads((folds / "fused_made_by.json").read_text())
     assert [each["file"] for each in content["members"]] == [
         f"{name}_fold_0/predictions/000.npz" for name in "ab"
     ]
@@ -220,14 +221,20 @@ def test_submissions_alone_make_no_predictions(tmp_path, two, call_main, out):
     assert not (tmp_path / out).exists()
 
 
-@pytest.mark.parametrize(("flags", "bottom"), [([], "24.0"), (["--image-size", "1010"], "10.0")])
-def test_fuse_cuts_boxes_to_the_size_that_it_is_told(tmp_path, two, call_main, flags, bottom):
+@pytest.mark.parametrize(
+    ("flags", "boxes"),
+    [
+        ([], "0.5000 0.0 1000.0 20.0 90.0 0.5000 2000.0 0.0 9.0 9.0"),
+        (["--image-size", "1010"], "0.5000 0.0 1000.0 20.0 10.0"),
+    ],
+)
+def test_fuse_cuts_boxes_to_the_size_that_it_is_told(tmp_path, two, call_main, flags, boxes):
     for path in two:
         path.write_text("patientId,PredictionString\na,0.5 0 1000 20 90 0.5 2000 0 9 9\n")
     out = tmp_path / "fused.csv"
     command = ("fuse", *two, "--out", out, "--method", "wbf", *flags)
     assert call_main(submission.main, *command).code == 0
-    assert rows_of(out) == [f"a,0.5000 0.0 1000.0 20.0 {bottom}"]
+    assert rows_of(out) == [f"a,{boxes}"]
 
 
 def test_fuse_takes_the_sizes_of_the_images_that_are_there(tmp_path, two, call_main):
@@ -259,8 +266,8 @@ def test_fuse_takes_the_sizes_of_the_images_that_are_there(tmp_path, two, call_m
         (["one.csv", "other.csv", "--weights", "1", "1e7"], "leave that input out"),
         (["one.csv", "other.csv", "--min-votes", "2"], "no effect with --method wbf"),
         (["one.csv", "other.csv", "--iou", "2"], "2 is not between 0 and 1"),
-        (["one.csv", "other.csv", "--out", "one.csv"], "one.csv: --out is one of the inputs"),
-        (["one.csv", "other.csv", "--out", "a.json"], "a.json: a submission is a CSV file"),
+        (["one.csv", "other.csv", "--out", "one.csv"], "one.csv: one.csv is one of the inputs"),
+        (["one.csv", "other.csv", "--out", "a.json"], "a.json: does not end in .csv"),
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:scale.csv. line 3")

@@ -112,7 +112,7 @@ def test_the_command_pools_as_many_folds_as_there_are(tmp_path, call_main):
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        (([[0, 0, 50, 50]], [([60, 60, 90, 90], 0.9)]), "no setting hits a true box"),
+        (([[0, 0, 50, 50]], [([60, 60, 90, 90], 0.9)]), "no setting scores above 0"),
         (([], []), "no image has true boxes"),
     ],
     ids=["nothing hits", "nothing counts"],

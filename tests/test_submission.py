@@ -94,7 +94,7 @@ def test_write_says_beside_where_the_submission_comes_from(tmp_path, call_main):
     out = tmp_path / "out" / "submission.csv"
     arguments = ["write", tmp_path / "p.npz", "--out", out, "--threshold", "1.5", "--nms", "0.3"]
     assert call_main(submission.main, *arguments).code == 0
-    content = json.loads((tmp_path / "out" / "submission.json").read_text())
+    content = json.loads((tmp_path / "out" / "submission_made_by.json").read_text())
     assert content["predictions"] == "../p.npz"
     assert content["members"][0]["epoch"] == 2
     postprocess = Postprocess(threshold=1.5, threshold_from="flag", nms=0.3)
@@ -126,7 +126,8 @@ def test_write_keeps_how_the_sizes_were_combined(tmp_path, call_main, ensemble, 
     preset = ("--postprocess", "second-place") if ensemble is None else ()
     outcome = call_main(submission.main, *arguments, *preset)
     assert outcome.code == 0, outcome.err
-    assert json.loads((tmp_path / "s.json").read_text())["postprocess"] == asdict(postprocess)
+    made_by = json.loads((tmp_path / "s_made_by.json").read_text())
+    assert made_by["postprocess"] == asdict(postprocess)
     rows = [line.split(",") for line in (tmp_path / "s.csv").read_text().splitlines()[1:]]
     assert dict(rows) == strings_of(predictions, postprocess)
 
@@ -135,7 +136,7 @@ def test_write_keeps_how_the_sizes_were_combined(tmp_path, call_main, ensemble, 
     ("flags", "words"),
     [
         (["--out", "s.csv"], "--threshold"),
-        (["--out", "s.json", "--threshold", "1"], "s.json: a submission is a CSV file"),
+        (["--out", "s.json", "--threshold", "1"], "s.json: does not end in .csv"),
     ],
 )
 def test_write_asks_for_a_threshold_and_a_csv_file(tmp_path, call_main, flags, words):
@@ -162,6 +163,29 @@ def test_write_refuses_a_wrong_setting_in_one_line(tmp_path, call_main, flags, w
     assert outcome.err.count("\n") == 1
     assert words in outcome.err
     assert [path.name for path in tmp_path.iterdir()] == ["p.npz"]
+
+
+def test_results_take_no_input_s_place_and_no_others(tmp_path, call_main, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    random_predictions().save(tmp_path / "p.npz")
+    random_predictions().save(tmp_path / "p.csv")  # a name is no proof of what is in a file
+    (tmp_path / "p_made_by.json").write_text("[]")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for command in (
+        ("write", "p.npz", "--threshold", "1", "--out", "p.npz"),
+        ("write", "p.csv", "--threshold", "1", "--out", "p.csv"),
+        ("coco", "p.csv", "--threshold", "1", "--out", "p.json", "--images", "p_made_by.json"),
+        ("from-coco", "p_made_by.json", "--out", "p.csv", "--sample", "p.csv"),
+    ):
+        outcome = call_main(submission.main, *command)
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+        assert outcome.err.startswith("error: --out p.")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    (tmp_path / "q.json").write_text("my own")
+    assert (
+        call_main(submission.main, "write", "p.npz", "--threshold", "1", "--out", "q.csv").code == 0
+    )
+    assert (tmp_path / "q.json").read_text() == "my own"
 
 
 def test_write_refuses_predictions_of_other_images_than_the_samples(tmp_path, call_main):

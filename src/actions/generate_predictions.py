@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from src.prediction.outputs import (
     Place,
     describe_networks,
     describe_weights,
+    made_by_path,
     place_in_folder,
     place_in_run,
     write_boxes,
@@ -47,6 +49,7 @@ from src.system.records import MAX_CAUSE, cut_text, show_value
 from src.visualizations.overlays import draw_predictions, save_picture
 from src.visualizations.picture_names import picture_names
 
+SCORE_TABLES = ("scores.csv", "sweep.npz", "sweep.csv", "numbers.csv", "groups.csv")
 SHARED_DIR = "by_weights"  # below the folder of runs: what files of weights have found
 
 
@@ -102,7 +105,7 @@ def _predict_and_write(flags: Flags, processes: Processes, downloads_dir: Path) 
     ]
     for task, found in zip(tasks, saved, strict=True):
         predictions = found
-        outdates_scores = processes.is_first and flags.overwrite and _replaces_others(task)
+        outdates_scores = processes.is_first and flags.overwrite and _replaces_others(task, images)
         if predictions is None:
             predictions = inference.predict(images, task.networks, task.postprocess)
             if processes.is_first:
@@ -114,7 +117,7 @@ def _predict_and_write(flags: Flags, processes: Processes, downloads_dir: Path) 
                 _remove_replaced(task)
             if flags.overlays:
                 _draw(task, images, predictions, chosen)
-            _tell(task, predictions, chosen)
+            _tell(task, predictions, chosen, predicted_now=found is None)
 
 
 def _settle_tasks(flags: Flags, downloads_dir: Path) -> Iterator[Task]:
@@ -276,47 +279,56 @@ def _write(task: Task, images: ImageSet, predictions: Predictions, chosen: Chose
             place.predictions,
             sample_path=images.sample_path,
         )
+    else:  # of other images, which lay in the same folder before
+        place.submission.unlink(missing_ok=True)
+        made_by_path(place.submission).unlink(missing_ok=True)
 
 
 def _draw(task: Task, images: ImageSet, predictions: Predictions, chosen: ChosenBoxes) -> None:
     """Draw the boxes over every image: PNG files named after the images, in their folders."""
+    if not task.place.is_run and task.place.overlays.exists():  # of images that are gone, too
+        shutil.rmtree(task.place.overlays)
     names = picture_names(images.files)
     for image, name in enumerate(tqdm(names, "draw", unit="picture")):
         picture = draw_predictions(images.read(image), predictions, chosen, image)
         save_picture(task.place.overlays / name, picture)
 
 
-def _replaces_others(task: Task) -> bool:
-    """Say whether a run's folder holds scores of what other networks predicted than the task's."""
+def _replaces_others(task: Task, images: ImageSet) -> bool:
+    """Say whether a run's folder holds scores of other networks' boxes, or against other labels."""
     networks, path = task.networks, task.place.predictions
     if networks.combines or not task.place.is_run:
         return task.place.is_run
     if path != networks.run.predictions_path(networks.last_epoch) or not path.exists():
         return False
     try:
-        return not load_provenance(path).is_same(networks.provenance(task.postprocess))
+        saved = load_provenance(path)
     except PredictionsError:
         return True
+    is_same = saved.is_same(networks.provenance(task.postprocess))
+    return not is_same or saved.images != images.fingerprint
 
 
 def _remove_replaced(task: Task) -> None:
     """Leave nothing of other ensembles in the folder, nor scores of what was replaced."""
     run = task.networks.run
-    replaced = [run.scores_path, run.dir / "sweep.npz"]
-    replaced += [path.with_suffix(".csv") for path in replaced]
+    replaced = [run.scores_path, *(run.dir / name for name in SCORE_TABLES)]
     for epoch in run.epochs_with_predictions() if task.networks.combines else []:
         if epoch != task.networks.last_epoch:
             submission = run.submission_path("valid", epoch)
-            replaced += [run.predictions_path(epoch), submission, submission.with_suffix(".json")]
+            replaced += [run.predictions_path(epoch), submission, made_by_path(submission)]
     for path in replaced:
         path.unlink(missing_ok=True)
 
 
-def _tell(task: Task, predictions: Predictions, chosen: ChosenBoxes) -> None:
+def _tell(
+    task: Task, predictions: Predictions, chosen: ChosenBoxes, *, predicted_now: bool
+) -> None:
     n_with_boxes = int((chosen.boxes.counts() > 0).sum())
+    source = "" if predicted_now else ", as they were predicted before (--overwrite predicts again)"
     print(
         f"{task.name}: {len(predictions)} images, {n_with_boxes} with boxes at threshold "
-        f"{task.postprocess.threshold:g}"
+        f"{task.postprocess.threshold:g}{source}"
     )
     place = task.place
     print(*([place.predictions, place.submission] if place.is_run else [place.folder]), sep="\n")

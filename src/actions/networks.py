@@ -131,10 +131,8 @@ def _fill_ensemble(
     postprocess: Postprocess, choices: Sequence[Choice], weights: Sequence[float]
 ) -> Postprocess:
     """Take the mean of the best thresholds of an ensemble's networks, if all are known."""
-    bests = [choice.best for choice in choices]
-    thresholds = [
-        best.threshold for best in bests if best is not None and best.gate == postprocess.gate
-    ]
+    known = [choice.threshold_for(postprocess) for choice in choices]
+    thresholds = [threshold for threshold in known if threshold is not None]
     if len(thresholds) < len(choices):
         return postprocess
     total = sum(map(operator.mul, thresholds, weights))

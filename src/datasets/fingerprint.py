@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from src.datasets.annotations import Record
@@ -22,6 +23,11 @@ class FileState(NamedTuple):
     size: int
     modified: int
 
+    @classmethod
+    def of(cls, path: Path) -> FileState:
+        status = path.stat()
+        return cls(status.st_size, status.st_mtime_ns)
+
 
 def image_states(patient_ids: Iterable[str], source: StoredImages) -> dict[str, FileState]:
     """Look at the images of some patients, in their order.
@@ -29,11 +35,7 @@ def image_states(patient_ids: Iterable[str], source: StoredImages) -> dict[str, 
     Raises:
         AnnotationsError: one is missing.
     """
-    states = {}
-    for patient in patient_ids:
-        status = source.image_path(patient).stat()
-        states[patient] = FileState(status.st_size, status.st_mtime_ns)
-    return states
+    return {patient: FileState.of(source.image_path(patient)) for patient in patient_ids}
 
 
 def images_fingerprint(states: Mapping[str, FileState]) -> str:

@@ -76,8 +76,7 @@ def write_results(
                 }
             )
     write_text(path, json.dumps(results) + "\n")
-    beside = path.with_name(f"{path.stem}_made_by.json")
-    write_provenance(beside, predictions.provenance, chosen.postprocess, predictions_path)
+    write_provenance(path, predictions.provenance, chosen.postprocess, predictions_path)
 
 
 def read_results(

@@ -16,7 +16,7 @@ from src.prediction.fusion import (
 )
 from src.prediction.fusion_inputs import Detections
 from src.prediction.fusion_settings import Fusion
-from src.prediction.outputs import cut_to_file, write_submission_of
+from src.prediction.outputs import cut_to_file, made_by_path, write_submission_of
 from src.system.files import write_json
 
 FUNCTIONS: dict[str, Callable[..., Fused]] = {
@@ -79,7 +79,7 @@ def write_fused(
     *,
     size_of: SizeOf,
 ) -> dict[str, Fused]:
-    """Write the submission of what several detectors found, and beside it (.json) how it was made.
+    """Write the submission of what several detectors found, and beside it how it was made.
 
     The rows have the order of the inputs; where the inputs differ in it, the order of the
     patientIds.
@@ -108,5 +108,5 @@ def write_fused(
         ],
         "fusion": fusion.describe(),
     }
-    write_json(path.with_suffix(".json"), content)
+    write_json(made_by_path(path), content)
     return fused

@@ -56,8 +56,8 @@ class Detections:
         return _found_in(predictions.with_weak(), self.postprocess)
 
 
-def check_inputs(paths: Sequence[Path], out: Path) -> None:
-    """Make sure that there are at least two files, all different, and that none is written over.
+def check_inputs(paths: Sequence[Path]) -> None:
+    """Make sure that there are at least two files, all different.
 
     Raises:
         SubmissionError: there are not.
@@ -69,8 +69,6 @@ def check_inputs(paths: Sequence[Path], out: Path) -> None:
         place = real_path(path)
         if place in seen:
             raise SubmissionError(f"{path}: is given twice; --weights lets one input count more")
-        if place == real_path(out):
-            raise SubmissionError(f"{out}: --out is one of the inputs")
         seen.add(place)
 
 

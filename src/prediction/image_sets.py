@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from src.datasets.annotations import Record
 from src.datasets.data_folder import DataFolder
 from src.datasets.detection_dataset import Sample, SampleOptions, ValidationDataset
+from src.datasets.fingerprint import FileState, data_fingerprint, images_fingerprint
 from src.datasets.loaders import LabelledImages
 from src.datasets.patient_ids import fault_of_patient_ids, patient_of_file
 from src.datasets.tables import read_sample_ids
@@ -34,6 +35,7 @@ class ImageSet:
         named_by: which of these the ids are.
         files: their names, as paths below `place`.
         dataset: makes their samples.
+        fingerprint: of the files, and of their labels where they have any.
         read: gives the pixels of the file of an image, by its index.
         sample_path: a sample submission, whose order a submission follows; None keeps the images'.
         advice: what helps where an image cannot be read.
@@ -47,6 +49,7 @@ class ImageSet:
     named_by: Literal["patient", "file"]
     files: tuple[str, ...]
     dataset: Callable[[SampleOptions], Dataset[Sample]]
+    fingerprint: str
     read: Callable[[int], Pixels]
     sample_path: Path | None = None
     advice: str = ""
@@ -86,6 +89,7 @@ def labelled_image_set(images: LabelledImages, records: Sequence[Record]) -> Ima
         named_by="patient",
         files=tuple(path.relative_to(images.images_dir).as_posix() for path in paths),
         dataset=lambda options: ValidationDataset(records, images.source, options),
+        fingerprint=data_fingerprint(records, images.source),
         read=lambda image: images.source.read(ids[image]),
     )
 
@@ -153,6 +157,7 @@ def _unlabelled_set(
         named_by="patient",
         files=tuple(as_text(file.path.relative_to(index.root).as_posix()) for file in files),
         dataset=lambda options: TestDataset(files, options),
+        fingerprint=images_fingerprint({file.id: FileState.of(file.path) for file in files}),
         read=lambda image: read_any_image(files[image].path),
         sample_path=sample_path,
         advice="--skip-unreadable leaves such files out",

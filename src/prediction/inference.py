@@ -65,8 +65,9 @@ class Inference:
         if any(member.path.parent != member.run.checkpoints_dir for member in networks.members):
             raise InputError(f"{path}: is there already; --overwrite makes it again")
         predictions = load_predictions(path)
-        if tuple(predictions.ids.tolist()) != images.ids:
-            raise InputError(f"{path}: is of other images; --overwrite makes it again")
+        same_files = predictions.provenance.images in (None, images.fingerprint)
+        if tuple(predictions.ids.tolist()) != images.ids or not same_files:
+            raise InputError(f"{path}: is of other images or labels; --overwrite makes it again")
         if not predictions.provenance.is_same(networks.provenance(postprocess)):
             what = "another ensemble" if networks.combines else "another network"
             raise InputError(f"{path}: is of {what}; --overwrite makes it again")
@@ -98,7 +99,11 @@ class Inference:
             device=self.acceleration.device,
             share=(self.processes.rank, self.processes.count),
         )
-        provenance = replace(networks.provenance(postprocess), named_by=images.named_by)
+        provenance = replace(
+            networks.provenance(postprocess),
+            named_by=images.named_by,
+            images=images.fingerprint,
+        )
         try:
             self.acceleration.place_for_inference(ensemble)
             return predict(

@@ -65,8 +65,13 @@ class Place:
     def files(self) -> list[Path]:
         """Return all files but the pictures, those beside a CSV as well."""
         tables = [self.submission] if self.boxes is None else [self.submission, self.boxes]
-        beside = [path.with_suffix(".json") for path in tables]
+        beside = [made_by_path(path) for path in tables]
         return [self.predictions, *tables, *beside, self.experiment]
+
+
+def made_by_path(path: Path) -> Path:
+    """Name the file beside results that says what made them."""
+    return path.with_name(f"{path.stem}_made_by.json")
 
 
 def place_in_run(networks: NetworkSet, split: str) -> Place:
@@ -124,7 +129,7 @@ def write_submission(
     *,
     sample_path: Path | None = None,
 ) -> None:
-    """Write the submission of some predictions, and beside it (.json) where it comes from.
+    """Write the submission of some predictions, and beside it where it comes from.
 
     Args:
         predictions_path: their file.
@@ -164,19 +169,20 @@ def prediction_strings(predictions: Predictions, chosen: ChosenBoxes) -> dict[st
 
 
 def write_provenance(
-    csv_path: Path, provenance: Provenance, postprocess: Postprocess, predictions_path: Path
+    path: Path, provenance: Provenance, postprocess: Postprocess, predictions_path: Path
 ) -> None:
-    """Write `<csv stem>.json`: predictions file, networks with their weights, postprocess.
+    """Write beside results what made them: predictions, networks with their weights, postprocess.
 
     Args:
-        predictions_path: is named relative to the CSV file's folder.
+        path: of the results.
+        predictions_path: is named relative to their folder.
     """
     content = {
-        "predictions": Path(os.path.relpath(predictions_path, csv_path.parent)).as_posix(),
+        "predictions": Path(os.path.relpath(predictions_path, path.parent)).as_posix(),
         **describe_networks(provenance),
         "postprocess": asdict(postprocess),
     }
-    write_json(csv_path.with_suffix(".json"), content)
+    write_json(made_by_path(path), content)
 
 
 def write_prediction_experiment(

@@ -37,6 +37,7 @@ OPTIONAL = {
     "fit": "squeeze",
     "ensemble": None,
     "named_by": "patient",
+    "images": None,
     "image_scores": None,
     "weak": None,
     "fusion": None,

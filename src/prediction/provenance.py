@@ -149,6 +149,8 @@ class Provenance(RunId):
         ensemble: how several were combined; None for one network alone.
         named_by: what the ids of the images are: patientIds, or paths of files below the folder
             that was predicted.
+        images: fingerprint of the images, and of their labels where they have any; None where it is
+            not known.
         image_scores: file of another classifier's probabilities that stand in for those of the
             global head; None where they are its own.
         weak: which boxes beside the candidates were saved; None where none were.
@@ -164,6 +166,7 @@ class Provenance(RunId):
     epoch: int | None = None
     ensemble: Combination | None = None
     named_by: Literal["patient", "file"] = "patient"
+    images: str | None = None
     image_scores: str | None = None
     weak: WeakLimits | None = None
     fusion: FusedFiles | None = None
@@ -202,6 +205,7 @@ class Provenance(RunId):
             replace(
                 each,
                 named_by="patient",
+                images=None,
                 weak=None,
                 ensemble=each.ensemble and each.ensemble.rounded(),
             )
@@ -332,10 +336,16 @@ class NetworkSet:
         )
 
 
-def trained_provenance(run: Run, experiment: Experiment, epoch: int) -> Provenance:
-    """Say what made the predictions that a training saves after an epoch."""
+def trained_provenance(
+    run: Run, experiment: Experiment, epoch: int, *, images: str | None = None
+) -> Provenance:
+    """Say what made the predictions that a training saves after an epoch.
+
+    Args:
+        images: fingerprint of the validation images and their labels.
+    """
     member = Member(run=run, experiment=experiment, epoch=epoch, path=run.checkpoint_path(epoch))
-    return NetworkSet(members=(member,)).provenance(Postprocess())
+    return replace(NetworkSet(members=(member,)).provenance(Postprocess()), images=images)
 
 
 def _require(record: object, name: str, holds: Callable[[Any], object]) -> None:

@@ -41,12 +41,8 @@ def choose_scores(run_dir: Path, epoch: int | None = None) -> RunScores:
     notes = []
     if path.exists():
         sweep = load_sweep(path)
-        unscored = [other for other in saved if other not in sweep.epochs]
-        if unscored:
-            notes.append(
-                f"scores.npz has nothing of epoch {', '.join(map(str, unscored))}; --action "
-                f"check_metric scores all that are saved."
-            )
+        if sweep.lack(saved):
+            notes.append(f"scores.npz {sweep.lack(saved)}.")
     else:
         sweep = sweep_run(run_dir)
         notes.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -89,6 +90,13 @@ class BestSetting:
             shrink=self.shrink,
         )
 
+    def is_for(self, postprocess: Postprocess) -> bool:
+        """Say whether boxes are chosen as here, but for the threshold."""
+        ours = self.postprocess
+        return all(
+            getattr(ours, name) == getattr(postprocess, name) for name in ("gate", "nms", "shrink")
+        )
+
 
 def read_best(values: object, path: Path) -> BestSetting | None:
     """Read the best setting that a file of weights holds; None where it holds none.
@@ -123,11 +131,28 @@ class Choice(NamedTuple):
 
     def fill(self, postprocess: Postprocess) -> Postprocess:
         """Put the best threshold where neither a flag nor a preset has set one."""
-        best = self.best
-        if best is None or best.gate != postprocess.gate or not postprocess.threshold_is_open:
+        threshold = self.threshold_for(postprocess) if postprocess.threshold_is_open else None
+        if threshold is None:
             return postprocess
         source = _from_check_metric(self.epoch)
-        return replace(postprocess, threshold=best.threshold, threshold_from=source)
+        return replace(postprocess, threshold=threshold, threshold_from=source)
+
+    def threshold_for(self, postprocess: Postprocess) -> float | None:
+        """Return the best threshold, None where it is unknown or belongs to another gate.
+
+        Where it was found for boxes that are chosen in another way, a warning says so.
+        """
+        best = self.best
+        if best is None:
+            return None
+        if not best.is_for(postprocess):
+            warnings.warn(
+                f"check_metric found the threshold of epoch {self.epoch} with --gate {best.gate} "
+                f"--nms {best.nms:g} --shrink {best.shrink:g}, and boxes are chosen otherwise "
+                f"here; say these too, or --threshold",
+                stacklevel=2,
+            )
+        return best.threshold if best.gate == postprocess.gate else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +199,16 @@ class Sweep:
         values = (axis[i] for axis, i in zip(self.axes(), index, strict=True))
         return BestSetting(**dict(zip(AXES, values, strict=True)), score=float(scores[index]))
 
+    def lack(self, saved: Sequence[int]) -> str:
+        """Say which of the saved epochs have no scores; "" where all have."""
+        unscored = [str(epoch) for epoch in saved if epoch not in self.epochs]
+        if not unscored:
+            return ""
+        return (
+            f"has nothing of epoch {', '.join(unscored)}; --action check_metric scores all that "
+            f"are saved"
+        )
+
     @property
     def has_true_boxes(self) -> bool:
         """Say whether there is something to hit; a single true box makes every score a number."""
@@ -186,7 +221,7 @@ class Sweep:
             what: was looked at.
         """
         if self.has_true_boxes:
-            return f"no {what} hits a true box; a longer training might"
+            return f"no {what} scores above 0: no box hits a true one; a longer training might help"
         return "no image has true boxes, so there is nothing to score"
 
     def choose(self, saved: Sequence[int], epoch: int | None = None) -> Choice:
@@ -269,11 +304,16 @@ def load_sweep(path: Path) -> Sweep:
 def choose_epoch(scores_path: Path, saved: Sequence[int], epoch: int | None = None) -> Choice:
     """Choose an epoch as `Sweep.choose` does, by a scores file that need not be there.
 
+    A warning says which of the epochs that it chooses among have no scores.
+
     Raises:
         ScoresError: the file is something else.
     """
     if scores_path.exists():
-        return load_sweep(scores_path).choose(saved, epoch)
+        sweep = load_sweep(scores_path)
+        if epoch is None and sweep.lack(saved):
+            warnings.warn(f"{scores_path}: {sweep.lack(saved)}", stacklevel=2)
+        return sweep.choose(saved, epoch)
     return Choice(saved[-1] if epoch is None else epoch, None)
 
 

@@ -131,7 +131,7 @@ def load_detections(
     """
     choice = choose_epoch(run_dir / "scores.npz", saved_epochs(run_dir), epoch)
     if threshold is None:
-        threshold = choice.fill(Postprocess()).threshold
+        threshold = choice.fill(Postprocess(nms=nms)).threshold
     predictions = load_labelled(run_dir, choice.epoch)
     matches = match_predictions(predictions, nms=nms)
     min_score = threshold / SCORE_FACTOR

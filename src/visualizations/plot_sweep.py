@@ -53,7 +53,7 @@ def plot_sweep(sweep: Sweep, title: str) -> Figure:
     heights = [0.5 + 0.27 * len(values) for values in panels.values()]
     figure = new_figure(max(6.0, 2.2 + 0.48 * n_columns), 1.2 + sum(heights))
     if best is None:
-        found = f"no {'setting hits a true box' if sweep.has_true_boxes else 'true boxes'}"
+        found = f"no {'setting scores above 0' if sweep.has_true_boxes else 'true boxes'}"
     else:
         found = f"best score {best.score:.3f} (framed; bold: at most {NEAR_BEST:g} below)"
     shrink = f"boxes × {sweep.shrinks[place['shrink']]:g}"

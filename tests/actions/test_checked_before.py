@@ -116,7 +116,7 @@ def test_test_images_that_no_submission_can_name_are_refused_first(data, refuse,
     ("path", "words"),
     [
         ("demo_fold_0/submission_test_000.csv/x", "a folder is in its place"),
-        ("demo_fold_0/submission_test_000.json/x", "a folder is in its place"),
+        ("demo_fold_0/submission_test_000_made_by.json/x", "a folder is in its place"),
         ("demo_fold_0/predictions/test_000.npz/x", "a folder is in its place"),
         ("demo_fold_0/predictions", "cannot be filled"),
     ],
@@ -135,7 +135,7 @@ def test_places_in_a_run_that_cannot_be_written_are_refused_first(run, refuse, p
         ("000", "cannot be filled"),
         ("000/overlays", "cannot be filled"),
         ("000/boxes.csv/x", "a folder is in its place"),
-        ("000/boxes.json/x", "a folder is in its place"),
+        ("000/boxes_made_by.json/x", "a folder is in its place"),
         ("000/predictions.npz/x", "a folder is in its place"),
         ("000/experiment.json/x", "experiment.json"),
     ],
@@ -160,11 +160,40 @@ def test_what_a_later_epoch_has_saved_is_checked_before_the_first_is_predicted(
     path = run.predictions_path(1)
     saved = load_predictions(path)
     replace(saved, ids=np.char.add(saved.ids, "x")).save(path)
-    refuse("--epoch", "0", "1", words=f"{path}: is of other images; --overwrite makes it again")
+    refuse("--epoch", "0", "1", words=f"{path}: is of other images or labels; --overwrite")
     made_by = saved.provenance
     for other in (replace(made_by, epoch=7), replace(made_by, img_size=96)):
         replace(saved, provenance=other).save(path)
         refuse("--epoch", "0", "1", words=f"{path}: is of another network; --overwrite")
+
+
+def test_predictions_are_of_the_images_and_labels_that_they_were_made_of(
+    predict, run, refuse, data
+):
+    assert predict("--epoch", "1").code == 0
+    path, labels = run.predictions_path(1), data / "stage_2_train_labels.csv"
+    saved = load_predictions(path)
+    assert "as they were predicted before" in predict("--epoch", "1").out
+    patient = saved.ids[saved.truth().counts().argmax()]  # has an opacity
+    rows = [row for row in labels.read_text().splitlines() if not row.startswith(patient)]
+    labels.write_text("\n".join([*rows, f"{patient},1,2,30,40,1\n"]))
+    refuse("--epoch", "1", words=f"{path}: is of other images or labels; --overwrite")
+    make_sweep([[0.5]], epochs=(1,)).save(run.scores_path)
+    (run.dir / "numbers.csv").write_text("of the old labels")
+    assert predict("--epoch", "1", "--overwrite").code == 0
+    assert not run.scores_path.exists()
+    assert not (run.dir / "numbers.csv").exists()
+    assert load_predictions(path).true_boxes_xyxy.tolist() != saved.true_boxes_xyxy.tolist()
+    replace(saved, provenance=replace(saved.provenance, images=None)).save(path)
+    assert predict("--epoch", "1").code == 0, "an older file does not say"
+
+
+def test_a_test_image_that_was_replaced_is_predicted_again(predict, run, refuse, data):
+    assert predict("--epoch", "1", "--split", "test").code == 0
+    image = next((data / "stage_2_test_images").iterdir())
+    write_dicom(image, GREY)
+    path = run.test_predictions_path(1)
+    refuse("--epoch", "1", "--split", "test", words=f"{path}: is of other images or labels")
 
 
 def test_scores_of_another_network_go_with_its_predictions(predict, run):

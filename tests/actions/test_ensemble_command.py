@@ -14,6 +14,7 @@ from src import scores, train_runner
 from src.datasets.loaders import load_labelled_images
 from src.experiments.runs import Run, load_run, read_description
 from src.experiments.table import EXPERIMENTS
+from src.prediction.outputs import made_by_path
 from src.prediction.predictions import load_predictions
 from src.prediction.provenance import Combination, NetworkId
 from src.scoring.grid import SCORE_THRESHOLDS
@@ -47,7 +48,7 @@ def boxes_of(folder):
 
 
 def settings_of(folder):
-    return json.loads((folder / "boxes.json").read_text())["postprocess"]
+    return json.loads((folder / "boxes_made_by.json").read_text())["postprocess"]
 
 
 def probs_of(folder):
@@ -58,8 +59,9 @@ def test_one_network_by_the_flags_of_an_ensemble_writes_the_same_bytes(predict):
     alone = predict("--model", "demo", "--epoch", "1", out="alone") / "001"
     for i, flags in enumerate((["--folds", "0"], ["--run-weights", "3"])):
         same = predict("--model", "demo", "--epochs", "1", *flags, out=f"same {i}")
-        for name in ("boxes.csv", "boxes.json", "submission.csv", "submission.json"):
-            assert (same / name).read_bytes() == (alone / name).read_bytes()
+        for table in (same / "boxes.csv", same / "submission.csv"):
+            for path in (table, made_by_path(table)):
+                assert path.read_bytes() == (alone / path.name).read_bytes()
         ours, its = (load_predictions(f / "predictions.npz").provenance for f in (same, alone))
         assert ours == its
     assert len(boxes_of(alone)) > 10
@@ -301,7 +303,7 @@ def scored(talkative, tmp_path):
 )
 def test_the_threshold_is_noted_with_its_origin(predict, scored, flags, threshold, source):
     run = ("--model", "demo", "--output-dir", scored.output_dir)
-    (path,) = predict(*run, *flags).rglob("boxes.json")
+    (path,) = predict(*run, *flags).rglob("boxes_made_by.json")
     settings = settings_of(path.parent)
     assert (settings["threshold"], settings["threshold_from"]) == (threshold, source)
 

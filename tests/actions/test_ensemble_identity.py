@@ -130,7 +130,7 @@ def test_the_flags_that_scores_prints_make_the_same_ensemble_again(
     predict(*shlex.split(flags))
     assert load_provenance(path).is_same(made_by)
     np.testing.assert_allclose(load_predictions(path).scores, before.scores, atol=1e-6)
-    (description,) = folder.glob("submission_valid_*.json")
+    (description,) = folder.glob("submission_valid_*_made_by.json")
     settings = json.loads(description.read_text())["postprocess"]
     assert f"--threshold {settings['threshold']}" in flags
 
@@ -163,7 +163,7 @@ def test_an_ensemble_that_replaces_another_leaves_nothing_of_it(predict, call_ma
     left = {path.relative_to(run.dir).as_posix() for path in run.dir.rglob("*") if path.is_file()}
     assert left == {
         "experiment.json", "predictions/001.npz", "submission_valid_001.csv",
-        "submission_valid_001.json", "pics/scores.png", "pics/scores.pdf",
+        "submission_valid_001_made_by.json", "pics/scores.png", "pics/scores.pdf",
     }  # fmt: skip
 
 
@@ -246,7 +246,7 @@ def test_a_preset_that_agrees_with_the_ensemble_is_taken(tmp_path, call_main, pr
     arguments = ("write", path, "--out", tmp_path / "s.csv", "--threshold", "0.3")
     outcome = call_main(submission.main, *arguments, "--postprocess", preset)
     assert outcome.code == 0, outcome.err
-    written = json.loads((tmp_path / "s.json").read_text())["postprocess"]
+    written = json.loads((tmp_path / "s_made_by.json").read_text())["postprocess"]
     assert (written["preset"], written["size_rule"], written["k"]) == (preset, size_rule, k)
 
 

@@ -203,4 +203,4 @@ def test_coco_needs_its_images_in_the_file(place, run):
 
 def test_coco_results_are_json(place, run):
     outcome = run("coco", place / "p.npz", "--out", place / "r.csv", *THRESHOLD, ok=False)
-    assert "COCO results are a .json file" in outcome.err
+    assert "r.csv: does not end in .json" in outcome.err

@@ -8,6 +8,7 @@ import pytest
 from src import scores, submission
 from src.datasets.tables import AnnotationsError
 from src.prediction.image_scores import read_image_scores, with_image_scores
+from src.prediction.outputs import made_by_path
 from src.prediction.postprocess import gate_scores
 from src.scoring.sweep import load_sweep
 from tests.made_predictions import make_predictions, random_predictions, save_epoch
@@ -83,7 +84,7 @@ def test_a_submission_is_written_with_the_probabilities_and_says_so(tmp_path, ru
     outcome = call_main(submission.main, "write", saved, "--out", out, *flags)
     assert outcome.code == 0, outcome.err
     assert "8 images, 4 with boxes" in outcome.out
-    assert json.loads(out.with_suffix(".json").read_text())["image_scores"] == str(path)
+    assert json.loads(made_by_path(out).read_text())["image_scores"] == str(path)
 
 
 def test_an_image_without_a_probability_is_named(tmp_path, run_dir, call_main, listing):

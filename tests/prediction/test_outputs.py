@@ -161,7 +161,7 @@ def test_a_table_of_boxes_has_a_row_for_each_box_and_for_an_image_without(tmp_pa
         ["first.dcm", "first", "100.0", "0.0", "60.1", "192.0", "0.1235", *own],
         ["second.dcm", "second", "", "", "", "", "", "0.0000", "0.1250", "0.8750"],
     ]  # fmt: skip
-    assert json.loads((tmp_path / "boxes.json").read_text())["predictions"] == "p.npz"
+    assert json.loads((tmp_path / "boxes_made_by.json").read_text())["predictions"] == "p.npz"
 
 
 ENSEMBLE = Provenance(
@@ -185,7 +185,7 @@ def test_provenance_names_file_networks_and_settings(tmp_path):
     npz_path = tmp_path / "predictions" / "003.npz"
     provenance = random_predictions(epoch=3).provenance
     write_provenance(tmp_path / "a.csv", provenance, postprocess, npz_path)
-    assert json.loads((tmp_path / "a.json").read_text()) == {
+    assert json.loads((tmp_path / "a_made_by.json").read_text()) == {
         "predictions": "predictions/003.npz",
         "members": [{"model": "demo", "tag": "", "fold": 0, "epoch": 3, "weight": 1.0}],
         "hflip": False,

@@ -123,8 +123,24 @@ def choice_of(scores, asked=None):
 
 
 def test_the_best_threshold_fills_what_nobody_has_set():
-    filled = choice_of([[0.1, 0.2], [0.8, 0.3]]).fill(Postprocess(nms=0.2))
-    assert filled == Postprocess(nms=0.2, threshold=0.1, threshold_from="check_metric, epoch 1")
+    filled = choice_of([[0.1, 0.2], [0.8, 0.3]]).fill(Postprocess())
+    assert filled == Postprocess(threshold=0.1, threshold_from="check_metric, epoch 1")
+
+
+@pytest.mark.parametrize("changed", [{"nms": 0.2}, {"shrink": 0.9}, {"gate": "score_category"}])
+def test_a_threshold_of_boxes_that_are_chosen_otherwise_is_warned_of(changed):
+    postprocess = Postprocess(**changed)
+    with pytest.warns(UserWarning, match=r"epoch 1 with --gate score --nms 0.05 --shrink 1"):
+        filled = choice_of([[0.1, 0.2], [0.8, 0.3]]).fill(postprocess)
+    assert filled.threshold == (0.3 if "gate" in changed else 0.1)
+
+
+def test_epochs_without_scores_are_named_where_the_best_is_chosen(tmp_path):
+    path = tmp_path / "scores.npz"
+    make_sweep([[0.1, 0.2], [0.8, 0.3]]).save(path)
+    with pytest.warns(UserWarning, match=r"scores.npz: has nothing of epoch 2, 3; "):
+        assert choose_epoch(path, [0, 1, 2, 3]).epoch == 1
+    assert choose_epoch(path, [0, 1, 2, 3], 2).best is None  # which was asked for by name
 
 
 @pytest.mark.parametrize(
@@ -132,10 +148,9 @@ def test_the_best_threshold_fills_what_nobody_has_set():
     [
         Postprocess(threshold=0.7, threshold_from="flag"),
         Postprocess(threshold_from="preset"),
-        Postprocess(gate="score_category"),  # what was found is of another gate
     ],
 )
-def test_a_threshold_that_is_set_or_of_another_gate_stays(postprocess):
+def test_a_threshold_that_is_set_stays(postprocess):
     assert choice_of([[0.1, 0.2], [0.8, 0.3]]).fill(postprocess) == postprocess
 
 
