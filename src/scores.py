@@ -101,14 +101,16 @@ def _flags(best: BestSetting) -> str:
 
 def _pools(sweeps: dict[Path, Sweep], n_folds: int) -> Iterator[tuple[str, list[Path]]]:
     """Find the models, and the ensembles, of which all folds are there: a pool's name and runs."""
-    groups: dict[ScoredRun, dict[int | None, Path]] = {}
+    groups: dict[ScoredRun, list[tuple[int | None, Path]]] = {}
     for run_dir, sweep in sweeps.items():
         run = sweep.run
         shared = replace(run, fold=None, ensemble=run.ensemble and run.ensemble.without_folds())
-        groups.setdefault(shared, {})[run.fold] = run_dir
-    for run, by_fold in groups.items():
-        name = Run(str(run.model), 0, str(run.tag or ""), Path()).common_name
-        if set(by_fold) == set(range(n_folds)):
+        groups.setdefault(shared, []).append((run.fold, run_dir))
+    for run, runs in groups.items():
+        name, by_fold = Run(str(run.model), 0, str(run.tag or ""), Path()).common_name, dict(runs)
+        if len(by_fold) < len(runs):
+            print(f"{name}: a fold is given twice, so that the folds are not scored together")
+        elif set(by_fold) == set(range(n_folds)):
             yield f"{name}_all_folds", [by_fold[fold] for fold in range(n_folds)]
         elif len(by_fold) > n_folds and set(by_fold) == set(range(len(by_fold))):
             print(f"{name}: {len(by_fold)} folds; --n-folds {len(by_fold)} scores them together")
@@ -223,13 +225,13 @@ def _save_numbers(
     predictions, postprocess = load(run_dirs, choice.epoch), choice.postprocess
     data = scored_predictions(predictions, postprocess)
     results = compute_numbers(data)
-    write_numbers(folder / NUMBERS, results)
+    write_numbers(folder / NUMBERS, results, choice)
     print(f"  numbers of epoch {choice.epoch}", *describe_numbers(data, results), sep="\n  ")
     print(f"  {folder / NUMBERS}")
     if table:
         scores = image_scores(choose_boxes(predictions, postprocess).boxes, data.true)
         groups = list(group_numbers(data, scores, table))
-        write_group_numbers(folder / GROUPS, groups)
+        write_group_numbers(folder / GROUPS, groups, choice)
         print("", *describe_groups(groups), folder / GROUPS, sep="\n  ")
 
 

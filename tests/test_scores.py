@@ -89,6 +89,15 @@ def test_the_command_pools_exactly_when_all_folds_are_there(tmp_path, call_main)
     assert pooled.score == expected.score
 
 
+def test_folds_of_two_folders_are_no_pool(tmp_path, call_main):
+    """They would be of two trainings: nothing says which of two folds 0 belongs to the others."""
+    run_dirs = [*save_folds(tmp_path / "a"), save_folds(tmp_path / "b")[0]]
+    quick = ["--nms", "0.05", "--shrinks", "1", "--gates", "score"]
+    outcome = call_main(main, *run_dirs, *quick)
+    assert "demo: a fold is given twice" in outcome.out
+    assert not list(tmp_path.rglob("demo_all_folds"))
+
+
 def test_a_place_that_cannot_be_written_is_refused_first(tmp_path, call_main, monkeypatch):
     monkeypatch.setattr("src.scores.sweep_run", None)  # it would be called first
     run_dirs = save_folds(tmp_path)

@@ -13,13 +13,14 @@ from src.prediction.postprocess import gate_scores, shrink_boxes, suppress_at
 from src.prediction.predictions import Predictions
 from src.prediction.presets import NMS_IOU
 from src.prediction.saved_epochs import LoadEpoch, common_epochs, load_epoch
-from src.scoring.sweep import ScoredRun, ScoresError, Sweep
+from src.scoring.sweep import NothingToScoreError, ScoredRun, ScoresError, Sweep
 
 # What a box's score, times 5, is compared with; the original release's grid.
 SCORE_THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.28, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0,
                     2.0, 3.0, 4.0)  # fmt: skip
 NMS_GRID = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 SHRINK_GRID = (1.0, 0.95, 0.9, 0.875, 0.85)  # of each side of a box; the second place used 0.875
+NO_TRUTH = "the predictions hold no true boxes: there is nothing to score against"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ def sweep_epoch(predictions: Predictions, grid: Grid = PAPER_GRID) -> FloatArray
         (gates, shrinks, nms, thresholds) scores.
 
     Raises:
-        ScoresError: the truth is not known.
+        NothingToScoreError: the truth is not known.
     """
     return mean_of_counted(*sweep_sums(predictions, grid))
 
@@ -61,10 +62,10 @@ def sweep_sums(predictions: Predictions, grid: Grid) -> tuple[FloatArray, FloatA
         (gates, shrinks, nms, thresholds) the sum of the images' scores, and the images that count.
 
     Raises:
-        ScoresError: the truth is not known.
+        NothingToScoreError: the truth is not known.
     """
     if not predictions.has_truth:
-        raise ScoresError("these predictions hold no true boxes: there is nothing to score against")
+        raise NothingToScoreError(NO_TRUTH)
     true, candidates = predictions.truth(), predictions.candidates()
     gates = {gate: gate_scores(predictions, gate) for gate in grid.gates}
     shape = len(grid.gates), len(grid.shrinks), len(grid.nms), len(grid.thresholds)
@@ -120,6 +121,8 @@ def sweep_pooled(
     run = ScoredRun()
     for epoch in chosen:
         predictions = load(run_dirs, epoch)
+        if not predictions.has_truth:
+            raise NothingToScoreError(f"{run_dirs[0]}: {NO_TRUTH}")
         its = ScoredRun.of(predictions.provenance)
         if per_epoch and its != run:
             what = "run" if its.ensemble is run.ensemble is None else "ensemble"

@@ -10,8 +10,10 @@ import numpy as np
 from src.scoring.quoted_numbers import NumberResult, count_cases
 from src.scoring.scored_images import ScoredImages
 from src.scoring.subgroups import SMALL, Group
+from src.scoring.sweep import AXES, Choice
 from src.system.files import write_csv
 
+SETTING_HEADER = tuple(AXES)
 GROUP_HEADER = ("column", "group", "images", "images_with_opacity", "is_small")
 # What a line of a group shows; its file has all.
 SHOWN = (
@@ -27,17 +29,31 @@ WITHOUT_WEAK = (
 )
 
 
-def write_numbers(path: Path, results: Sequence[NumberResult]) -> None:
-    """Write a row for each number; a cell is empty where one is undefined."""
-    write_csv(path, NumberResult._fields, map(_as_texts, results))
+def write_numbers(path: Path, results: Sequence[NumberResult], choice: Choice) -> None:
+    """Write a row for each number; a cell is empty where one is undefined.
 
-
-def write_group_numbers(path: Path, groups: Sequence[Group]) -> None:
-    """Write a row for each number of each group."""
+    Args:
+        choice: the epoch and the setting that they are of, which every row names.
+    """
+    setting = _setting_of(choice)
     write_csv(
         path,
-        (*GROUP_HEADER, *NumberResult._fields),
-        ([*_cells_of(group), *_as_texts(result)] for group in groups for result in group.results),
+        (*NumberResult._fields, *SETTING_HEADER),
+        ([*_as_texts(result), *setting] for result in results),
+    )
+
+
+def write_group_numbers(path: Path, groups: Sequence[Group], choice: Choice) -> None:
+    """Write a row for each number of each group; see `write_numbers`."""
+    setting = _setting_of(choice)
+    write_csv(
+        path,
+        (*GROUP_HEADER, *NumberResult._fields, *SETTING_HEADER),
+        (
+            [*_cells_of(group), *_as_texts(result), *setting]
+            for group in groups
+            for result in group.results
+        ),
     )
 
 
@@ -62,6 +78,11 @@ def describe_groups(groups: Sequence[Group]) -> Iterator[str]:
         for key in SHOWN:
             if key in known and not np.isnan(known[key].value):
                 yield f"  {_name(known[key]):28} {_value(known[key])}"
+
+
+def _setting_of(choice: Choice) -> tuple[str | int | float, ...]:
+    chosen = choice.postprocess
+    return choice.epoch, chosen.gate, chosen.shrink, chosen.nms, chosen.threshold
 
 
 def _cells_of(group: Group) -> tuple[str | int, ...]:

@@ -20,7 +20,7 @@ from src.scoring.matching import load_labelled
 from src.scoring.quoted_numbers import compute_numbers
 from src.scoring.run_scores import choose_scores, honest_score_of
 from src.scoring.scored_images import scored_predictions
-from src.scoring.sweep import Sweep, load_sweep
+from src.scoring.sweep import NothingToScoreError, Sweep, load_sweep
 from src.system.errors import InputError
 
 N_DRAWS = 200  # of patients, for the interval of average precision; as many as a report takes
@@ -149,7 +149,10 @@ def _read_scores(run_dir: Path) -> dict[str, Any]:
     path, saved = run_dir / "scores.npz", numbered_files(run_dir / "predictions", ".npz")
     if not saved:
         return _saved_score(path) if path.exists() else {}
-    shown = choose_scores(run_dir)
+    try:
+        shown = choose_scores(run_dir)
+    except NothingToScoreError:  # predictions of images without labels, which were fused
+        return {}
     if shown.epoch not in saved:
         return _saved_score(path)
     predictions = load_labelled(run_dir, shown.epoch)

@@ -9,7 +9,7 @@ from src.prediction.presets import Postprocess
 from src.prediction.saved_epochs import saved_epochs
 from src.scoring.grid import Grid, sweep_run
 from src.scoring.honest import HonestScore, honest_score
-from src.scoring.sweep import Sweep, load_sweep
+from src.scoring.sweep import SCORES_ALL, Sweep, load_sweep
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ def choose_scores(run_dir: Path, epoch: int | None = None) -> RunScores:
     if path.exists():
         sweep = load_sweep(path)
         if sweep.lack(saved):
-            notes.append(f"scores.npz {sweep.lack(saved)}.")
+            notes.append(f"scores.npz {sweep.lack(saved)}; {SCORES_ALL}.")
     else:
         sweep = sweep_run(run_dir)
         notes.append(

@@ -10,6 +10,8 @@ import numpy as np
 from src.metric import Boxes, FloatArray, IntArray, bootstrap_interval
 from src.scoring.quoted_numbers import N_DRAWS, NumberResult, compute_numbers
 from src.scoring.scored_images import ScoredImages
+from src.scoring.sweep import ScoresError
+from src.system.records import cut_text
 
 SMALL = 30  # images, or images with an opacity, below which a number says little
 UNKNOWN = "unknown"  # the group of images that a table does not sort
@@ -53,7 +55,15 @@ def group_numbers(
         image_scores: (I,) the challenge's score of each, NaN where it does not count.
         table: column -> id -> the name of the image's group; an image that is missing, or whose
             cell is empty, is of the group `UNKNOWN`.
+
+    Raises:
+        ScoresError: it names none of the images.
     """
+    if table and not any(image in names for names in table.values() for image in data.ids):
+        raise ScoresError(
+            f"the table of groups names none of the images, {cut_text(data.ids[0])} among "
+            f"them; its patientIds must be written as those of the labels"
+        )
     for column, names in table.items():
         groups = np.array([names.get(image) or UNKNOWN for image in data.ids])
         for name in sorted(set(groups.tolist())):

@@ -22,6 +22,7 @@ from src.system.errors import InputError
 from src.system.files import replaced_file
 from src.system.records import MAX_CAUSE, Rule, build_record, cut_text, show_value, within
 
+SCORES_ALL = "--action check_metric scores all that are saved"
 NEAR_BEST = 0.005  # of score: a difference that no one should care about
 AXES = {
     "epoch": ArraySchema(dtype="int64", shape=("epochs",), low=0, high=MAX_EPOCH, is_unique=True),
@@ -44,6 +45,10 @@ ARRAYS = AXES | {
 
 class ScoresError(InputError):
     """A scores file, or a folder of predictions, that is missing or wrong."""
+
+
+class NothingToScoreError(ScoresError):
+    """Predictions of images whose true boxes are not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,12 +207,7 @@ class Sweep:
     def lack(self, saved: Sequence[int]) -> str:
         """Say which of the saved epochs have no scores; "" where all have."""
         unscored = [str(epoch) for epoch in saved if epoch not in self.epochs]
-        if not unscored:
-            return ""
-        return (
-            f"has nothing of epoch {', '.join(unscored)}; --action check_metric scores all that "
-            f"are saved"
-        )
+        return f"has nothing of epoch {', '.join(unscored)}" if unscored else ""
 
     @property
     def has_true_boxes(self) -> bool:
@@ -312,7 +312,7 @@ def choose_epoch(scores_path: Path, saved: Sequence[int], epoch: int | None = No
     if scores_path.exists():
         sweep = load_sweep(scores_path)
         if epoch is None and sweep.lack(saved):
-            warnings.warn(f"{scores_path}: {sweep.lack(saved)}", stacklevel=2)
+            warnings.warn(f"{scores_path}: {sweep.lack(saved)}; {SCORES_ALL}", stacklevel=2)
         return sweep.choose(saved, epoch)
     return Choice(saved[-1] if epoch is None else epoch, None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -151,7 +151,7 @@ def write_scores(sweep: Sweep, notes: Iterable[str], *, wider: Sweep | None, hin
         + f'{figure}<div class="sweeps"><div><h3>Best of each epoch</h3><table><thead><tr>'
         f"<th>epoch</th><th>score</th><th>threshold</th></tr></thead><tbody>{rows}</tbody></table>"
         f"</div><div><h3>Wider sweep</h3>"
-        + (f"<p>{escape(hint)}</p>" if wider is None else _write_wider(wider))
+        + (f"<p>{escape(hint)}</p>" if wider is None else _write_wider(wider, sweep.epochs))
         + "</div></div>"
     )
 
@@ -210,8 +210,12 @@ def _write_probability(name: str, prob: float, *, is_true: bool) -> str:
     )
 
 
-def _write_wider(sweep: Sweep) -> str:
-    """Name the best of a wide sweep, and along each axis what comes close to it."""
+def _write_wider(sweep: Sweep, epochs: Sequence[int]) -> str:
+    """Name the best of a wide sweep, and along each axis what comes close to it.
+
+    Args:
+        epochs: that have scores at the paper's grid.
+    """
     best = sweep.best()
     if best is None:
         return f"<p>{escape(sweep.why_no_best())}</p>"
@@ -223,8 +227,9 @@ def _write_wider(sweep: Sweep) -> str:
     table = write_table(
         rows, header=("", "best", f"costs at most {NEAR_BEST:g}, all else as the best")
     )
+    lack = sweep.lack(epochs) and f" This sweep {sweep.lack(epochs)}."
     n_settings = f"{int(np.isfinite(sweep.scores).sum()):,}"
-    return f"<p>Best of {n_settings} settings: {best.score:.3f}.</p>{table}"
+    return f"<p>Best of {n_settings} settings: {best.score:.3f}.{lack}</p>{table}"
 
 
 def _best_by_epoch(sweep: Sweep) -> list[tuple[int, float, float]]:

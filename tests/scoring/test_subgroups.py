@@ -14,6 +14,7 @@ from src.scoring.number_tables import describe_groups, write_group_numbers
 from src.scoring.quoted_numbers import compute_numbers
 from src.scoring.scored_images import scored_predictions
 from src.scoring.subgroups import UNKNOWN, group_numbers, take_scored
+from src.scoring.sweep import Choice, ScoresError
 from tests import oracles
 from tests.made_predictions import make_predictions, random_predictions, with_weak_boxes
 
@@ -55,10 +56,13 @@ def test_groups_are_those_of_the_table_and_the_rest_is_unknown():
 def test_groups_are_written_with_their_counts_and_told(tmp_path):
     names = {image: "AP" if i % 2 else "PA" for i, image in enumerate(DATA.ids)}
     groups = list(group_numbers(DATA, SCORES, {"view": names}, n_draws=5))
-    write_group_numbers(tmp_path / "groups.csv", groups)
+    write_group_numbers(tmp_path / "groups.csv", groups, Choice(3, None))
     with (tmp_path / "groups.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * len(groups[0].results)
+    assert {(row["epoch"], row["gate"], row["threshold"]) for row in rows} == {
+        ("3", "score", "0.3")
+    }
     assert rows[0]["column"] == "view" and rows[0]["group"] == "AP" and rows[0]["images"] == "40"
     assert float(rows[0]["value"]) == pytest.approx(groups[0].results[0].value, abs=1e-6)
     lines = list(describe_groups(groups))
@@ -66,10 +70,16 @@ def test_groups_are_written_with_their_counts_and_told(tmp_path):
     assert ("small" in lines[0]) == groups[0].is_small
 
 
+def test_a_table_of_other_images_is_refused():
+    table = {"view": {f"0{image}": "AP" for image in DATA.ids}}
+    with pytest.raises(ScoresError, match=f"names none of the images, {DATA.ids[0]} among them"):
+        list(group_numbers(DATA, SCORES, table))
+
+
 def test_a_group_without_an_image_that_counts_has_no_score():
     predictions = with_weak_boxes(make_predictions(([], []), ([], [])))
     data = scored_predictions(predictions, SETTING)
-    (group,) = group_numbers(data, np.full(2, np.nan), {"view": {}}, n_draws=5)
+    (group,) = group_numbers(data, np.full(2, np.nan), {"view": {data.ids[0]: ""}}, n_draws=5)
     assert np.isnan(group.results[0].value)
     assert len(list(describe_groups([group]))) < len(group.results)
 

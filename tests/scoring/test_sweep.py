@@ -91,6 +91,7 @@ def test_place_of_a_setting_counts_along_each_axis():
     assert sweep.place_of(None) == {"epoch": 2, "gate": 0, "shrink": 0, "nms": 0, "threshold": 0}
 
 
+@pytest.mark.filterwarnings("ignore:.*has nothing of epoch")
 @pytest.mark.parametrize(
     ("scores", "asked", "epoch", "threshold"),
     [

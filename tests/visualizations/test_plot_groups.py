@@ -4,6 +4,7 @@ import pytest
 from src.scoring.number_tables import write_group_numbers
 from src.scoring.scored_images import scored_predictions
 from src.scoring.subgroups import group_numbers
+from src.scoring.sweep import Choice
 from src.system.errors import InputError
 from src.visualizations.plot_groups import main, plot_groups, read_groups
 from tests.made_predictions import ALL, random_predictions, with_weak_boxes
@@ -16,7 +17,7 @@ def table(tmp_path):
     views = {image: "AP" if i < 70 else "PA <$x$>" for i, image in enumerate(data.ids)}
     scores = np.random.default_rng(0).random(len(data.ids))
     groups = group_numbers(data, scores, {"view": views, "all": {}}, n_draws=20)
-    write_group_numbers(tmp_path / "groups.csv", list(groups))
+    write_group_numbers(tmp_path / "groups.csv", list(groups), Choice(0, None))
     return tmp_path / "groups.csv"
 
 

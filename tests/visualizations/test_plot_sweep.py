@@ -93,7 +93,7 @@ def test_scores_that_do_not_exist_are_passed_over(tmp_path):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    ("nothing", "words"), [(0.0, "no setting hits"), (np.nan, "no true boxes")]
+    ("nothing", "words"), [(0.0, "no setting scores"), (np.nan, "no true boxes")]
 )
 def test_no_cell_is_framed_where_nothing_hits_or_nothing_counts(tmp_path, nothing, words):
     figure = plot_sweep(make_sweep(np.full((2, 3), nothing)), "a run")

@@ -4,14 +4,17 @@ import hashlib
 import re
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 
 import config
 from src.scoring.grid import sweep_run
+from src.structures import UNKNOWN_CATEGORY
 from src.visualizations.runs_index import main
 from tests.conftest import run_main
 from tests.made_predictions import make_fold, save_epoch, save_folds
@@ -157,7 +160,9 @@ def test_an_old_run_and_an_ensemble_have_a_row(index, tmp_path):
     assert run["ap_50"] == ensemble["seconds"] == ""
 
 
-@pytest.mark.parametrize("what", ["left the table", "stopped", "stopped at once", "undescribed"])
+@pytest.mark.parametrize(
+    "what", ["left the table", "stopped", "stopped at once", "undescribed", "unlabelled"]
+)
 def test_a_run_that_lacks_something_has_a_row_with_empty_cells(folder, index, what):
     name = {"left the table": "gone_fold_0", "undescribed": "demo_fold_0"}.get(
         what, "demo_x_fold_0"
@@ -166,6 +171,10 @@ def test_a_run_that_lacks_something_has_a_row_with_empty_cells(folder, index, wh
         save_epoch(describe_run(folder, "gone"), make_fold(0))
     elif what == "undescribed":
         (folder / name / "experiment.json").unlink()
+    elif what == "unlabelled":
+        fused = make_fold(0)
+        unknown = np.full_like(fused.true_categories, UNKNOWN_CATEGORY)
+        save_epoch(describe_run(folder, tag="x"), replace(fused, true_categories=unknown))
     else:
         run_dir = describe_run(folder, tag="x")
         if what == "stopped":
