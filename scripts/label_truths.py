@@ -19,6 +19,7 @@ from src.system.errors import InputError
 from src.system.records import MAX_CAUSE, cut_text, show_value
 
 DECIMALS = 3  # of a pixel: shares of an image and pixels give the same text
+SIZE_UNKNOWN = "the size of the image is not known; --images FOLDER or columns of the sizes give it"
 NORMAL_LABELS = {"", "no finding", "normal", "nan", "none"}  # in lower case
 
 HowReaders = Literal["all", "intersection", "agreement"]
@@ -69,7 +70,7 @@ def settle_boxes(
     for row in source.rows:
         box, size = row.box_xyxy, sizes.get(row.patient_id)
         if box is not None and shares and size is None:
-            source.add_fault(row.place, row.patient_id, "the size of the image is not known")
+            source.add_fault(row.place, row.patient_id, SIZE_UNKNOWN)
             continue
         if box is not None:
             factors = (*size, *size) if shares and size is not None else (1, 1, 1, 1)
@@ -106,7 +107,10 @@ def make_truths(
     unknown = sorted(set(findings or ()) - known)
     if unknown:
         shown = cut_text(", ".join(map(repr, sorted(known))), MAX_CAUSE)
-        raise InputError(f"--findings: no label is {show_value(unknown[0])}; there are {shown}")
+        advice = "; --columns label=COLUMN says where they stand" if known == {""} else ""
+        raise InputError(
+            f"--findings: no label is {show_value(unknown[0])}; there are {shown}{advice}"
+        )
     if rule.how != "all" and not any(row.reader for row in rows):
         raise InputError(f"--readers {rule.how}: {source.path} does not say who drew a box")
     of_image: defaultdict[str, list[LabelRow]] = defaultdict(list)

@@ -129,7 +129,11 @@ def _from_coco(arguments: argparse.Namespace) -> None:
         found = {patient: found.get(patient, nothing) for patient in order}
     write_submission_of(arguments.out, found)
     n_with_boxes = sum(len(scores) > 0 for _, scores in found.values())
-    print(f"{len(found)} images, {n_with_boxes} with boxes\n{arguments.out}")
+    n_without = len(found) - n_with_boxes
+    print(
+        f"{len(found)} images, {n_with_boxes} with boxes, {n_without} without, those that are not "
+        f"in the results among them\n{arguments.out}"
+    )
 
 
 def _fuse(arguments: argparse.Namespace) -> None:

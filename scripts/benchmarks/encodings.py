@@ -19,6 +19,7 @@ from scripts.radiograph_encodings import ENCODINGS
 from src.datasets.annotations import Record, read_records
 from src.datasets.data_folder import DataFolder
 from src.datasets.folds import load_folds, split_records
+from src.experiments.runs import Run
 from src.metric import map_iou
 from src.radiographs.dicom import read_pixels
 from src.radiographs.image_files import read_any_image
@@ -45,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Encode, predict by the command that users call, and score."""
+    trained = Run(arguments.model, arguments.fold, "", arguments.output_dir)
+    if not trained.epochs_with_checkpoint():
+        raise InputError(f"{trained.dir}: holds no checkpoints; --action train makes them")
     folder = DataFolder(arguments.data_dir)
     _, records = split_records(read_records(folder), load_folds(folder), arguments.fold)
     records = records[: arguments.images]
