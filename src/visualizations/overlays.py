@@ -91,7 +91,8 @@ def draw_predictions(
         name = f"...{name[-MAX_CAPTION_NAME:]}"
     caption = f"{name}  P(opacity) {opacity:.2f}"
     if predictions.true_categories[image] != UNKNOWN_CATEGORY:
-        caption += f"  true: {CLASS_NAMES[predictions.true_categories[image]]}"
+        name = CLASS_NAMES[predictions.true_categories[image]].split(" / ")[-1]  # fits below a tile
+        caption += f"  true: {name}"
     boxes_xyxy, scores = chosen.of_image(image)
     true_boxes_xyxy = predictions.true_boxes_xyxy[predictions.truth_of(image)]
     file_size = predictions.image_sizes[image]
