@@ -9,7 +9,7 @@ training.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,8 @@ class Ensemble(nn.Module):
             size_rule: how dw and dh are combined.
             k: of the percentiles: how far below the 20th, in units of the spread from the 20th to
                 the 80th.
-            hflip: show every member the mirrored image as well.
+            hflip: show every member the mirrored image as well; it counts on the levels whose
+                stride divides the width, see `turn_back`.
 
         Raises:
             ValueError: no members, members that do not agree, or weights that do not fit.
@@ -61,10 +62,12 @@ class Ensemble(nn.Module):
         if len(weights) != len(members) or min(weights) < 0 or sum(weights) <= 0:
             raise ValueError(f"{len(members)} members need as many positive weights, not {weights}")
         self.members = nn.ModuleList(members)
-        self.weights = [weight / sum(weights) for weight in weights]
         self.size_rule = size_rule
         self.k = k
         self.hflip = hflip
+        n_views = 2 if hflip else 1
+        shares = [weight / sum(weights) / n_views for weight in weights]
+        self._weights = [share for share in shares for _ in range(n_views)]
 
     @property
     def limits(self) -> CandidateLimits:
@@ -73,7 +76,7 @@ class Ensemble(nn.Module):
 
     def anchors(self, images: Tensor) -> Tensor:
         """Return the anchors (A, 4) for images (B, 1, H, W)."""
-        return self._passes()[0].member.anchors(images)
+        return self.networks()[0].anchors(images)
 
     def forward(self, images: Tensor, *, min_score: float | None = None) -> RawOutputs:
         """Run all members.
@@ -89,65 +92,61 @@ class Ensemble(nn.Module):
             Combined outputs. dw and dh follow `size_rule` where the score is greater; elsewhere
             they are not used, and are means.
         """
-        passes = self._passes()
-        weights = [one.weight for one in passes]
-        scored = [one.score(images) for one in passes]
-        scores = _mean([one.scores for one in scored], weights)
+        networks = self.networks()
+        size = (images.shape[-2], images.shape[-1])
+        by_network = [self._score(network, images) for network in networks]
+        scored = [view for views in by_network for view in views]
+        scores = _mean([view.scores for view in scored], self._weights)
         needed = None
         if min_score is not None:
-            needed = passes[0].member.by_level(scores > min_score, images)
+            needed = networks[0].by_level(scores > min_score, images)
         located = [
-            one.locate(images, its.pyramid, needed) for one, its in zip(passes, scored, strict=True)
+            deltas
+            for network, views in zip(networks, by_network, strict=True)
+            for deltas in self._locate(network, views, needed, size)
         ]
-        deltas = _mean(located, weights)
-        if self.size_rule == "percentile" and len(passes) > 1:
+        deltas = _mean(located, self._weights)
+        if self.size_rule == "percentile" and len(located) > 1:
             least = self.limits.min_score if min_score is None else min_score
             image, anchor = (scores > least).nonzero(as_tuple=True)
             if len(image):
                 sizes = torch.stack([one[image, anchor, 2:] for one in located])  # (M, N, 2)
                 deltas[image, anchor, 2:] = low_percentile(sizes, self.k)
-        if len(passes) == 1:
+        if len(scored) == 1:
             return RawOutputs(scores, deltas, scored[0].class_log_probs)
-        probs = _mean([one.class_log_probs.exp() for one in scored], weights)
+        probs = _mean([view.class_log_probs.exp() for view in scored], self._weights)
         return RawOutputs(scores, deltas, probs.log())
 
     def networks(self) -> list[RetinaNet]:
         """Return the members."""
         return [member for member in self.members if isinstance(member, RetinaNet)]
 
-    def _passes(self) -> list[_Pass]:
-        passes = []
-        for member, weight in zip(self.networks(), self.weights, strict=True):
-            if self.hflip:
-                passes += [_Pass(member, weight / 2, mirrored) for mirrored in (False, True)]
-            else:
-                passes.append(_Pass(member, weight, mirrored=False))
-        return passes
+    def _score(self, network: RetinaNet, images: Tensor) -> list[Scored]:
+        """Run a member over the images and, with `hflip`, over their mirror images.
 
-
-class _Pass(NamedTuple):
-    """One member over the images as they are, or over their mirror images.
-
-    What comes out is turned back, but for the pyramid.
-    """
-
-    member: RetinaNet
-    weight: float
-    mirrored: bool
-
-    def score(self, images: Tensor) -> Scored:
-        if not self.mirrored:
-            return self.member.score(images)
-        scored = self.member.score(images.flip(-1))
+        The scores of mirror images are turned back; their pyramids are not.
+        """
+        plain = network.score(images)
+        if not self.hflip:
+            return [plain]
+        mirrored = network.score(images.flip(-1))
         size = (images.shape[-2], images.shape[-1])
-        return scored._replace(scores=mirror_anchors(scored.scores, size, self.member.levels))
+        scores = turn_back(mirrored.scores, plain.scores, size, network.levels)
+        return [plain, mirrored._replace(scores=scores)]
 
-    def locate(self, images: Tensor, pyramid: list[Tensor], needed: Tensor | None) -> Tensor:
-        deltas = self.member.locate(pyramid, needed)
-        if not self.mirrored:
+    def _locate(
+        self,
+        network: RetinaNet,
+        views: Sequence[Scored],
+        needed: Tensor | None,
+        image_size: tuple[int, int],
+    ) -> list[Tensor]:
+        """Run a member's box head over what `_score` returns: (B, A, 4) deltas of each view."""
+        deltas = [network.locate(view.pyramid, needed) for view in views]
+        if not self.hflip:
             return deltas
-        size = (images.shape[-2], images.shape[-1])
-        return mirror_deltas(deltas, size, self.member.levels)
+        plain, mirrored = deltas
+        return [plain, turn_back_deltas(mirrored, plain, image_size, network.levels)]
 
 
 def low_percentile(sizes: Tensor, k: float) -> Tensor:
@@ -163,31 +162,44 @@ def low_percentile(sizes: Tensor, k: float) -> Tensor:
     return low + k * (low - high)
 
 
-def mirror_deltas(deltas: Tensor, image_size: tuple[int, int], levels: Sequence[int]) -> Tensor:
-    """Turn the deltas (B, A, 4) for mirrored images into those for the images themselves."""
-    mirrored = mirror_anchors(deltas, image_size, levels)
-    return torch.cat([-mirrored[..., :1], mirrored[..., 1:]], dim=-1)  # what lay to the left
+def turn_back_deltas(
+    mirrored: Tensor, plain: Tensor, image_size: tuple[int, int], levels: Sequence[int]
+) -> Tensor:
+    """Turn back the deltas (B, A, 4) for mirrored images; as `turn_back`."""
+    signed = torch.cat([-mirrored[..., :1], mirrored[..., 1:]], dim=-1)  # what lay to the left
+    return turn_back(signed, plain, image_size, levels)
 
 
-def mirror_anchors(values: Tensor, image_size: tuple[int, int], levels: Sequence[int]) -> Tensor:
-    """Give every anchor the value of the one that lies opposite.
+def turn_back(
+    mirrored: Tensor, plain: Tensor, image_size: tuple[int, int], levels: Sequence[int]
+) -> Tensor:
+    """Give every anchor the value that its mirror image has for the mirrored image.
+
+    A level whose stride does not divide the width has a column that leaves the image, so that its
+    anchors are not the mirror images of one another. Moving the boxes by the difference would not
+    be enough: the scores would still be those of anchors at other places. Such a level therefore
+    takes the values for the image as it is, and mirroring does not change its outputs.
 
     Args:
-        values: (B, A, ...).
+        mirrored: (B, A, ...) for the mirrored images.
+        plain: (B, A, ...) for the images as they are.
         image_size: height and width of the network input.
-        levels: of the pyramid.
+        levels: of the pyramid, ascending: those without mirror images are the last.
     """
-    return values[:, _mirrored_order(image_size, levels, values.shape[1], values.device)]
+    order = _mirrored_order(image_size, levels, mirrored.shape[1], mirrored.device)
+    return torch.cat([mirrored[:, order], plain[:, len(order) :]], dim=1)
 
 
 def _mirrored_order(
     image_size: tuple[int, int], levels: Sequence[int], n_anchors: int, device: torch.device
 ) -> Tensor:
-    """Return for each anchor the index of its mirror image: (A,)."""
+    """Return for each anchor that has a mirror image the index of that: (at most A,)."""
     grids = [grid_size(image_size, 2**level) for level in levels]
     n_per_position = n_anchors // sum(rows * columns for rows, columns in grids)
     parts, start = [], 0
-    for rows, columns in grids:
+    for level, (rows, columns) in zip(levels, grids, strict=True):
+        if image_size[1] % 2**level:
+            break
         n_anchors = rows * columns * n_per_position
         grid = torch.arange(start, start + n_anchors, device=device)
         grid = grid.view(rows, columns, n_per_position)

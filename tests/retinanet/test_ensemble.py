@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from src.retinanet.anchors import count_anchors, make_anchors
+from src.retinanet.boxes import decode_boxes
 from src.retinanet.candidates import find_candidates
-from src.retinanet.ensemble import Ensemble, low_percentile, mirror_anchors, mirror_deltas
+from src.retinanet.ensemble import Ensemble, low_percentile, turn_back, turn_back_deltas
 from src.retinanet.model import RetinaNet
 from src.retinanet.settings import AnchorShapes, CandidateLimits
 from src.structures import RawOutputs
@@ -12,10 +14,10 @@ from tests.retinanet.test_model import TinyEncoder
 IMAGES = torch.rand(2, 1, 192, 224, generator=torch.Generator().manual_seed(0))
 
 
-def member(seed, **options):
+def member(seed, *, levels=(3, 4, 5), **options):
     """A tiny net whose outputs are not constant: its last layers do not start at 0."""
     torch.manual_seed(seed)
-    model = RetinaNet(TinyEncoder(), width=8, head_depth=1, levels=(3, 4, 5), **options).eval()
+    model = RetinaNet(TinyEncoder(), width=8, head_depth=1, levels=levels, **options).eval()
     torch.nn.init.normal_(model.class_head.output.weight, std=0.05)
     torch.nn.init.normal_(model.box_head.output.weight, std=0.5)
     assert model.class_head.output.bias is not None
@@ -25,8 +27,8 @@ def member(seed, **options):
 
 def mirror_outputs(outputs, size, levels):
     return RawOutputs(
-        mirror_anchors(outputs.scores, size, levels),
-        mirror_deltas(outputs.deltas, size, levels),
+        turn_back(outputs.scores, outputs.scores, size, levels),
+        turn_back_deltas(outputs.deltas, outputs.deltas, size, levels),
         outputs.class_log_probs,
     )
 
@@ -104,6 +106,34 @@ def test_mirroring_outputs_mirrors_the_boxes():
     )
     x1, y1, x2, y2 = before.boxes_xyxy[0].tolist()
     assert after.boxes_xyxy[0].tolist() == pytest.approx([224 - x2, y1, 224 - x1, y2], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("side", "last"), [(192, 6), (224, 5), (256, 7), (320, 6), (448, 6), (512, 7)]
+)
+def test_boxes_are_turned_back_on_the_levels_whose_stride_divides_the_width(side, last):
+    size, levels = (side, side), (3, 4, 5, 6, 7)
+    anchors = make_anchors(size, levels)
+    n_mirrored = sum(count_anchors(size, level) for level in levels if level <= last)
+    mirrored, plain = torch.randn(2, len(anchors), 4, generator=torch.Generator().manual_seed(3))
+    turned = turn_back_deltas(mirrored[None], plain[None], size, levels)[0]
+    assert torch.equal(turned[n_mirrored:], plain[n_mirrored:])
+    x1, y1, x2, y2 = decode_boxes(mirrored, anchors)[:n_mirrored].unbind(-1)
+    expected = torch.stack([y1, y2, side - x2, side - x1], dim=-1)  # y does not change at all
+    found = decode_boxes(turned, anchors)[:n_mirrored, [1, 3, 0, 2]]
+    pairs = zip(sorted(found.tolist()), sorted(expected.tolist()), strict=True)
+    assert max(abs(a - b) for pair in pairs for a, b in zip(*pair, strict=True)) < 0.01
+
+
+@torch.no_grad()
+def test_hflip_leaves_levels_without_mirror_images_as_they_are():
+    one = member(0, levels=(5, 6, 7))
+    plain, combined = one(IMAGES), Ensemble([one], hflip=True)(IMAGES)
+    n_mirrored = count_anchors((192, 224), 5)
+    for name in ("scores", "deltas"):
+        ours, its = getattr(combined, name), getattr(plain, name)
+        assert not torch.equal(ours[:, :n_mirrored], its[:, :n_mirrored])
+        assert torch.equal(ours[:, n_mirrored:], its[:, n_mirrored:])
 
 
 def test_mirroring_twice_changes_nothing():
