@@ -42,6 +42,10 @@ class Boxes(NamedTuple):
         """Return the number of boxes of each image, (I,)."""
         return np.diff(self.offsets)
 
+    def rows(self, image: int) -> slice:
+        """Return where the boxes of an image stand in the table."""
+        return slice(*self.offsets[image : image + 2].tolist())
+
     def kept(self, mask: BoolArray) -> Boxes:
         """Return the boxes where `mask` (K,) is true, image after image as before."""
         return Boxes(self.xywh[mask], np.concatenate([[0], np.cumsum(mask)])[self.offsets])
@@ -284,6 +288,12 @@ def bootstrap_interval(
     means = np.divide(totals, n_counted, out=np.full(n_draws, np.nan), where=n_counted > 0)
     low, high = np.nanquantile(means, [(1 - share) / 2, (1 + share) / 2])
     return float(low), float(high)
+
+
+def mean_score(image_scores: FloatArray) -> float:
+    """Return the mean of the scores (I,) of the images that count; NaN where none does."""
+    counted = image_scores[~np.isnan(image_scores)]
+    return float(counted.mean()) if len(counted) else float("nan")
 
 
 def _pairs(predicted: Boxes, true: Boxes) -> tuple[IntArray, IntArray]:

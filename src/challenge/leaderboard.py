@@ -19,6 +19,7 @@ from src.metric import (
     IntArray,
     bootstrap_interval,
     image_scores,
+    mean_score,
 )
 from src.structures import CLASS_NAMES, UNKNOWN_CATEGORY
 from src.system.records import cut_text
@@ -69,7 +70,7 @@ class LeaderboardResult:
     @property
     def score(self) -> float:
         """Return the challenge's score; NaN where no image counts."""
-        return _mean(self.image_scores[self.counted])
+        return mean_score(self.image_scores)
 
     @property
     def iou_scores(self) -> dict[float, float]:
@@ -87,8 +88,7 @@ class LeaderboardResult:
     def class_scores(self) -> dict[str, float]:
         """Return the mean over the images of each group that count; NaN where none does."""
         return {
-            name: _mean(self.image_scores[images & self.counted])
-            for name, images in self.groups().items()
+            name: mean_score(self.image_scores[images]) for name, images in self.groups().items()
         }
 
     def interval(self) -> tuple[float, float]:

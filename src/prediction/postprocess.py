@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.metric import Boxes, FloatArray, IntArray, iou
-from src.prediction.predictions import Predictions
+from src.prediction.predictions import Predictions, to_xyxy
 from src.prediction.presets import GATES, NOT_NORMAL_WEIGHT, Postprocess
 from src.structures import NOT_NORMAL, OPACITY
 
@@ -35,9 +35,8 @@ class ChosenBoxes:
 
     def of_image(self, image: int) -> tuple[FloatArray, NDArray[np.float32]]:
         """Return the boxes of an image, (N, 4) xyxy in pixels of the input, and their scores."""
-        rows = slice(*self.boxes.offsets[image : image + 2].tolist())
-        xywh = self.boxes.xywh[rows]
-        return np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]]), self.scores[rows]
+        rows = self.boxes.rows(image)
+        return to_xyxy(self.boxes.xywh[rows]), self.scores[rows]
 
 
 def choose_boxes(predictions: Predictions, postprocess: Postprocess) -> ChosenBoxes:

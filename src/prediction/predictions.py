@@ -329,6 +329,11 @@ def to_xywh(boxes_xyxy: NDArray[np.floating[Any]]) -> FloatArray:
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
+def to_xyxy(boxes_xywh: FloatArray) -> FloatArray:
+    """Turn boxes (K, 4) from corner and size into two corners."""
+    return np.hstack([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]])
+
+
 def _origin(predictions: Predictions) -> str:
     return f"{predictions.provenance.model} fold {predictions.provenance.fold}"
 

@@ -12,7 +12,7 @@ import numpy as np
 from src.experiments.runs import runs_at
 from src.metric import Boxes, FloatArray, image_scores
 from src.prediction.postprocess import choose_boxes
-from src.prediction.predictions import Predictions, take_images, to_xywh
+from src.prediction.predictions import Predictions, take_images, to_xywh, to_xyxy
 from src.prediction.presets import Postprocess
 from src.prediction.saved_epochs import load_epoch, predictions_path, saved_epochs
 from src.scoring.comparison import ComparedRun
@@ -113,8 +113,8 @@ def are_same_boxes(
     """Say whether two sets of boxes (M, 4) are equal, in any order, up to a rounding of edges."""
     if len(boxes_xywh) != len(others_xywh):
         return False
-    left = _corners(others_xywh)
-    for box in _corners(boxes_xywh):
+    left = to_xyxy(others_xywh)
+    for box in to_xyxy(boxes_xywh):
         distances = np.abs(left - box).max(axis=1)
         nearest = int(distances.argmin())
         if distances[nearest] > tolerance:
@@ -125,19 +125,15 @@ def are_same_boxes(
 
 def _in_files(predictions: Predictions, boxes: Boxes) -> Boxes:
     """Carry boxes of all images to the pixels of their files."""
-    corners = _corners(boxes.xywh)
+    corners = to_xyxy(boxes.xywh)
     for image in np.flatnonzero(boxes.counts()).tolist():
-        rows = slice(*boxes.offsets[image : image + 2].tolist())
+        rows = boxes.rows(image)
         corners[rows] = predictions.in_file_pixels(image, corners[rows])
     return boxes._replace(xywh=to_xywh(corners))
 
 
-def _corners(boxes_xywh: FloatArray) -> FloatArray:
-    return np.hstack([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]])
-
-
 def _boxes_of(boxes: Boxes, image: int) -> FloatArray:
-    return boxes.xywh[slice(*boxes.offsets[image : image + 2].tolist())]
+    return boxes.xywh[boxes.rows(image)]
 
 
 def _describe(boxes_xywh: FloatArray) -> str:

@@ -14,7 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from src.metric import FloatArray, IntArray, bootstrap_interval, image_scores, mean_of_counted
+from src.metric import (
+    FloatArray,
+    IntArray,
+    bootstrap_interval,
+    image_scores,
+    mean_of_counted,
+    mean_score,
+)
 from src.prediction.postprocess import choose_boxes
 from src.prediction.predictions import Predictions, join_predictions, take_images
 from src.prediction.saved_epochs import LoadEpoch, load_epoch
@@ -42,8 +49,7 @@ class HonestScore:
     @property
     def score(self) -> float:
         """Return the mean over the images that count; NaN where none does."""
-        counted = self.image_scores[~np.isnan(self.image_scores)]
-        return float(counted.mean()) if len(counted) else float("nan")
+        return mean_score(self.image_scores)
 
     def interval(self) -> tuple[float, float]:
         """Return where 95 % of bootstrap draws of the score lie, the chosen settings fixed."""

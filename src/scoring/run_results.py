@@ -12,7 +12,7 @@ import numpy as np
 from src.experiments.history import read_history
 from src.experiments.run_groups import RunGroup
 from src.experiments.runs import numbered_files
-from src.metric import FloatArray, bootstrap_interval, image_scores
+from src.metric import FloatArray, bootstrap_interval, image_scores, mean_score
 from src.prediction.postprocess import choose_boxes
 from src.scoring.grid import sweep_pooled
 from src.scoring.honest import HonestScore, honest_score
@@ -158,14 +158,12 @@ def _read_scores(run_dir: Path) -> dict[str, Any]:
     predictions = load_labelled(run_dir, shown.epoch)
     chosen = choose_boxes(predictions, shown.postprocess)
     scores = image_scores(chosen.boxes, predictions.truth())
-    counted = scores[~np.isnan(scores)]
-    score = float(counted.mean()) if len(counted) else NAN
     numbers = compute_numbers(scored_predictions(predictions, shown.postprocess), N_DRAWS)
     ap_50 = next(row for row in numbers if row.name == "ap_50")
     return {
         "epoch": shown.epoch,
         "threshold": shown.postprocess.threshold,
-        "score": Estimate(score, *bootstrap_interval(scores, predictions.patients)),
+        "score": Estimate(mean_score(scores), *bootstrap_interval(scores, predictions.patients)),
         "honest_score": _estimate(honest_score_of(run_dir, shown.sweep)),
         "ap_50": Estimate(ap_50.value, ap_50.low, ap_50.high),
         "sweep": shown.sweep,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from src.metric import Boxes, FloatArray, IntArray, bootstrap_interval
+from src.metric import Boxes, FloatArray, IntArray, bootstrap_interval, mean_score
 from src.scoring.quoted_numbers import N_DRAWS, NumberResult, compute_numbers
 from src.scoring.scored_images import ScoredImages
 from src.scoring.sweep import ScoresError
@@ -88,8 +88,7 @@ def score_result(image_scores: FloatArray, patients: IntArray) -> NumberResult:
         image_scores: (I,) NaN where an image does not count.
         patients: (I,) the patient that each image belongs to.
     """
-    counted = image_scores[~np.isnan(image_scores)]
-    value = float(counted.mean()) if len(counted) else float("nan")
+    value = mean_score(image_scores)
     interval = bootstrap_interval(image_scores, patients)
     return NumberResult("score", "", value, *interval, "the challenge's score at this setting")
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.datasets.data_folder import DataFolder, ImageFolder, open_image_folder
-from src.metric import Boxes, FloatArray
+from src.prediction.predictions import to_xyxy
 from src.radiographs.pixels import Pixels
 from src.scoring.comparison import ComparedRun
 from src.scoring.image_differences import ImageDifference
@@ -99,21 +99,16 @@ def draw_pair(
     image = row.image
     halves: list[NDArray[Any]] = []
     for run, name, score in zip(runs, names, (row.score_a, row.score_b), strict=True):
-        rows = slice(*run.chosen.offsets[image : image + 2].tolist())
+        rows = run.chosen.rows(image)
         counted = "does not count" if np.isnan(score) else f"score {score:.3f}"
         halves.append(
             draw_overlay(
                 picture,
-                true_boxes_xyxy=_corners(run.true, image),
-                boxes_xyxy=_corners(run.chosen, image),
+                true_boxes_xyxy=to_xyxy(run.true.xywh[run.true.rows(image)]),
+                boxes_xyxy=to_xyxy(run.chosen.xywh[rows]),
                 scores=run.confidences[rows].astype(np.float32),
                 caption=f"{name}: {counted}",
             )
         )
     gap = np.zeros((halves[0].shape[0], GAP, 3), dtype=np.uint8)
     return np.hstack([halves[0], gap, halves[1]])
-
-
-def _corners(boxes: Boxes, image: int) -> FloatArray:
-    xywh = boxes.xywh[slice(*boxes.offsets[image : image + 2].tolist())]
-    return np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]])
