@@ -39,6 +39,22 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
             action.default = default
 
 
+class _Store(argparse.Action):
+    """Stores the value of a flag; a flag of several words may be given again, for more of them."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,  # noqa: ANN401 - as argparse.Action
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        if isinstance(values, list) and isinstance(before, list) and before is not self.default:
+            values = before + values
+        setattr(namespace, self.dest, values)
+
+
 class CommandParser(argparse.ArgumentParser):
     """An argument parser that accepts no abbreviations and reports a mistake in one line."""
 
@@ -57,6 +73,8 @@ class CommandParser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=_HelpFormatter,
         )
+        for name in (None, "store"):
+            self.register("action", name, _Store)
 
     def error(self, message: str) -> NoReturn:
         open_streams()

@@ -59,6 +59,13 @@ def test_every_value_has_the_type_of_its_field():
     assert (flags.cache, flags.overwrite) == (True, False)
 
 
+def test_a_list_that_is_given_in_parts_is_whole():
+    words = ("--set", "img_size=224", "--folds", "0", "--set", "hflip=true", "--folds", "1")
+    flags = parse(*words)
+    assert flags.settings == ("img_size=224", "hflip=true")
+    assert flags.folds == (0, 1)
+
+
 def test_a_list_is_never_left_in_a_field():
     hints = get_type_hints(Flags)
     assert not [name for name, hint in hints.items() if "list" in str(hint)]

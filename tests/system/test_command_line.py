@@ -26,6 +26,19 @@ def test_help_shows_the_defaults_that_say_something(capsys):
     assert defaults == ["default: 0)", "default: 1 2)", "", ""]
 
 
+@pytest.mark.parametrize("default", [None, [7], (7, 8)])
+@pytest.mark.parametrize("nargs", ["+", "*"])
+def test_a_flag_of_several_words_that_is_given_again_keeps_them_all(nargs, default):
+    parser = CommandParser()
+    group = parser.add_argument_group("numbers")
+    group.add_argument("--fold", type=int, nargs=nargs, default=default)
+    parser.add_argument("--seed", type=int)
+    assert parser.parse_args([]).fold == default
+    words = ["--fold", "0", "1", "--seed", "3", "--fold", "2", "--seed", "4"]
+    for _ in range(2):  # the first command line changes no default
+        assert vars(parser.parse_args(words)) == {"fold": [0, 1, 2], "seed": 4}
+
+
 @pytest.mark.parametrize("text", ["", "a", "b-2", "1.5_x"])
 def test_a_plain_tag_can_be_part_of_a_name(text):
     assert name_part(text) == text
