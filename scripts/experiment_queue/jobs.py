@@ -19,6 +19,10 @@ from src.system.errors import InputError
 
 RUNNER = Path(__file__).resolve().parents[2] / "src" / "train_runner.py"
 
+# What a training's flags may not say: both commands of a job must be about the same run.
+RESERVED = ("--action", "--list-models", "--model", "--fold", "--folds", "--run", "--set",
+            "--data-dir", "--output-dir")  # fmt: skip
+
 Command = tuple[str, ...]  # the words of a command line
 
 
@@ -92,6 +96,7 @@ def _make_job(
     grid: TrainingGrid, model: str, fold: int, seed: int | None, data_dir: Path, output_dir: Path
 ) -> Job:
     """Write the commands of a training, as train_runner's own parser understands them."""
+    _check_flags(grid)
     run_words = ["--model", model, "--fold", str(fold), "--output-dir", str(output_dir)]
     words = ["--data-dir", str(data_dir), *grid.settings_words(), *grid.flags, "--resume"]
     tag = grid.run or name_changed(_parse_training(run_words + words)).run
@@ -108,6 +113,16 @@ def _make_job(
         train=_command("train", run_words + words),
         check_metric=_command("check_metric", run_words + ["--debug"] * flags.debug),
     )
+
+
+def _check_flags(grid: TrainingGrid) -> None:
+    reserved = (*RESERVED, "--seed") if grid.seeds else RESERVED
+    for word in grid.flags:
+        name = word.partition("=")[0]
+        if name in reserved:
+            raise PlanError(f"{name} cannot be one of the flags of every training, behind -- or in "
+                            f"a plan's flags: the queue itself says what is trained, and "
+                            f"where")  # fmt: skip
 
 
 def _command(action: str, words: Sequence[str]) -> Command:

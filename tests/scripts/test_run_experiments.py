@@ -129,6 +129,36 @@ def test_a_wrong_word_is_refused_before_anything_begins(call_main, words, messag
     assert outcome.out == ""
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--action", "check_metric"),
+        ("--list-models",),
+        ("--model", "lite0_192"),
+        ("--fold", "1"),
+        ("--folds", "1"),
+        ("--run=other",),
+        ("--set", "hflip=false"),
+        ("--data-dir", "elsewhere"),
+        ("--output-dir", "elsewhere"),
+        ("--seed", "2"),
+    ],
+)
+def test_what_the_queue_says_itself_cannot_be_said_behind_it(call_main, words):
+    queue = ("--model", "demo", "--seeds", "1", "--set", "img_size=224", "--dry-run")
+    outcome = call_main(run_experiments.main, *queue, "--", "--cache", *words)
+    name = words[0].partition("=")[0]
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: {name} cannot be one of the flags of every training")
+    assert (outcome.err.count("\n"), outcome.out) == (1, "")
+
+
+def test_one_seed_for_all_can_be_a_flag_of_every_training(call):
+    outcome = call("--model", "demo", "--dry-run", flags=("--", "--seed", "3"))
+    assert outcome.code == 0
+    assert "--seed 3" in outcome.out
+
+
 # In place of Python: a queue that ends on SIGTERM, after its training has saved its state.
 FAKE_QUEUE = """#!/bin/bash
 trap 'sleep 0.5; touch saved; exit 143' TERM
