@@ -112,7 +112,7 @@ class Scheduler:
         progress = job.find_progress()
         if progress.n_left:
             raise JobError(f"ended after {progress}")
-        self._forecast.epochs_left.pop(job.run)
+        self._forecast.epochs_left.pop(job.run, None)
         if commands:
             print(f"{job.run.name}: done; {self._forecast}", flush=True)
 

@@ -126,6 +126,14 @@ def test_each_epoch_is_told_with_what_is_left(make_job, capsys):
     assert lines[-1] == "demo_fold_1: done; 0 epochs left"
 
 
+def test_a_job_that_could_not_be_forecast_stops_no_other(finished, make_job, tmp_path):
+    run = Run("demo", 7, "", tmp_path / "output")
+    shutil.copytree(finished, run.dir)
+    jobs = [job_of(run, FAIL), make_job(0)]
+    Scheduler(jobs, [Slot("slot", {"PLACE": ""})], Forecast(1)).run()
+    assert all(job.is_done() for job in jobs)
+
+
 def test_a_training_that_fails_does_not_stop_the_others(make_job, tmp_path, capsys):
     bad = job_of(Run("demo", 7, "", tmp_path / "output"), FAIL)
     good = make_job(0)
