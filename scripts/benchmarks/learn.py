@@ -209,7 +209,11 @@ def _make_training(
 ) -> Training:
     weights = None
     if experiment.pretrained:
-        weights = find_weights(experiment.encoder, weights_dir=config.WEIGHTS_DIR)
+        weights = find_weights(
+            experiment.encoder,
+            weights_dir=config.WEIGHTS_DIR,
+            named=experiment.pretrained if isinstance(experiment.pretrained, str) else None,
+        )
     options = TrainingOptions(
         acceleration=Acceleration(device=torch.device("cpu"), precision=arguments.precision),
         seed=seed,
@@ -223,7 +227,8 @@ def _our_ways(training: Training) -> tuple[Steps, Callable[[], Predictions]]:
     """Return how the training's own network learns from batches, and how it predicts."""
 
     def learn(batches: Iterable[Batch]) -> None:
-        train_epoch(training.learner, batches, Progress(epoch=0), shows_progress=False)
+        progress = Progress(epoch=training.sampler.epoch)
+        train_epoch(training.learner, batches, progress, shows_progress=False)
 
     def predict() -> Predictions:
         with training.learner.optimization.averaged():

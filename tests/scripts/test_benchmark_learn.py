@@ -2,6 +2,7 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +10,12 @@ from torch import nn
 
 from scripts import benchmark
 from scripts.benchmarks import learn
+from src.experiments.experiment import Experiment
 from src.experiments.runs import Run
 from src.experiments.table import get_experiment
 from src.prediction.provenance import trained_provenance
 from src.scoring.grid import sweep_epoch
+from src.training.options import TrainingOptions
 from tests.made_batches import ON_CPU, make_batches
 
 
@@ -52,6 +55,33 @@ def test_every_change_makes_a_network_of_each_experiment():
     assert (networks[-1].experiment, networks[-1].peer) == (get_experiment("demo"), "resnet50")
     weights = [learn._weights_of(network) for network in networks]
     assert weights == ["random"] * 3 + ["ImageNet"] * 3 + ["random"]
+
+
+def test_a_network_begins_with_the_weights_that_the_table_names(monkeypatch, tmp_path):
+    monkeypatch.setattr(learn.config, "WEIGHTS_DIR", tmp_path)
+    given: list[TrainingOptions] = []
+    monkeypatch.setattr(learn, "Training", lambda *parts: given.append(parts[-1]))
+    for name in ("resnet50", "xrv_resnet50_all"):
+        (tmp_path / f"{name}.pth").touch()
+    arguments = argparse.Namespace(precision="fp32", fold=0)
+    plain = Experiment(encoder="resnet50", batch_size=2, pretrained=True)
+    chest = replace(plain, pretrained="xrv_resnet50_all", input_channels=1)
+    for experiment, name in ((plain, "resnet50"), (chest, "xrv_resnet50_all")):
+        images: Any = None
+        learn._make_training(experiment, 0, images, arguments, tmp_path)
+        assert given[-1].encoder_weights == tmp_path / f"{name}.pth"
+
+
+def test_every_epoch_has_dropout_of_its_own(monkeypatch):
+    epochs: list[int] = []
+    monkeypatch.setattr(
+        learn, "train_epoch", lambda learner, batches, progress, **_: epochs.append(progress.epoch)
+    )
+    training: Any = argparse.Namespace(learner=None, sampler=argparse.Namespace(epoch=0))
+    take_steps, _ = learn._our_ways(training)
+    for training.sampler.epoch in range(3):
+        take_steps([])
+    assert epochs == [0, 1, 2]
 
 
 class Seer(nn.Module):
