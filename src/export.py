@@ -267,8 +267,8 @@ def _parse_arguments() -> argparse.Namespace:
     for name in ("licence", "groups"):
         if arguments.share is None and getattr(arguments, name) is not None:
             parser.error(f"--{name} needs --share")
-    for name in ("out", "without_nms", "check_images"):
-        if arguments.share is not None and getattr(arguments, name):
+    for name in ("out", "nms_iou", "without_nms", "max_boxes", "check_images", "tolerance"):
+        if arguments.share is not None and getattr(arguments, name) != parser.get_default(name):
             flag = name.replace("_", "-")
             parser.error(f"--share cannot be combined with --{flag}, which is of an ONNX file")
     if arguments.max_boxes > MAX_CANDIDATES:

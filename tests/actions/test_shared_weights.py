@@ -202,6 +202,24 @@ def test_nothing_is_written_over(run, share, call_main):
     assert (folder / "README.md").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--out", "model.onnx"),
+        ("--nms-iou", "0.9"),
+        ("--without-nms",),
+        ("--max-boxes", "5"),
+        ("--check-images", "images"),
+        ("--tolerance", "0"),
+    ],
+)
+def test_flags_of_the_other_export_are_refused(call_main, flags):
+    outcome = call_main(export.main, "output/demo_fold_0", "--share", "shared", *flags)
+    assert outcome.code == 2
+    (line,) = outcome.errors()
+    assert line.startswith(f"error: --share cannot be combined with {flags[0]}, which is of an")
+
+
 # The hub
 
 
