@@ -133,7 +133,7 @@ def main() -> None:
         check_picture_path(arguments.out)
         groups = read_groups(arguments.groups, arguments.number, arguments.image_score)
         title = " ".join(filter(None, (arguments.number, arguments.image_score, "by group")))
-        save_figure(plot_groups(groups, drawable(title)), arguments.out)
+        print(*save_figure(plot_groups(groups, drawable(title)), arguments.out), sep="\n")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def test_the_command_draws_a_picture(table, tmp_path, call_main):
     outcome = call_main(main, table, "--number", "froc", "--out", out)
     assert (outcome.code, outcome.err) == (0, "")
     assert out.stat().st_size > 5000 and out.with_suffix(".pdf").exists()
+    assert outcome.out.splitlines() == [str(out), str(out.with_suffix(".pdf"))]
 
 
 @pytest.mark.parametrize(
