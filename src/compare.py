@@ -19,6 +19,7 @@ if __name__ == "__main__":  # run by path: find `config` and `src` from the repo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+import os
 import string
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -217,8 +218,11 @@ def _read_submission(path: Path, truth: Path, classes: Path | None) -> ComparedR
 
 
 def _folder_name(paths: Sequence[Path]) -> str:
-    """Name the folder of a comparison after what is compared."""
-    joined = "_vs_".join(path.resolve().name.removesuffix(".csv") for path in paths)
+    """Name the folder of a comparison after what is compared, below the folder that all share."""
+    resolved = [path.resolve() for path in paths]
+    shared = os.path.commonpath([path.parent for path in resolved])
+    names = [str(path.relative_to(shared)).removesuffix(".csv") for path in resolved]
+    joined = "_vs_".join(names)
     return picture_names([joined.replace("/", "_")])[0].removesuffix(PICTURE_ENDING)
 
 
@@ -285,8 +289,9 @@ def _save_galleries(
     given: Sequence[Contestant],
     by_image: ByPair,
 ) -> None:
-    """Draw the images of each pair that differ most."""
-    from src.visualizations.comparison_gallery import find_images, save_gallery  # OpenCV
+    """Draw the images of each pair that differ most, in place of those of earlier galleries."""
+    # OpenCV takes a while to import.
+    from src.visualizations.comparison_gallery import find_images, remove_galleries, save_gallery
 
     check_place(folder)
     shown = {
@@ -296,6 +301,7 @@ def _save_galleries(
     ids = given[0].run.data.ids
     wanted = dict.fromkeys(ids[row.image] for rows in shown.values() for row in rows)
     images = find_images(arguments.data_dir, list(wanted))
+    remove_galleries(folder)
     for (a, b), rows in shown.items():
         if rows:
             letters = given[a].letter, given[b].letter

@@ -274,6 +274,15 @@ def test_by_default_the_folder_bears_the_names(good, save, call_main, tmp_path, 
     assert {path.name for path in folder.iterdir()} == FILES
 
 
+def test_runs_of_one_name_have_the_folders_that_tell_them_apart_in_the_name(
+    good, save, call_main, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("config.OUTPUT_DIR", tmp_path / "results")
+    assert call_main(main, save("x/a", good), save("y/a", good), *QUICK).code == 0
+    (folder,) = (tmp_path / "results" / "compare").iterdir()
+    assert folder.name == "x_a_fold_0_vs_y_a_fold_0"
+
+
 def test_runs_without_weaker_boxes_are_compared_without_average_precision(save, compare):
     known = random_predictions(3, n_images=40)
     said, rows, _ = compare(save("a", known), save("b", worse(known, 9)))
@@ -462,6 +471,14 @@ def test_the_images_that_differ_most_are_drawn_side_by_side(
         assert (half == TRUE_COLOUR).all(axis=-1).any()
         colour = (half[530:, 530:840] == FOUND_COLOUR).all(axis=-1)
         assert colour.any() == has_box
+    others = {folder / "notes.png", folder / "001.png", folder.parent / "001_image.png"}
+    old = {folder / "002_image-1.png", folder.parent / "B_C" / "001_image-2.png"}
+    for path in others | old:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    compare(*words)
+    found = {path for path in folder.parent.rglob("*") if path.is_file()}
+    assert found == others | {folder / "001_image-0.png", folder / "overview.png"}
     (images / "image-0.png").unlink()
     outcome = call_main(main, *words, "--out", tmp_path / "again", *QUICK)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)

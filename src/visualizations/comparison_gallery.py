@@ -20,6 +20,7 @@ from src.visualizations.overlays import contact_sheet, draw_overlay, save_pictur
 from src.visualizations.picture_names import picture_names
 
 OVERVIEW = "overview.png"
+OLD_PICTURES = (OVERVIEW, "[0-9][0-9][0-9]*_*.png")  # as `save_gallery` names them
 GAP = 8  # pixels between the two
 
 
@@ -40,6 +41,17 @@ def find_images(data_dir: Path, patient_ids: Sequence[str]) -> dict[str, ImageFo
         if patient not in found:
             raise InputError(f"{data_dir}: holds no image {cut_text(patient)}")
     return found
+
+
+def remove_galleries(folder: Path) -> None:
+    """Remove the pictures of earlier galleries, those of every pair; other files stay.
+
+    Args:
+        folder: of all pairs; each has a folder named after its letters, such as A_B.
+    """
+    for name in OLD_PICTURES:
+        for path in folder.glob(f"[A-Z]_[A-Z]/{name}"):
+            path.unlink()
 
 
 def save_gallery(
