@@ -90,7 +90,7 @@ def drop_column(name):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--model", "resnet50-512"], ["resnet50-512", "did you mean"]),
+        (["--model", "lite0_192"], ["--action train takes one --model, not 2"]),
         (["--action", "dance"], ["dance", "check_metric"]),
         (["--fold", "20"], ["--fold: 20", "0 and 19"]),
         (["--fold", "4"], ["fold 4 has no images; there are [0, 1, 2, 3]"]),
@@ -148,6 +148,12 @@ def test_a_wrong_flag_is_refused(refused, data, output, flags, words):
 def test_an_error_of_a_flag_speaks_of_the_flag_alone(call_main, flag):
     outcome = call_main(train_runner.main, flag, "much")
     assert outcome.err.startswith(f"error: argument {flag}: 'much' is not a ")
+
+
+def test_an_unknown_experiment_is_refused(refused, data, output):
+    arguments = ("--model", "resnet50-512", "--data-dir", data, "--output-dir", output)
+    words = ["resnet50-512", "did you mean"]
+    refused(train_runner.main, *arguments, folders=(data, output), words=words)
 
 
 @pytest.mark.parametrize("action", ["check_metric", "generate_predictions", "test_model"])

@@ -279,8 +279,8 @@ def test_exported_network_agrees_on_real_images(exported, eager):
 def test_an_experiment_is_exported_with_its_own_anchors_and_limits(
     trained, tmp_path, monkeypatch, call_main
 ):
-    settings = get_experiment(
-        "demo",
+    settings = replace(
+        get_experiment("demo"),
         anchor_size=2.0,
         anchor_ratios=(1.0,),
         min_score=0.001,
@@ -317,7 +317,7 @@ def test_an_experiment_is_exported_with_its_own_anchors_and_limits(
     ids=["encoder", "by hand"],
 )
 def test_an_exported_graph_normalises_by_itself(changes, trained, tmp_path, monkeypatch, call_main):
-    settings = get_experiment("demo", **changes)
+    settings = replace(get_experiment("demo"), **changes)
     monkeypatch.setitem(EXPERIMENTS, "demo", settings)
     run = replace(trained, output_dir=tmp_path)
     torch.manual_seed(0)

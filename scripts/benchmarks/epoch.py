@@ -79,7 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Go through the epochs with images from DICOM files, then with images from the cache."""
-    experiment = get_experiment(arguments.model, batch_size=arguments.batch_size)
+    experiment = get_experiment(arguments.model)
+    if arguments.batch_size is not None:
+        experiment = replace(experiment, batch_size=arguments.batch_size)
     device = choose_device(arguments.device)
     set_global_switches(deterministic=False)
     torch.backends.cudnn.benchmark = not arguments.no_search

@@ -17,6 +17,7 @@ from torchvision.models.detection import RetinaNet
 import config
 from scripts.benchmarks import peers
 from scripts.benchmarks.measuring import Row, describe_machine, report
+from src.actions.resolve import change_experiment
 from src.datasets.loaders import LabelledImages, load_labelled_images
 from src.experiments.changes import read_changes
 from src.experiments.experiment import Experiment
@@ -111,9 +112,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _list_networks(arguments: argparse.Namespace) -> Iterator[Network]:
     for model in arguments.model:
-        yield Network(model, get_experiment(model))
+        experiment = get_experiment(model)
+        yield Network(model, experiment)
         for words in arguments.set:
-            changed = get_experiment(model, **read_changes(words))
+            changed = change_experiment(experiment, read_changes(words))
             yield Network(f"{model} {' '.join(words)}", changed)
     first = get_experiment(arguments.model[0])
     for peer in arguments.peers:

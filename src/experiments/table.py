@@ -7,7 +7,6 @@ another, docs/differences.md tells which was taken.
 from __future__ import annotations
 
 import difflib
-from dataclasses import replace
 from typing import Any
 
 from src.experiments.experiment import Experiment
@@ -210,24 +209,20 @@ SMALL: dict[str, Experiment] = {
 EXPERIMENTS: dict[str, Experiment] = ORIGINAL | SECOND_PLACE | MODERN | SMALL
 
 
-def get_experiment(name: str, **changes: object) -> Experiment:
+def get_experiment(name: str) -> Experiment:
     """Look up an experiment.
 
     Args:
         name: a key of `EXPERIMENTS`, or `timm/<model>` for any encoder of timm with the paper's
             settings.
-        changes: settings to override; None leaves one as it is.
 
     Raises:
         InputError: there is no such experiment; near names are given.
     """
     if name.startswith(TIMM_PREFIX):
-        experiment = Experiment(encoder=name, batch_size=8, augmentation_level=20)
-    elif name in EXPERIMENTS:
-        experiment = EXPERIMENTS[name]
-    else:
-        near = difflib.get_close_matches(name, EXPERIMENTS, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "--list-models names them"
-        raise InputError(f"--model {name!r}: no such experiment; {hint}")
-    given = {field: value for field, value in changes.items() if value is not None}
-    return replace(experiment, **given)  # type: ignore[arg-type]
+        return Experiment(encoder=name, batch_size=8, augmentation_level=20)
+    if name in EXPERIMENTS:
+        return EXPERIMENTS[name]
+    near = difflib.get_close_matches(name, EXPERIMENTS, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "--list-models names them"
+    raise InputError(f"--model {name!r}: no such experiment; {hint}")

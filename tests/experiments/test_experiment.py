@@ -6,7 +6,7 @@ from dataclasses import asdict, fields, replace
 import pytest
 
 from src.experiments.experiment import Experiment, with_defaults
-from src.experiments.table import EXPERIMENTS, get_experiment
+from src.experiments.table import EXPERIMENTS
 from src.retinanet.settings import AnchorShapes, CandidateLimits, LossSettings
 from src.system.errors import InputError
 from src.system.records import show_value
@@ -103,7 +103,6 @@ def test_a_wrong_setting_is_refused_in_one_line_that_says_what_is_right(name, va
     for make in (
         lambda: replace(DEMO, **{name: value}),
         lambda: Experiment(**(asdict(DEMO) | {name: value})),
-        *([lambda: get_experiment("demo", **{name: value})] if value is not None else []),
     ):
         with pytest.raises(InputError) as caught:
             make()

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -24,7 +25,7 @@ def keep_epochs(run, n_epochs):
 
 def trained_as(**changes):
     """Return demo as the fixture trains it, with changes."""
-    return get_experiment("demo", **{"n_epochs": 2, "batch_size": 2} | changes)
+    return replace(get_experiment("demo"), **{"n_epochs": 2, "batch_size": 2} | changes)
 
 
 def test_a_run_that_is_not_there_has_all_epochs_left(tmp_path):

@@ -2,6 +2,7 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from src.experiments.runs import Run
 from src.experiments.table import get_experiment
 from src.prediction.provenance import trained_provenance
 from src.scoring.grid import sweep_epoch
+from src.training.options import TrainingOptions
 from tests.made_batches import ON_CPU, make_batches
 
 
@@ -57,15 +59,17 @@ def test_every_change_makes_a_network_of_each_experiment():
 
 def test_a_network_begins_with_the_weights_that_the_table_names(monkeypatch, tmp_path):
     monkeypatch.setattr(learn.config, "WEIGHTS_DIR", tmp_path)
-    monkeypatch.setattr(learn, "Training", lambda *parts: parts)
+    given: list[TrainingOptions] = []
+    monkeypatch.setattr(learn, "Training", lambda *parts: given.append(parts[-1]))
     for name in ("resnet50", "xrv_resnet50_all"):
         (tmp_path / f"{name}.pth").touch()
     arguments = argparse.Namespace(precision="fp32", fold=0)
     plain = Experiment(encoder="resnet50", batch_size=2, pretrained=True)
     chest = replace(plain, pretrained="xrv_resnet50_all", input_channels=1)
     for experiment, name in ((plain, "resnet50"), (chest, "xrv_resnet50_all")):
-        *_, options = learn._make_training(experiment, 0, None, arguments, tmp_path)
-        assert options.encoder_weights == tmp_path / f"{name}.pth"
+        images: Any = None
+        learn._make_training(experiment, 0, images, arguments, tmp_path)
+        assert given[-1].encoder_weights == tmp_path / f"{name}.pth"
 
 
 def test_every_epoch_has_dropout_of_its_own(monkeypatch):
@@ -73,7 +77,7 @@ def test_every_epoch_has_dropout_of_its_own(monkeypatch):
     monkeypatch.setattr(
         learn, "train_epoch", lambda learner, batches, progress, **_: epochs.append(progress.epoch)
     )
-    training = argparse.Namespace(learner=None, sampler=argparse.Namespace(epoch=0))
+    training: Any = argparse.Namespace(learner=None, sampler=argparse.Namespace(epoch=0))
     take_steps, _ = learn._our_ways(training)
     for training.sampler.epoch in range(3):
         take_steps([])

@@ -54,7 +54,7 @@ for each in (signal.SIGINT, signal.SIGTERM):
 folder.mkdir(parents=True)
 time.sleep(1000)
 """
-TRAINED = get_experiment("demo", n_epochs=2, batch_size=2)  # as the fixture of that name
+TRAINED = replace(get_experiment("demo"), n_epochs=2, batch_size=2)  # as the fixture of that name
 FAIL = "import sys; print('half\\rwhole'); sys.exit('error: no such data')"
 
 
