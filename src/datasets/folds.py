@@ -114,10 +114,30 @@ def read_folds(path: Path) -> dict[str, int]:
 
 
 def load_folds(folder: DataFolder) -> dict[str, int]:
-    """Read the data folder's folds.csv if there is one; otherwise make the folds."""
-    if folder.folds_path.exists():
-        return read_folds(folder.folds_path)
-    return make_grouped_folds(read_folder_classes(folder), read_groups(folder))
+    """Read the data folder's folds.csv if there is one; otherwise make the folds.
+
+    Raises:
+        AnnotationsError: a table is wrong, or the file puts images of one group into two folds.
+    """
+    groups = read_groups(folder)
+    if not folder.folds_path.exists():
+        return make_grouped_folds(read_folder_classes(folder), groups)
+    folds = read_folds(folder.folds_path)
+    _refuse_parted_groups(folder.folds_path, folds, groups)
+    return folds
+
+
+def _refuse_parted_groups(path: Path, folds: Mapping[str, int], groups: Mapping[str, str]) -> None:
+    first_of: dict[str, str] = {}
+    for patient, fold in folds.items():
+        group = groups.get(patient, "")
+        first = first_of.setdefault(group, patient)
+        if group and folds[first] != fold:
+            raise AnnotationsError(
+                f"{path}: images {cut_text(first)} and {cut_text(patient)} of group "
+                f"{show_value(group)} are in folds {folds[first]} and {fold}; images of one group "
+                f"must be in one fold"
+            )
 
 
 def split_records(

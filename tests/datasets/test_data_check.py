@@ -228,6 +228,41 @@ def test_another_patients_header_is_found(data):
     assert "'p05'" in finding.detail
 
 
+def set_patient_id(path, patient):
+    dataset = pydicom.dcmread(path)
+    dataset.PatientID = patient
+    dataset.save_as(path)
+
+
+def test_a_patient_of_two_folds_is_found(data):
+    first, second = sorted([patients_of(data, 0)[0], patients_of(data, 1)[0]])
+    for patient in (first, second):
+        set_patient_id(image(data, patient), "somebody")
+    (finding,) = found(data, "same patient")
+    assert finding.patient == second
+    assert f"PatientID 'somebody' as {first}.dcm, fold " in finding.detail
+    assert verdict([finding], 0)[0]
+
+
+def test_a_patient_of_training_and_test_images_is_found(data):
+    set_patient_id(image(data, "p04"), "p04")
+    set_patient_id(image(data, "t1", "test"), "p04 ")
+    (finding,) = found(data, "same patient")
+    assert finding.detail.startswith("a test image; PatientID 'p04' as p04.dcm, fold ")
+
+
+def test_a_patient_of_one_fold_alone_is_sound(data):
+    for patient in patients_of(data, 2):
+        set_patient_id(image(data, patient), "somebody")
+    assert found(data, "same patient") == []
+
+
+def test_an_id_that_most_images_share_is_no_patient(data):
+    for patient in load_folds(data):
+        set_patient_id(image(data, patient), "ANONYMOUS")
+    assert found(data, "same patient") == []
+
+
 def test_a_box_that_leaves_its_own_image_is_found(data):
     text = (data.root / LABELS).read_text().splitlines()
     row = next(line for line in text if line.startswith("p05,"))

@@ -227,6 +227,29 @@ def test_load_folds_makes_them_without_a_file(tmp_path):
     assert not (tmp_path / "folds.csv").exists()
 
 
+@pytest.mark.parametrize("in_folds", [False, True])
+def test_load_folds_refuses_a_file_that_parts_a_group(tmp_path, in_folds):
+    classes, groups = write_grouped_labels(tmp_path, "groupId")
+    folds = make_grouped_folds(classes, groups)
+    first, other = [patient for patient in classes if groups[patient] == groups["p010"]][:2]
+    folds[other] = (folds[first] + 1) % 4
+    path = tmp_path / "folds.csv"
+    write_folds(path, classes, folds, groups if in_folds else None)
+    with pytest.raises(AnnotationsError) as caught:
+        load_folds(DataFolder(tmp_path))
+    assert str(caught.value).startswith(
+        f"{path}: images {first} and {other} of group {groups[first]!r} are in folds "
+    )
+
+
+def test_load_folds_lets_images_without_group_lie_anywhere(tmp_path):
+    classes = mixed_classes()
+    write_class_file(tmp_path, classes)
+    folds = make_folds(classes)
+    write_folds(tmp_path / "folds.csv", classes, folds, dict.fromkeys(classes, "") | {"p000": "a"})
+    assert load_folds(DataFolder(tmp_path)) == folds
+
+
 @pytest.mark.filterwarnings("error")  # read_records says what is missing
 def test_load_folds_makes_them_without_a_class_file(tmp_path):
     rows = [f"p{i},,,,,0" if i % 2 else f"p{i},1,1,5,5,1" for i in range(9, -1, -1)]
