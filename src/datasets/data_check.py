@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.datasets.annotations import Record, read_records
+from src.datasets.box_limits import leaves_image
 from src.datasets.data_folder import DataFolder, describe_missing
 from src.datasets.folds import load_folds, split_records
 from src.datasets.tables import AnnotationsError, read_sample_ids
@@ -233,10 +234,9 @@ def _compare_boxes(images: Sequence[ExaminedImage], records: Sequence[Record]) -
         own = boxes.get(image.id)
         if own is None or image.facts is None:
             continue
-        for x, y, width, height in own:
-            if x + width > image.facts.columns or y + height > image.facts.rows:
-                box = f"x {x:g}, y {y:g}, width {width:g}, height {height:g}"
-                yield _finding("box outside", image, f"{box}, of {image.facts.size}")
+        for x, y, width, height in own[leaves_image(own, (image.facts.columns, image.facts.rows))]:
+            box = f"x {x:g}, y {y:g}, width {width:g}, height {height:g}"
+            yield _finding("box outside", image, f"{box}, of {image.facts.size}")
 
 
 def _compare_headers(images: Sequence[ExaminedImage]) -> Iterator[Finding]:

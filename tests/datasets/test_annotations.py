@@ -181,7 +181,9 @@ def test_read_classes_keeps_the_order_of_the_file(tmp_path):
         ("a,10,20,-30,40,1", "width -30 is not positive"),
         ("a,10,20,30,0,1", "height 0 is not positive"),
         ("a,-1,20,30,40,1", "box outside the image: x -1, width 30"),
-        ("a,10,-0.5,30,40,1", "box outside the image: y -0.5"),
+        ("a,10,-0.5,30,40,1", "box outside the image: x 10, width 30, y -0.5, height 40"),
+        ("a,10,-0.02,30,40,1", "box outside the image: x 10"),
+        ("a,-0.005,20,0.004,40,1", "box outside the image: x -0.005"),
         ("a,10,20,30,40,2", "Target '2' is not 0 or 1"),
         ("a,10,20,30,40,", "Target '' is not 0 or 1"),
         ("a,10,20,30,40,1.0", "Target '1.0' is not 0 or 1"),
@@ -207,6 +209,11 @@ def test_read_classes_keeps_the_order_of_the_file(tmp_path):
 def test_read_label_files_refuses_row(tmp_path, row, cause):
     paths = write_tables(tmp_path, [GOOD_LABELS[0], row, *GOOD_LABELS[2:]])
     assert f"{paths[0]}: line 3: {cause}" in refusal(read_label_files, *paths)
+
+
+def test_a_start_that_rounding_put_outside_is_cut_off(tmp_path):
+    paths = write_tables(tmp_path, ["a,-0.005,20.1,30,40.7,1", *GOOD_LABELS[2:]])
+    assert read_label_files(*paths)[0].boxes_xywh.tolist() == [[0, 20.1, 29.995, 40.7]]
 
 
 def test_read_label_files_names_the_first_bad_row(tmp_path):

@@ -272,6 +272,13 @@ def test_a_box_that_leaves_its_own_image_is_found(data):
     assert finding.detail == "x 100, y 10, width 40, height 20, of 128 x 128"
 
 
+def test_a_box_that_rounding_put_outside_is_sound(data):
+    text = (data.root / LABELS).read_text().splitlines()
+    row = next(line for line in text if line.startswith("p05,"))
+    edit(data.root / LABELS, row, "p05,100.0,-0.0005,28.0005,20.0,1")
+    assert found(data, "box outside") == []
+
+
 def test_a_patient_of_the_sample_submission_without_image_is_found(data):
     data.sample_submission_path.write_text("patientId,PredictionString\nt0,\nt7,\n")
     (finding,) = found(data, "no test image")
