@@ -155,7 +155,7 @@ def _is_plain_behind_window(dataset: Dataset, coding: Coding) -> bool:
 
 
 def _padding(dataset: Dataset, coding: Coding) -> tuple[int, int] | None:
-    """Return the lowest and highest value that mark pixels without image."""
+    """Return the lowest and highest value that mark pixels without image; None if none can."""
     value = dataset.get("PixelPaddingValue")
     if value is None or value == "":
         return None
@@ -163,6 +163,8 @@ def _padding(dataset: Dataset, coding: Coding) -> tuple[int, int] | None:
     ends = [int(value), int(value if limit is None or limit == "" else limit)]
     # Writers take the wrong one of signed and unsigned: the same bits in the pixels' own kind.
     full = 1 << coding.allocated
+    if any(not -(full // 2) <= end < full for end in ends):
+        return None  # left over from pixels of more bits
     ends = [end % full for end in ends]
     if coding.is_signed:
         ends = [end - full if end >= full // 2 else end for end in ends]

@@ -264,6 +264,15 @@ def test_a_padding_value_may_be_written_with_the_wrong_sign(tmp_path):
     assert (read_image(path)[:8] == 0).all()
 
 
+@pytest.mark.parametrize(("value", "limit"), [(4095, 4095), (63536, 63536), (0, 4095)])
+def test_a_padding_value_that_no_pixel_can_hold_is_none(tmp_path, value, limit):
+    stored = np.tile(np.arange(256, dtype=np.uint8), (64, 1))
+    tags = {"PixelPaddingValue": value, "PixelPaddingRangeLimit": limit}
+    image, remarks = read_with_remarks(write(tmp_path / "a", stored, **tags))
+    np.testing.assert_array_equal(image, stored / np.float32(255))
+    assert remarks == []
+
+
 def test_padding_of_nearly_everything_is_no_padding(tmp_path):
     tags = {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 4094, **TWELVE_BITS}
     image, remarks = read_with_remarks(write(tmp_path / "a", RAMP, **tags))
