@@ -23,7 +23,13 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from src.radiographs.codestreams import StreamSize, check_stream, rle_segments, take_frame
+from src.radiographs.codestreams import (
+    StreamSize,
+    check_stream,
+    rle_segments,
+    take_frame,
+    with_surplus,
+)
 
 MAX_PLANE_DIFFERENCE = 4  # grey levels; lossy colour coding moves equal planes apart by so much
 
@@ -146,7 +152,15 @@ def _decode(frame: bytes, dataset: Dataset) -> NDArray[Any]:
         if dataset.get("SamplesPerPixel", 1) == 1:
             return np.asarray(simplejpeg.decode_jpeg(frame, colorspace="GRAY")[..., 0])
         return np.asarray(simplejpeg.decode_jpeg(frame, colorspace="RGB"))
-    return np.asarray(imagecodecs.jpeg8_decode(frame))
+    return _decode_whole_jpeg(frame)
+
+
+def _decode_whole_jpeg(frame: bytes) -> NDArray[Any]:
+    """Decode JPEG of any kind by a decoder that fills up what is missing without a word."""
+    pixels = np.asarray(imagecodecs.jpeg8_decode(frame))
+    if not np.array_equal(pixels, imagecodecs.jpeg8_decode(with_surplus(frame))):
+        raise ValueError("truncated: the JPEG stream ends before its last pixel")
+    return pixels
 
 
 def _decode_rle(frame: bytes, dataset: Dataset) -> NDArray[Any]:

@@ -19,6 +19,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -521,6 +522,44 @@ def test_read_image_refuses_half_a_jpeg(tmp_path):
     stream = encode_jpeg(pixels)
     path = write_stream(tmp_path / "a.dcm", pixels, JPEGBaseline8Bit, stream[: len(stream) // 2])
     assert "cannot be decoded" in refusal(path)
+
+
+END_OF_JPEG = b"\xff\xd9"
+ENCODERS = {
+    JPEGBaseline8Bit: encode_jpeg,
+    JPEGExtended12Bit: lambda pixels: imagecodecs.jpeg8_encode(pixels, bitspersample=12, level=95),
+    JPEGLosslessSV1: lambda pixels: imagecodecs.jpeg8_encode(pixels, lossless=True, predictor=1),
+    JPEGLSLossless: imagecodecs.jpegls_encode,
+    JPEG2000Lossless: encode_j2k,
+}
+
+
+@pytest.mark.parametrize("syntax", ENCODERS)
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_read_image_refuses_a_cut_though_it_has_an_end(tmp_path, syntax, share):
+    dtype, high = (np.uint8, 256) if syntax == JPEGBaseline8Bit else (np.uint16, 4096)
+    pixels = random_pixels(dtype, high=high, shape=(64, 96))
+    tags = {} if syntax == JPEGBaseline8Bit else {"BitsStored": 12, "HighBit": 11}
+    stream = bytes(ENCODERS[syntax](pixels))
+    read_image(write_stream(tmp_path / "a.dcm", pixels, syntax, stream, **tags))
+    start = stream.find(b"\xff\xda") + 14 if END_OF_JPEG in stream else 0
+    cut = stream[: start + int(share * (len(stream) - start))] + END_OF_JPEG
+    path = write_stream(tmp_path / "a.dcm", pixels, syntax, cut, **tags)
+    assert "cannot be decoded" in refusal(path)
+
+
+def test_read_image_refuses_a_cut_at_a_restart(tmp_path):
+    picture = io.BytesIO()
+    pixels = random_pixels(shape=(64, 96))
+    Image.fromarray(pixels).save(picture, "JPEG", restart_marker_rows=1)
+    stream = picture.getvalue()
+    tags = {"BitsStored": 8}
+    path = write_stream(tmp_path / "a.dcm", pixels, JPEGLosslessSV1, stream, **tags)
+    read_image(path)
+    for shift in (0, 2):
+        cut = stream[: stream.index(b"\xff\xd3") + shift] + END_OF_JPEG
+        write_stream(path, pixels, JPEGLosslessSV1, cut, **tags)
+        assert "ends before its last pixel" in refusal(path)
 
 
 @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGLSLossless, JPEG2000Lossless])
