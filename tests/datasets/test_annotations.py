@@ -267,7 +267,7 @@ def test_read_label_files_refuses_labels_without_column(tmp_path, column):
     labels_path, classes_path = write_tables(tmp_path)
     labels_path.write_text(labels_path.read_text().replace(column, "other", 1))
     message = refusal(read_label_files, labels_path, classes_path)
-    assert f"{labels_path}: has no column {column}; needs {LABELS_HEADER[:9]}" in message
+    assert f"{labels_path}: has no column {column}; it has " in message
 
 
 def test_read_label_files_refuses_two_columns_of_one_name(tmp_path):

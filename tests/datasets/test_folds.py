@@ -181,7 +181,7 @@ def test_read_folds_reads_a_byte_order_mark(tmp_path):
     [
         ("", "not a readable CSV file"),
         ("patientId,fold\n", "has no rows"),
-        ("patientId,part\na,0\n", "has no column fold; needs patientId, fold"),
+        ("patientId,part\na,0\n", "has no column fold; it has patientId, part"),
         ("patientId,fold,fold\na,0,1\n", "has two columns fold"),
         ("patientId,fold\na,0\nb,x\n", "line 3: fold 'x' is not a whole number"),
         ("patientId,fold\na,0\nb,\n", "line 3: fold '' is not a whole number"),
