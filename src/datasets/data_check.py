@@ -18,6 +18,7 @@ from src.radiographs.image_facts import ExaminedImage, examine_images
 from src.radiographs.image_index import ImageFile, as_text, describe_clash, index_images
 from src.system.errors import InputError
 from src.system.files import write_csv
+from src.system.texts import printable
 
 # kind -> what it means; a training fails if there is one of the first
 FATAL = {
@@ -124,7 +125,8 @@ def describe(findings: Sequence[Finding]) -> Iterator[str]:
         yield f"{kind:{width}} {counts[kind]:6}  {meaning}"
         if kind in first:
             found = first[kind]
-            yield f"{'':{width}}         {found.file or found.patient}: {found.detail}"
+            parts = [part for part in (found.file or found.patient, found.detail) if part]
+            yield f"{'':{width}}         {printable(': '.join(parts))}"
 
 
 def write_findings(path: Path, findings: Iterable[Finding]) -> None:

@@ -336,6 +336,19 @@ def test_the_table_has_every_kind_with_its_first_case(data):
     assert set(FATAL) < set(KINDS)
 
 
+def test_the_table_has_no_place_for_what_names_it_itself(data):
+    edit(data.root / LABELS, "p00,,,,,0", "p00,,,,,9")
+    lines = list(describe(check_data_folder(data, 0, n_workers=0).findings))
+    assert lines[1].strip() == f"{data.root / LABELS}: line 2: Target '9' is not 0 or 1"
+
+
+def test_a_name_that_acts_on_a_terminal_is_printed_as_escapes(data):
+    (data.images_dir("train") / "a\x1b[31mRED\nline2.dcm").symlink_to("nowhere")
+    text = "".join(describe(check_data_folder(data, 0, n_workers=0).findings))
+    assert r"a\x1b[31mRED\nline2.dcm: a broken link" in text
+    assert text.isprintable()
+
+
 @pytest.fixture
 def check(call_main, data, tmp_path):
     """Return a function that runs the command over the data folder."""
