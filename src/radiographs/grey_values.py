@@ -279,16 +279,15 @@ class _Window(NamedTuple):
 
 
 def _window(dataset: Dataset) -> _Window | None:
-    """Read the first window; None if there is none.
-
-    Raises:
-        ValueError: it is no pair of numbers.
-    """
+    """Read the first window; None if there is none. One that is no number is not possible."""
     center, width = (_first(dataset.get(name)) for name in ("WindowCenter", "WindowWidth"))
     if center is None or width is None:
         return None
     function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
-    return _Window(float(center), float(width), function)
+    try:
+        return _Window(float(center), float(width), function)
+    except (ValueError, TypeError):
+        return _Window(math.nan, math.nan, function)
 
 
 def _first(value: Any) -> Any:  # noqa: ANN401 - whatever pydicom makes of a value

@@ -227,6 +227,19 @@ def test_a_window_that_is_plainly_wrong_gives_way_to_percentiles(tmp_path, tags)
     np.testing.assert_array_equal(image, read_image(write(tmp_path / "b", RAMP, **TWELVE_BITS)))
 
 
+@pytest.mark.parametrize("text", ["2048,5", "AUTO", "20 48"])
+@pytest.mark.parametrize("tag", ["WindowCenter", "WindowWidth"])
+def test_a_window_that_is_no_number_gives_way_to_percentiles(tmp_path, tag, text):
+    tags = {"WindowCenter": "2048", "WindowWidth": "4096", tag: "987654"}
+    path = write(tmp_path / "a", RAMP, **tags, **TWELVE_BITS)
+    content = path.read_bytes()
+    assert content.count(b"987654") == 1
+    path.write_bytes(content.replace(b"987654", text[:6].ljust(6).encode()))
+    image, remarks = read_with_remarks(path)
+    assert remarks == ["window"]
+    np.testing.assert_array_equal(image, read_image(write(tmp_path / "b", RAMP, **TWELVE_BITS)))
+
+
 @pytest.mark.parametrize(
     ("tags", "padded"),
     [
