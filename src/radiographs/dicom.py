@@ -28,7 +28,12 @@ from src.radiographs.grey_values import grey_pixels
 from src.radiographs.header_groups import HeaderGroups, header_groups
 from src.radiographs.pixels import MAX_PIXELS, FloatImage, Pixels, as_float
 from src.radiographs.remarks import remark, remark_on_pixels
-from src.radiographs.stored_values import check_pixel_data, read_bits, read_coding
+from src.radiographs.stored_values import (
+    check_pixel_data,
+    photometry,
+    read_bits,
+    read_coding,
+)
 from src.structures import Grey
 from src.system.errors import InputError
 from src.system.files import read_bytes
@@ -186,7 +191,7 @@ def _check_header(path: Path, dataset: Dataset, *, has_pixels: bool = True) -> N
     try:
         rows, columns = int(dataset.Rows), int(dataset.Columns)
         frames = int(dataset.get("NumberOfFrames", None) or 1)
-        kind = str(dataset.get("PhotometricInterpretation", ""))
+        kind = photometry(dataset)
         bits = int(dataset.BitsAllocated)
         lacks_pixels = has_pixels and not dataset.get("PixelData")
     except Exception as error:

@@ -23,7 +23,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from src.radiographs.pixels import FloatImage, Pixels, as_float
-from src.radiographs.stored_values import Bits, Coding
+from src.radiographs.stored_values import Bits, Coding, photometry
 from src.structures import WHITE, Grey
 
 PERCENTILES = (0.5, 99.5)
@@ -88,7 +88,7 @@ def _is_inverted(dataset: Dataset, grey: Grey) -> tuple[bool, tuple[str, ...]]:
     INVERSE contradicts itself: the viewers of DCMTK and dcm4che (Weasis) invert it, and so does
     this.
     """
-    is_monochrome1 = dataset.PhotometricInterpretation == "MONOCHROME1"
+    is_monochrome1 = photometry(dataset) == "MONOCHROME1"
     shape = str(dataset.get("PresentationLUTShape") or "").strip().upper()
     if grey == "range" or shape not in ("INVERSE", "IDENTITY"):
         return is_monochrome1, ()

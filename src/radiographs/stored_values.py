@@ -62,6 +62,11 @@ class Coding:
         return values.astype(np.float64)
 
 
+def photometry(dataset: Dataset) -> str:
+    """Return what the pixels' values stand for, such as MONOCHROME2, as the standard spells it."""
+    return str(dataset.get("PhotometricInterpretation", "")).strip().upper()
+
+
 def read_coding(dataset: Dataset) -> Coding:
     """Read from the header how values are stored.
 
@@ -132,10 +137,11 @@ def read_bits(dataset: Dataset) -> Bits:
 def _read_native(dataset: Dataset) -> NDArray[Any]:
     """Read pixels that are not compressed; pydicom knows byte orders and orders of planes.
 
-    It would drop bits and extend signs; the header is changed so that it does not.
+    It would drop bits, extend signs and know no other spelling; the header is changed for that.
     """
     dataset.BitsStored, dataset.HighBit = dataset.BitsAllocated, dataset.BitsAllocated - 1
     dataset.PixelRepresentation = 0
+    dataset.PhotometricInterpretation = photometry(dataset)
     return np.asarray(dataset.pixel_array)
 
 

@@ -363,6 +363,18 @@ def test_read_image_gives_zeros_for_a_constant_image(tmp_path, value):
 # Colour
 
 
+@pytest.mark.filterwarnings("ignore")  # pydicom's, of the spelling
+@pytest.mark.parametrize("kind", [" MONOCHROME1", "monochrome1", "Monochrome2 "])
+@pytest.mark.parametrize("write", [write_dicom, write_challenge_dicom])
+def test_read_image_takes_other_spellings_of_grey(tmp_path, kind, write):
+    pixels = random_pixels(shape=(16, 16))
+    image = read_image(write(tmp_path / "a.dcm", pixels, PhotometricInterpretation=kind))
+    usual = kind.strip().upper()
+    expected = read_image(write(tmp_path / "b.dcm", pixels, PhotometricInterpretation=usual))
+    np.testing.assert_array_equal(image, expected)
+    assert image_size(tmp_path / "a.dcm") == (16, 16)
+
+
 def test_read_image_takes_equal_planes_as_grey(tmp_path):
     pixels = random_pixels()
     image = read_image(write_dicom(tmp_path / "a.dcm", np.stack([pixels] * 3, axis=2)))
