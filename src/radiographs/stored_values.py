@@ -32,6 +32,7 @@ from src.radiographs.codestreams import (
 )
 
 MAX_PLANE_DIFFERENCE = 4  # grey levels; lossy colour coding moves equal planes apart by so much
+NO_CHROMINANCE = 128  # of YBR_FULL, 8 bits (PS3.3, C.7.6.3.1.2)
 
 REQUIRED = ("BitsAllocated", "BitsStored", "PixelRepresentation")
 
@@ -126,7 +127,7 @@ def read_bits(dataset: Dataset) -> Bits:
     if decoded.shape[:2] != (dataset.Rows, dataset.Columns):
         raise ValueError("the pixels of several frames; one image to a file is read")
     if decoded.ndim == 3:
-        decoded = _grey_from_colour(decoded)
+        decoded = _grey_from_colour(decoded, has_luminance=photometry(dataset) == "YBR_FULL")
     width = dataset.BitsAllocated // 8
     if decoded.dtype.itemsize > width:
         raise ValueError(f"pixels of {8 * decoded.dtype.itemsize} bits, {8 * width} declared")
@@ -186,8 +187,16 @@ def _decode_rle(frame: bytes, dataset: Dataset) -> NDArray[Any]:
     return pixels.astype(f"=u{width}").reshape(shape[:2] if samples == 1 else shape)
 
 
-def _grey_from_colour(decoded: NDArray[Any]) -> NDArray[Any]:
+def _grey_from_colour(decoded: NDArray[Any], *, has_luminance: bool) -> NDArray[Any]:
+    """Take the grey of (H, W, 3), which decoders have brought to RGB or, of luminance, left alone.
+
+    Raises:
+        ValueError: there is colour in it.
+    """
     difference = np.subtract(decoded.max(axis=2), decoded.min(axis=2), dtype=np.int64)
-    if difference.max() > MAX_PLANE_DIFFERENCE:
-        raise ValueError("a colour image; grey radiographs are read")
-    return np.asarray(decoded[..., 1])
+    if difference.max() <= MAX_PLANE_DIFFERENCE:
+        return np.asarray(decoded[..., 1])
+    chrominance = np.subtract(decoded[..., 1:], NO_CHROMINANCE, dtype=np.int64)
+    if has_luminance and np.abs(chrominance).max() <= MAX_PLANE_DIFFERENCE:
+        return np.asarray(decoded[..., 0])
+    raise ValueError("a colour image; grey radiographs are read")

@@ -397,6 +397,31 @@ def test_read_image_takes_luminance_without_colour_as_grey(tmp_path):
     np.testing.assert_array_equal(read_image(path), pixels / np.float32(255))
 
 
+def write_rle(path, pixels, **tags):
+    dataset = make_dataset(pixels)
+    dataset.compress(RLELossless)
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_untransformed_j2k(path, pixels, **tags):
+    stream = bytes(imagecodecs.jpeg2k_encode(pixels, reversible=True, mct=False))
+    return write_stream(path, pixels, JPEG2000Lossless, stream, **tags)
+
+
+@pytest.mark.parametrize("write", [write_rle, write_untransformed_j2k])
+def test_read_image_takes_compressed_luminance_without_colour_as_grey(tmp_path, write):
+    pixels = random_pixels(shape=(33, 47))
+    ybr = np.stack([pixels, np.full_like(pixels, 127), np.full_like(pixels, 132)], axis=2)
+    path = write(tmp_path / "a.dcm", ybr, PhotometricInterpretation="YBR_FULL")
+    np.testing.assert_array_equal(read_image(path), pixels / np.float32(255))
+    assert "colour" in refusal(write(path, ybr, PhotometricInterpretation="RGB"))
+    ybr[3, 4, 2] = 133
+    assert "colour" in refusal(write(path, ybr, PhotometricInterpretation="YBR_FULL"))
+
+
 def test_read_image_refuses_colour_in_one_pixel(tmp_path):
     pixels = np.stack([random_pixels()] * 3, axis=2)
     pixels[3, 4] = [200, 10, 10]
