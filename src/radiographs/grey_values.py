@@ -33,6 +33,7 @@ NEARLY_BLACK, NEARLY_WHITE = 0.02, 0.98
 # ... or if the percentiles of its greys lie closer together than this: it shows one grey.
 MIN_SPREAD = 0.25
 MIN_COUNTED = 0.05  # share of the pixels; where less is no padding, the padding is wrong
+MAX_OVERLAY = 0.05  # share of the pixels; where more have bits above, these are of the picture
 
 FloatArray = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -74,6 +75,8 @@ def grey_pixels(bits: Bits, coding: Coding, dataset: Dataset, grey: Grey) -> Gre
         if counts[~padding].sum() < MIN_COUNTED * counts.sum():
             remarks += ("padding",)
             padding[:] = False
+        if counts[coding.uses_more_bits(codes) & ~padding].sum() > MAX_OVERLAY * counts.sum():
+            remarks += ("bits",)
         shades, odd = _viewer_shades(stored, counts, padding, coding, dataset)
         remarks += odd
     table = shades.astype(np.float32)

@@ -24,6 +24,7 @@ KINDS = {
     "few levels": "fewer than 64 of 256 grey levels for the lungs",
     "window": "a window or VOI LUT that is plainly wrong and was not used",
     "padding": "a padding value that nearly all pixels have, and that was not left out",
+    "bits": "bits above BitsStored that many pixels use, and that were left out",
     "inversion": "PhotometricInterpretation and PresentationLUTShape that contradict each other",
 }
 ONE_GREY, FEW_LEVELS = 8, 64  # of 256

@@ -62,6 +62,14 @@ class Coding:
             values = np.where(values >> (self.stored - 1), values - (1 << self.stored), values)
         return values.astype(np.float64)
 
+    def uses_more_bits(self, bits: NDArray[Any]) -> NDArray[np.bool_]:
+        """Say where bits above the stored ones are set, other than those of a sign."""
+        above = bits.astype(np.int64) >> self.shift + self.stored
+        if not self.is_signed:
+            return np.asarray(above != 0)
+        full = (1 << self.allocated - self.shift - self.stored) - 1
+        return np.asarray((above != 0) & ((above != full) | (self.values(bits) >= 0)))
+
 
 def photometry(dataset: Dataset) -> str:
     """Return what the pixels' values stand for, such as MONOCHROME2, as the standard spells it."""

@@ -29,6 +29,8 @@ REMARKED = {
     "window of width 1": ["window"],
     "window that shows white": ["window"],
     "MONOCHROME2, shape INVERSE": ["inversion"],
+    "overlay above 12 bits": ["bits"],  # over the whole picture
+    "overlay, JPEG 2000": ["bits"],
 }
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
@@ -334,6 +336,25 @@ def test_every_number_of_bits_is_read_whatever_lies_above_them(tmp_path, n_bits,
     image = read_image(write(tmp_path / "a", stored.astype(f"u{allocated // 8}"), **tags))
     expected = (values - low) / ((1 << n_bits) - 1)
     np.testing.assert_allclose(image, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_bits", [10, 11])
+@pytest.mark.parametrize("signed", [False, True])
+def test_too_few_bits_stored_are_remarked(tmp_path, n_bits, signed):
+    stored = RAMP.astype(np.int16) - 2048 if signed else RAMP
+    tags = {"BitsStored": n_bits, "HighBit": n_bits - 1}
+    assert "bits" in read_with_remarks(write(tmp_path / "a", stored, **tags))[1]
+    assert read_with_remarks(write(tmp_path / "b", stored, **TWELVE_BITS))[1] == []
+
+
+def test_an_overlay_of_few_pixels_and_padding_are_not_remarked(tmp_path):
+    overlaid = RAMP.copy()
+    overlaid[:2] |= 1 << 12
+    assert read_with_remarks(write(tmp_path / "a", overlaid, **TWELVE_BITS))[1] == []
+    padded = RAMP.astype(np.int16) - 2048
+    padded[:8] = -30000
+    path = write(tmp_path / "b", padded, PixelPaddingValue=-30000, **TWELVE_BITS)
+    assert read_with_remarks(path)[1] == []
 
 
 def test_facts_are_those_of_any_encoding(tmp_path):
