@@ -173,11 +173,9 @@ def _read_dataset(
         raise DicomError(f"{path}: not a readable DICOM file: {cause_of(error)}") from error
     # Anything can be read as elements; what has no image size was never an image.
     if "Rows" not in dataset or "Columns" not in dataset:
-        is_dicom = content[128:132] == b"DICM"
-        what = (
-            "truncated, or no image: it has no Rows and Columns" if is_dicom else "not a DICOM file"
-        )
-        raise DicomError(f"{path}: {what}")
+        if content[128:132] == b"DICM":
+            raise DicomError(f"{path}: truncated, or no image: it has no Rows and Columns")
+        raise DicomError(f"{path}: neither a DICOM, PNG nor JPEG file")
     if "TransferSyntaxUID" not in dataset.file_meta:  # files older than part 10
         dataset.file_meta = dataset.file_meta or FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = _SYNTAX_OF.get(

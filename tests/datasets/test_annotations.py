@@ -382,11 +382,17 @@ def test_images_dir_is_kaggles_before_the_short_one(tmp_path, split, stage):
     kaggle = tmp_path / f"stage_{stage}_{split}_images"
     kaggle.mkdir()
     assert DataFolder(tmp_path).images_dir(split) == kaggle
+    (tmp_path / split / "a.dcm").touch()
+    (kaggle / ".DS_Store").touch()
+    assert DataFolder(tmp_path).images_dir(split) == tmp_path / split
+    (kaggle / "a.dcm").touch()
+    assert DataFolder(tmp_path).images_dir(split) == kaggle
 
 
 def test_images_dir_names_the_folder_that_is_missing(tmp_path):
     message = refusal(DataFolder(tmp_path).images_dir, "test")
-    assert str(tmp_path / "stage_2_test_images") in message
+    usual, short = tmp_path / "stage_2_test_images", tmp_path / "test"
+    assert message == f"{usual}: no such folder of images, nor {short}"
 
 
 def test_images_dir_says_how_to_get_a_data_folder(tmp_path):

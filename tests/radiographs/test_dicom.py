@@ -75,6 +75,10 @@ def random_pixels(dtype=np.uint8, low=0, high=256, shape=(11, 14)):
     return np.random.default_rng(4).integers(low, high, shape).astype(dtype)
 
 
+def encode_picture(ending):
+    return cv2.imencode(ending, random_pixels())[1].tobytes()
+
+
 def stretch(values):
     values = values.astype(np.float64)
     return (values - values.min()) / (values.max() - values.min())
@@ -486,20 +490,26 @@ def test_read_image_refuses_a_header_with(tmp_path, tags, cause):
 
 @pytest.mark.parametrize(
     "content",
-    [b"patientId,x,y,width,height,Target\n" * 99, b"hi", bytes(4000), bytes(range(256)) * 20],
-    ids=["text", "two letters", "zeros", "bytes"],
+    [
+        b"patientId,x,y,width,height,Target\n" * 99,
+        b"hi",
+        bytes(4000),
+        bytes(range(256)) * 20,
+        *map(encode_picture, (".tiff", ".bmp", ".webp")),
+    ],
+    ids=["text", "two letters", "zeros", "bytes", "TIFF", "BMP", "WebP"],
 )
 def test_read_image_refuses_what_is_no_dicom(tmp_path, content):
     path = tmp_path / "a.dcm"
     path.write_bytes(content)
-    assert "not a DICOM file" in refusal(path)
-    assert "not a DICOM file" in refusal(path, image_size)
+    assert "neither a DICOM, PNG nor JPEG file" in refusal(path)
+    assert "neither a DICOM, PNG nor JPEG file" in refusal(path, image_size)
 
 
 def test_read_image_refuses_a_renamed_png(tmp_path):
     Image.fromarray(random_pixels()).save(tmp_path / "a.png")
     path = (tmp_path / "a.png").rename(tmp_path / "a.dcm")
-    assert "not a DICOM file" in refusal(path)
+    assert "neither a DICOM, PNG nor JPEG file" in refusal(path)
 
 
 @pytest.mark.parametrize("read", [read_image, image_size])
