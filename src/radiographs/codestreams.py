@@ -123,12 +123,17 @@ def picture_size(content: bytes) -> StreamSize:
 
 
 def jpeg_orientation(stream: bytes) -> int:
-    """Return the orientation that EXIF data give a JPEG picture, 1 to 8; 1 where they give none."""
-    for marker, place in _jpeg_segments(stream):
-        start = place + 2 + len(EXIF_MAGIC)
-        if marker == EXIF_SEGMENT and stream[place + 2 : start] == EXIF_MAGIC:
-            (length,) = struct.unpack_from(">H", stream, place)
-            return _tiff_orientation(stream[start : place + length])
+    """Return the orientation that EXIF data give a JPEG picture, 1 to 8; 1 where they give none.
+
+    Raises:
+        ValueError: the stream ends within its header.
+    """
+    with _header_errors():
+        for marker, place in _jpeg_segments(stream):
+            start = place + 2 + len(EXIF_MAGIC)
+            if marker == EXIF_SEGMENT and stream[place + 2 : start] == EXIF_MAGIC:
+                (length,) = struct.unpack_from(">H", stream, place)
+                return _tiff_orientation(stream[start : place + length])
     return UPRIGHT
 
 

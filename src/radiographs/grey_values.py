@@ -22,15 +22,20 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from src.radiographs.pixels import FloatImage, Pixels, as_float
+from src.radiographs.pixels import (
+    MIN_BETWEEN,
+    NEARLY_BLACK,
+    NEARLY_WHITE,
+    FloatImage,
+    Pixels,
+    as_float,
+)
 from src.radiographs.stored_values import Bits, Coding, photometry
 from src.structures import WHITE, Grey
 
 PERCENTILES = (0.5, 99.5)
-# A window is plainly wrong if fewer than this share of the pixels is neither black nor white ...
-MIN_BETWEEN = 0.05
-NEARLY_BLACK, NEARLY_WHITE = 0.02, 0.98
-# ... or if the percentiles of its greys lie closer together than this: it shows one grey.
+# A window is plainly wrong where nearly everything is black or white, or where the percentiles of
+# its greys lie closer together than this: it shows one grey.
 MIN_SPREAD = 0.25
 MIN_COUNTED = 0.05  # share of the pixels; where less is no padding, the padding is wrong
 MAX_OVERLAY = 0.05  # share of the pixels; where more have bits above, these are of the picture
