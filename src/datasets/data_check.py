@@ -193,7 +193,7 @@ def _read_labels(
         findings.append(Finding("no labels", "", "", str(error)))
         return [], {}
     try:
-        folds = load_folds(folder)
+        folds = load_folds(folder, records)
         split_records(records, folds, fold)
     except AnnotationsError as error:
         findings.append(Finding("no folds", "", "", str(error)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # run by path: find `config` and `src` from the repository's root
@@ -113,13 +113,19 @@ def read_folds(path: Path) -> dict[str, int]:
     return dict(zip(folds["patientId"], folds["fold"].tolist(), strict=True))
 
 
-def load_folds(folder: DataFolder) -> dict[str, int]:
+def load_folds(folder: DataFolder, records: Sequence[Record] | None = None) -> dict[str, int]:
     """Read the data folder's folds.csv if there is one; otherwise make the folds.
+
+    Args:
+        records: of `read_records`, which say the groups; None reads these from the folder.
 
     Raises:
         AnnotationsError: a table is wrong, or the file puts images of one group into two folds.
     """
-    groups = read_groups(folder)
+    if records is None:
+        groups = read_groups(folder)
+    else:
+        groups = {record.patient_id: record.group_id for record in records}
     if not folder.folds_path.exists():
         return make_grouped_folds(read_folder_classes(folder), groups)
     folds = read_folds(folder.folds_path)

@@ -80,7 +80,7 @@ def load_labelled_images(
     folder = DataFolder(data_dir)
     images_dir = folder.images_dir("train")
     records = read_records(folder)
-    train, valid = split_records(records, load_folds(folder), fold)
+    train, valid = split_records(records, load_folds(folder, records), fold)
     if debug:
         train, valid = train[:N_DEBUG_TRAIN], valid[:N_DEBUG_VALID]
     both = [*train, *valid]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from src.datasets import folds as folds_module
-from src.datasets.annotations import Record, read_classes
+from src.datasets.annotations import Record, read_classes, read_records
 from src.datasets.data_folder import DataFolder
 from src.datasets.folds import (
     load_folds,
@@ -235,11 +235,13 @@ def test_load_folds_refuses_a_file_that_parts_a_group(tmp_path, in_folds):
     folds[other] = (folds[first] + 1) % 4
     path = tmp_path / "folds.csv"
     write_folds(path, classes, folds, groups if in_folds else None)
-    with pytest.raises(AnnotationsError) as caught:
-        load_folds(DataFolder(tmp_path))
-    assert str(caught.value).startswith(
-        f"{path}: images {first} and {other} of group {groups[first]!r} are in folds "
-    )
+    folder = DataFolder(tmp_path)
+    for records in (None, read_records(folder)):
+        with pytest.raises(AnnotationsError) as caught:
+            load_folds(folder, records)
+        assert str(caught.value).startswith(
+            f"{path}: images {first} and {other} of group {groups[first]!r} are in folds "
+        )
 
 
 def test_load_folds_lets_images_without_group_lie_anywhere(tmp_path):
@@ -333,7 +335,9 @@ def test_folds_command_groups_by_a_named_column(tmp_path):
 
 def test_load_folds_groups_by_the_column_of_groups(tmp_path):
     classes, groups = write_grouped_labels(tmp_path, "groupId")
-    assert load_folds(DataFolder(tmp_path)) == make_grouped_folds(classes, groups)
+    folder = DataFolder(tmp_path)
+    for records in (None, read_records(folder)):
+        assert load_folds(folder, records) == make_grouped_folds(classes, groups)
 
 
 @pytest.mark.parametrize(
