@@ -23,6 +23,7 @@ from src.challenge.submission_file import NUMBER
 from src.datasets.patient_ids import fault_of_patient_id
 from src.datasets.tables import AnnotationsError
 from src.radiographs.image_files import read_any_size
+from src.system.csv_files import check_shape
 from src.system.errors import InputError
 from src.system.files import read_bytes
 from src.system.records import MAX_CAUSE, cut_text, show_value
@@ -179,11 +180,13 @@ def size_of_image(path: Path) -> Size | None:
 def _read_table(path: Path) -> tuple[pd.DataFrame, bool]:
     """Read a CSV as text; the row of index i is line i + 2. Say whether semicolons separate it."""
     try:
-        text = read_bytes(path, MAX_BYTES, AnnotationsError).decode("utf-8-sig")
+        content = read_bytes(path, MAX_BYTES, AnnotationsError)
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise AnnotationsError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
     header = text.split("\n", 1)[0]
     separator = max(SEPARATORS, key=header.count)
+    check_shape(path, content, AnnotationsError, separator)
     try:
         table = pd.read_csv(
             io.StringIO(text),

@@ -13,7 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from scripts.label_sources import Box, LabelRow, LabelSource, Size
+from src.datasets.box_limits import leaves_image
 from src.structures import NORMAL, NOT_NORMAL, OPACITY
 from src.system.errors import InputError
 from src.system.records import MAX_CAUSE, cut_text, show_value
@@ -77,8 +80,8 @@ def settle_boxes(
             box = tuple(
                 round(value * factor, DECIMALS) for value, factor in zip(box, factors, strict=True)
             )
-            fault = _fault_of_box(box, None if clip else size, clip=clip)
-            if fault is None and clip:
+            fault = _fault_of_box(box, size, clip=clip)
+            if fault is None:
                 box = _clip(box, size)
                 fault = None if _area(box) else "the box lies outside of the image"
             if fault is not None:
@@ -190,10 +193,10 @@ def _fault_of_box(box: Box, size: Size | None, *, clip: bool) -> str | None:
         return f"a box without end: {shown}"
     if not (right > x and bottom > y):
         return f"a box without area: {shown}"
-    if not clip and min(x, y) < 0:
-        return f"the box leaves the image: {shown}"
-    if size is not None and (right > size[0] or bottom > size[1]):
-        return f"the box leaves the image: {shown}, of {_shown(size)}"
+    box_xywh = np.array([[x, y, right - x, bottom - y]])
+    if not clip and leaves_image(box_xywh, size or np.inf).any():
+        of = "" if size is None else f", of {_shown(size)}"
+        return f"the box leaves the image: {shown}{of}"
     return None
 
 

@@ -104,7 +104,7 @@ def test_columns_that_are_missing(tmp_path):
     path.write_text(f"epoch,loss\n1,{LONG}\n")
     refuse(path, read_history, path, ["loss"])
     path.write_text(f"patientId{LONG},class\na,b\n")
-    with pytest.raises(InputError, match="has no column patientId; needs patientId") as caught:
+    with pytest.raises(InputError, match="has no column patientId; it has patientId") as caught:
         read_table(path, ["patientId"])
     assert len(str(caught.value)) < MAX_LENGTH + len(str(path))
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from src.datasets.box_limits import FloatArray, clip_boxes, leaves_image
 from src.datasets.data_folder import DataFolder
 from src.datasets.patient_groups import read_groups
 from src.datasets.tables import AnnotationsError, read_table, refuse_rows
@@ -24,6 +25,7 @@ from src.system.records import cut_text
 
 BOX_COLUMNS = ["x", "y", "width", "height"]
 LABEL_COLUMNS = ["patientId", *BOX_COLUMNS, "Target"]
+BOX_OUTSIDE = "box outside the image: x {x}, width {width}, y {y}, height {height}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,7 @@ class Record:
 
     patient_id: str
     category: int
-    boxes_xywh: NDArray[np.float64]
+    boxes_xywh: FloatArray
     group_id: str = ""
 
 
@@ -97,7 +99,7 @@ def _read_folder(folder: DataFolder) -> tuple[list[Record], bool]:
 def read_label_files(
     labels_path: Path, classes_path: Path | None = None, *, needs_classes: bool = True
 ) -> list[Record]:
-    """Read boxes and classes; whether boxes lie inside of their images, `check_boxes` finds out.
+    """Read boxes and classes; whether boxes end inside of their images, `fit_boxes` finds out.
 
     Repeated rows are dropped with a warning that counts them. Differs from the original, which
     counted the boxes of stage_1_test_meta.csv as often as that file repeats them.
@@ -129,7 +131,7 @@ def read_label_files(
     else:
         classes = dict.fromkeys(labels["patientId"], UNKNOWN_CATEGORY)
     _check_agreement(labels_path, labels, classes)
-    boxes = labels[BOX_COLUMNS].to_numpy(dtype=np.float64)
+    boxes = clip_boxes(labels[BOX_COLUMNS].to_numpy(dtype=np.float64))
     return _make_records(labels["patientId"].to_numpy(dtype=str), boxes, classes)
 
 
@@ -164,9 +166,8 @@ def _check_boxes(path: Path, labels: pd.DataFrame) -> dict[str, pd.Series]:
     for column in ("width", "height"):
         bad = has_box & ~(values[column] > 0)
         refuse_rows(path, labels, bad, f"{column} {{{column}}} is not positive")
-    for start, length in (("x", "width"), ("y", "height")):
-        problem = f"box outside the image: {start} {{{start}}}, {length} {{{length}}}"
-        refuse_rows(path, labels, has_box & (values[start] < 0), problem)
+    outside = leaves_image(np.column_stack([values[column] for column in BOX_COLUMNS]))
+    refuse_rows(path, labels, has_box & outside, BOX_OUTSIDE)
     return values
 
 
@@ -200,7 +201,7 @@ def _check_agreement(path: Path, labels: pd.DataFrame, classes: dict[str, int]) 
 
 
 def _make_records(
-    patients: NDArray[np.str_], boxes: NDArray[np.float64], classes: dict[str, int]
+    patients: NDArray[np.str_], boxes: FloatArray, classes: dict[str, int]
 ) -> list[Record]:
     order = np.argsort(patients, kind="stable")
     unique, starts = np.unique(patients[order], return_index=True)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from src.datasets.annotations import BOX_COLUMNS, LABEL_COLUMNS, Record
+from src.datasets.annotations import BOX_COLUMNS, BOX_OUTSIDE, LABEL_COLUMNS, Record
+from src.datasets.box_limits import MAX_ROUNDING, FloatArray, clip_boxes, leaves_image
 from src.datasets.data_folder import DataFolder, StoredImages, open_image_folder
 from src.datasets.tables import AnnotationsError, read_table, refuse_rows
-from src.datasets.transforms import FloatArray
 
 CHALLENGE_SIZE = (1024, 1024)  # height and width of every image of the challenge, pixels
 
@@ -29,36 +31,43 @@ def read_box_sizes(records: Sequence[Record], images: StoredImages) -> Sizes:
     return dict(zip(patients, images.read_sizes(patients), strict=True))
 
 
-def check_boxes(labels_path: Path, records: Sequence[Record], sizes: Mapping[str, Size]) -> None:
-    """Make sure that every box lies inside of its own image.
+def fit_boxes(
+    labels_path: Path, records: Sequence[Record], sizes: Mapping[str, Size]
+) -> list[Record]:
+    """Make sure that every box lies inside of its own image; cut off what rounding put outside.
 
     Args:
         labels_path: where the boxes stand, for the message.
         sizes: of the images that have boxes.
 
     Raises:
-        AnnotationsError: one does not; the first is named with its line, the rest counted.
+        AnnotationsError: a box leaves its image; the first is named with its line, the rest
+            counted.
     """
-    wrong = [record for record in records if _leaves_image(record, sizes)]
-    if not wrong:
-        return
+    sides = {patient: (width, height) for patient, (height, width) in sizes.items()}
+    with_boxes = [record for record in records if len(record.boxes_xywh)]
+    if any(leaves_image(each.boxes_xywh, sides[each.patient_id]).any() for each in with_boxes):
+        _refuse_boxes(labels_path, sides)
+    fitting = {
+        record.patient_id: clip_boxes(record.boxes_xywh, sides[record.patient_id])
+        for record in with_boxes
+    }
+    return [
+        replace(record, boxes_xywh=fitting.get(record.patient_id, record.boxes_xywh))
+        for record in records
+    ]
+
+
+def _refuse_boxes(labels_path: Path, sides: Mapping[str, tuple[int, int]]) -> None:
+    """Look for the rows of boxes that leave their image, of some width and height."""
     labels = read_table(labels_path, LABEL_COLUMNS)
-    labels = labels[(labels["Target"] == "1") & labels["patientId"].isin(sizes)]
-    boxes = labels[BOX_COLUMNS].astype(float)
-    heights, widths = (labels["patientId"].map(lambda name, i=i: sizes[name][i]) for i in (0, 1))
-    sides = labels.assign(rows=heights.astype(str), columns=widths.astype(str))
-    outside = (boxes["x"] + boxes["width"] > widths) | (boxes["y"] + boxes["height"] > heights)
+    labels = labels[(labels["Target"] == "1") & labels["patientId"].isin(sides)]
+    limits = np.array([sides[patient] for patient in labels["patientId"]])
+    labels = labels.assign(columns=limits[:, 0].astype(str), rows=limits[:, 1].astype(str))
+    outside = leaves_image(labels[BOX_COLUMNS].to_numpy(dtype=np.float64), limits)
     more = f"; {outside.sum() - 1} more boxes leave theirs" if outside.sum() > 1 else ""
-    problem = "box outside the image: x {x}, width {width}, y {y}, height {height}, of {columns} x "
-    refuse_rows(labels_path, sides, outside, f"{problem}{{rows}} pixels{more}")
-
-
-def _leaves_image(record: Record, sizes: Mapping[str, Size]) -> bool:
-    if len(record.boxes_xywh) == 0:
-        return False
-    height, width = sizes[record.patient_id]
-    ends = record.boxes_xywh[:, :2] + record.boxes_xywh[:, 2:]
-    return bool((ends > (width, height)).any())
+    problem = f"{BOX_OUTSIDE}, of {{columns}} x {{rows}} pixels{more}"
+    refuse_rows(labels_path, labels, pd.Series(outside), problem)
 
 
 def sizes_of_labelled(folder: DataFolder, records: Sequence[Record]) -> Sizes:
@@ -78,7 +87,7 @@ def sizes_of_labelled(folder: DataFolder, records: Sequence[Record]) -> Sizes:
         return dict.fromkeys(patients, _size_of_all(with_boxes))
     there = [record for record in with_boxes if record.patient_id in images.names]
     sizes = read_box_sizes(there, images)
-    check_boxes(folder.labels_path, there, sizes)
+    fit_boxes(folder.labels_path, there, sizes)
     usual = usual_size(sizes) if sizes else _size_of_all(with_boxes)
     return dict.fromkeys(patients, usual) | sizes
 
@@ -91,7 +100,8 @@ def usual_size(sizes: Sizes) -> Size:
 
 def _size_of_all(records: Sequence[Record]) -> Size:
     ends = [record.boxes_xywh[:, :2] + record.boxes_xywh[:, 2:] for record in records]
-    right, bottom = np.ceil(np.concatenate([np.zeros((1, 2)), *ends]).max(axis=0)).tolist()
+    largest = np.concatenate([np.zeros((1, 2)), *ends]).max(axis=0)
+    right, bottom = np.ceil(largest - MAX_ROUNDING).tolist()
     height, width = CHALLENGE_SIZE
     return max(height, int(bottom)), max(width, int(right))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.datasets.annotations import Record, read_records
+from src.datasets.box_limits import leaves_image
 from src.datasets.data_folder import DataFolder, describe_missing
 from src.datasets.folds import load_folds, split_records
 from src.datasets.tables import AnnotationsError, read_sample_ids
@@ -17,11 +18,12 @@ from src.radiographs.image_facts import ExaminedImage, examine_images
 from src.radiographs.image_index import ImageFile, as_text, describe_clash, index_images
 from src.system.errors import InputError
 from src.system.files import write_csv
+from src.system.texts import printable
 
 # kind -> what it means; a training fails if there is one of the first
 FATAL = {
     "no labels": "the label files cannot be read",
-    "no folds": "there is no such validation fold",
+    "no folds": "the folds cannot be used, or lack the validation fold",
     "no image": "a labelled patient has no image",
     "several images": "several image files for one labelled patient",
     "unreadable": "a labelled image cannot be read",
@@ -29,6 +31,7 @@ FATAL = {
 }
 KINDS = FATAL | {
     "leak": "the same pixels in two folds, or in training and test images",
+    "same patient": "the same PatientID in two folds, or in training and test images",
     "duplicate": "the same pixels twice among the images of one fold, or of none",
     "unlabelled": "a training image has no labels",
     "left out": "a link, file or folder that cannot be used",
@@ -95,7 +98,10 @@ def check_data_folder(
     findings += _compare_sample(test, sample_ids, folder.sample_submission_path)
     findings += _compare_boxes(train, records)
     findings += _compare_headers(images)
-    findings += _find_duplicates(train, test, folds)
+    placed = [(image, _place_of(image, folds)) for image in train]
+    placed += [(image, "a test image") for image in test]
+    findings += _find_duplicates(placed)
+    findings += _find_same_patients(placed)
     order = list(KINDS)
     findings.sort(key=lambda found: (order.index(found.kind), found.patient))
     return DataCheck(findings, images)
@@ -119,7 +125,8 @@ def describe(findings: Sequence[Finding]) -> Iterator[str]:
         yield f"{kind:{width}} {counts[kind]:6}  {meaning}"
         if kind in first:
             found = first[kind]
-            yield f"{'':{width}}         {found.file or found.patient}: {found.detail}"
+            parts = [part for part in (found.file or found.patient, found.detail) if part]
+            yield f"{'':{width}}         {printable(': '.join(parts))}"
 
 
 def write_findings(path: Path, findings: Iterable[Finding]) -> None:
@@ -186,7 +193,7 @@ def _read_labels(
         findings.append(Finding("no labels", "", "", str(error)))
         return [], {}
     try:
-        folds = load_folds(folder)
+        folds = load_folds(folder, records)
         split_records(records, folds, fold)
     except AnnotationsError as error:
         findings.append(Finding("no folds", "", "", str(error)))
@@ -229,10 +236,9 @@ def _compare_boxes(images: Sequence[ExaminedImage], records: Sequence[Record]) -
         own = boxes.get(image.id)
         if own is None or image.facts is None:
             continue
-        for x, y, width, height in own:
-            if x + width > image.facts.columns or y + height > image.facts.rows:
-                box = f"x {x:g}, y {y:g}, width {width:g}, height {height:g}"
-                yield _finding("box outside", image, f"{box}, of {image.facts.size}")
+        for x, y, width, height in own[leaves_image(own, (image.facts.columns, image.facts.rows))]:
+            box = f"x {x:g}, y {y:g}, width {width:g}, height {height:g}"
+            yield _finding("box outside", image, f"{box}, of {image.facts.size}")
 
 
 def _compare_headers(images: Sequence[ExaminedImage]) -> Iterator[Finding]:
@@ -250,23 +256,40 @@ def _compare_headers(images: Sequence[ExaminedImage]) -> Iterator[Finding]:
             yield _finding("other patient", image, f"PatientID {image.facts.patient_id!r:.80}")
 
 
-def _find_duplicates(
-    train: Sequence[ExaminedImage], test: Sequence[ExaminedImage], folds: Mapping[str, int]
-) -> Iterator[Finding]:
+def _place_of(image: ExaminedImage, folds: Mapping[str, int]) -> str:
+    return f"fold {folds[image.id]}" if image.id in folds else NO_FOLD
+
+
+def _find_duplicates(placed: Iterable[tuple[ExaminedImage, str]]) -> Iterator[Finding]:
     """Find images with the same stored pixels; each is reported except the first of a group."""
     same: defaultdict[str, list[tuple[ExaminedImage, str]]] = defaultdict(list)
-    for images, is_test in ((train, False), (test, True)):
-        for image in images:
-            if image.facts is not None:
-                fold = folds.get(image.id)
-                place = "a test image" if is_test else NO_FOLD if fold is None else f"fold {fold}"
-                same[image.facts.pixel_digest].append((image, place))
+    for image, place in placed:
+        if image.facts is not None:
+            same[image.facts.pixel_digest].append((image, place))
     for group in same.values():
         (first, first_place), *others = group
         is_leak = len({place for _, place in group} - {NO_FOLD}) > 1
         for image, place in others:
             detail = f"{place}; the same pixels as {first.path.name}, {first_place}"
             yield _finding("leak" if is_leak else "duplicate", image, detail)
+
+
+def _find_same_patients(placed: Sequence[tuple[ExaminedImage, str]]) -> Iterator[Finding]:
+    """Find images whose PatientID an image in another fold, or among the test images, has too.
+
+    An ID of most images is no patient's: it is what was written in place of all IDs.
+    """
+    same: defaultdict[str, list[tuple[ExaminedImage, str]]] = defaultdict(list)
+    for image, place in placed:
+        patient = "" if image.facts is None else image.facts.patient_id.strip()
+        if patient and place != NO_FOLD:
+            same[patient].append((image, place))
+    for patient, group in same.items():
+        (first, first_place), *others = group
+        for image, place in others:
+            if place != first_place and len(group) <= len(placed) / 2:
+                detail = f"{place}; PatientID {patient!r:.80} as {first.path.name}, {first_place}"
+                yield _finding("same patient", image, detail)
 
 
 def _finding(kind: str, image: ExaminedImage, detail: str) -> Finding:

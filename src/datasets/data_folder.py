@@ -74,14 +74,25 @@ class DataFolder:
     def images_dir(self, split: str) -> Path:
         """Return the folder of the `train` or `test` images: Kaggle's name, or the short one.
 
+        Where there are both, an empty one gives way to the other.
+
         Raises:
             AnnotationsError: there is neither.
         """
         self.check()
-        for folder in self._image_dirs(split):
-            if folder.is_dir():
-                return folder
-        raise AnnotationsError(f"{self._image_dirs(split)[0]}: no such folder of images")
+        usual, short = self._image_dirs(split)
+        there = [folder for folder in (usual, short) if folder.is_dir()]
+        if not there:
+            raise AnnotationsError(f"{usual}: no such folder of images, nor {short}")
+        return next((folder for folder in there if not _is_empty(folder)), there[0])
+
+
+def _is_empty(folder: Path) -> bool:
+    """Say whether a folder holds hidden files alone, or none."""
+    try:
+        return all(path.name.startswith(".") for path in folder.iterdir())
+    except OSError:  # who lists its images says why
+        return False
 
 
 class ImageSource(Protocol):

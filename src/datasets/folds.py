@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # run by path: find `config` and `src` from the repository's root
@@ -113,11 +113,37 @@ def read_folds(path: Path) -> dict[str, int]:
     return dict(zip(folds["patientId"], folds["fold"].tolist(), strict=True))
 
 
-def load_folds(folder: DataFolder) -> dict[str, int]:
-    """Read the data folder's folds.csv if there is one; otherwise make the folds."""
-    if folder.folds_path.exists():
-        return read_folds(folder.folds_path)
-    return make_grouped_folds(read_folder_classes(folder), read_groups(folder))
+def load_folds(folder: DataFolder, records: Sequence[Record] | None = None) -> dict[str, int]:
+    """Read the data folder's folds.csv if there is one; otherwise make the folds.
+
+    Args:
+        records: of `read_records`, which say the groups; None reads these from the folder.
+
+    Raises:
+        AnnotationsError: a table is wrong, or the file puts images of one group into two folds.
+    """
+    if records is None:
+        groups = read_groups(folder)
+    else:
+        groups = {record.patient_id: record.group_id for record in records}
+    if not folder.folds_path.exists():
+        return make_grouped_folds(read_folder_classes(folder), groups)
+    folds = read_folds(folder.folds_path)
+    _refuse_parted_groups(folder.folds_path, folds, groups)
+    return folds
+
+
+def _refuse_parted_groups(path: Path, folds: Mapping[str, int], groups: Mapping[str, str]) -> None:
+    first_of: dict[str, str] = {}
+    for patient, fold in folds.items():
+        group = groups.get(patient, "")
+        first = first_of.setdefault(group, patient)
+        if group and folds[first] != fold:
+            raise AnnotationsError(
+                f"{path}: images {cut_text(first)} and {cut_text(patient)} of group "
+                f"{show_value(group)} are in folds {folds[first]} and {fold}; images of one group "
+                f"must be in one fold"
+            )
 
 
 def split_records(

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from src.datasets.annotations import Record, read_records
-from src.datasets.box_sizes import check_boxes, read_box_sizes
+from src.datasets.box_sizes import fit_boxes, read_box_sizes
 from src.datasets.data_folder import DataFolder, StoredImages, open_image_folder
 from src.datasets.detection_dataset import (
     EpochSampler,
@@ -80,17 +80,17 @@ def load_labelled_images(
     folder = DataFolder(data_dir)
     images_dir = folder.images_dir("train")
     records = read_records(folder)
-    train, valid = split_records(records, load_folds(folder), fold)
+    train, valid = split_records(records, load_folds(folder, records), fold)
     if debug:
         train, valid = train[:N_DEBUG_TRAIN], valid[:N_DEBUG_VALID]
-    patients = [record.patient_id for record in [*train, *valid]]
+    both = [*train, *valid]
+    patients = [record.patient_id for record in both]
     files = open_image_folder(images_dir, patients)
     source: StoredImages = files
     if cache_dir is not None:
         source = open_or_build_cache(patients, files, cache_dir, n_workers=os.cpu_count() or 1)
-    both = [*train, *valid]
-    check_boxes(folder.labels_path, both, read_box_sizes(both, source))
-    return LabelledImages(train, valid, images_dir, source)
+    fitting = fit_boxes(folder.labels_path, both, read_box_sizes(both, source))
+    return LabelledImages(fitting[: len(train)], fitting[len(train) :], images_dir, source)
 
 
 def training_loader(

@@ -9,9 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from src.datasets.patient_ids import fault_of_patient_id
+from src.system.csv_files import read_csv_bytes
 from src.system.errors import InputError
-from src.system.files import MAX_TABLE_BYTES, read_bytes
 from src.system.records import MAX_CAUSE, cut_text
+
+SEPARATORS = {b";": "semicolons", b"\t": "tabs"}  # of spreadsheets in other languages
 
 
 class AnnotationsError(InputError):
@@ -31,9 +33,12 @@ def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
     """
     if not path.exists():
         raise AnnotationsError(f"{path}: no such file")
-    content = BytesIO(read_bytes(path, MAX_TABLE_BYTES, AnnotationsError))
+    content = read_csv_bytes(path, AnnotationsError)
+    _refuse_other_separators(path, content)
     try:
-        table = pd.read_csv(content, dtype=str, keep_default_na=False, skip_blank_lines=False)
+        table = pd.read_csv(
+            BytesIO(content), dtype=str, keep_default_na=False, skip_blank_lines=False
+        )
     except ValueError as error:
         cause = cut_text(str(error), MAX_CAUSE)
         raise AnnotationsError(f"{path}: not a readable CSV file: {cause}") from error
@@ -41,9 +46,8 @@ def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
         raise AnnotationsError(f"{path}: line 2: more cells than the header has columns")
     missing = [column for column in columns if column not in table]
     if missing:
-        raise AnnotationsError(
-            f"{path}: has no column {', '.join(missing)}; needs {', '.join(columns)}"
-        )
+        known = cut_text(", ".join(map(str, table.columns)), MAX_CAUSE)
+        raise AnnotationsError(f"{path}: has no column {', '.join(missing)}; it has {known}")
     twice = [column for column in columns if f"{column}.1" in table]  # as pandas calls a second
     if twice:
         raise AnnotationsError(f"{path}: has two columns {twice[0]}; needs one")
@@ -56,6 +60,15 @@ def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
         if fault is not None:
             raise AnnotationsError(f"{path}: line {_line_of(row)}: {fault}")
     return table
+
+
+def _refuse_other_separators(path: Path, content: bytes) -> None:
+    header = content.split(b"\n", 1)[0]
+    for separator, name in SEPARATORS.items():
+        if separator in header and b"," not in header:
+            raise AnnotationsError(
+                f"{path}: the cells are separated by {name}; save it with commas between them"
+            )
 
 
 def read_sample_ids(path: Path) -> list[str]:

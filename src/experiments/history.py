@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from src.system.csv_files import read_csv_bytes
 from src.system.errors import InputError
-from src.system.files import MAX_TABLE_BYTES, read_bytes, replaced_file
+from src.system.files import replaced_file
 from src.system.records import MAX_CAUSE, cut_text
 
 # What an epoch cost: columns that differ where a training is repeated. All others are the same.
@@ -43,7 +44,7 @@ def read_history(path: Path, columns: Sequence[str], optional: Sequence[str] = (
     """
     if not path.exists():
         raise HistoryError(f"{path}: no such history; --action train writes it")
-    content = BytesIO(read_bytes(path, MAX_TABLE_BYTES, HistoryError))
+    content = BytesIO(read_csv_bytes(path, HistoryError))
     try:
         table = pd.read_csv(content, low_memory=False)  # else pandas warns of columns of two types
         missing = [column for column in ("epoch", *columns) if column not in table]

@@ -29,6 +29,9 @@ JPEG_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # those three are
 JPEG_WITHOUT_LENGTH = {0x00, 0x01, *range(0xD0, 0xD8)}
 MAX_JPEG_SEGMENTS = 10_000  # before the first scan
 MAX_JPEG_SCANS = 100  # each goes over the whole picture; progressive ones have about ten
+# Pixels for a decoder that lacks some, whether it goes on at once or at a restart.
+_ANY_PIXELS = bytes(37 * i % 251 + 1 for i in range(64))  # without a marker
+JPEG_SURPLUS = _ANY_PIXELS + b"".join(bytes([0xFF, 0xD0 + i]) + _ANY_PIXELS for i in range(8))
 
 # EXIF within JPEG: a TIFF header in the first application segment.
 EXIF_SEGMENT, EXIF_MAGIC = 0xE1, b"Exif\0\0"
@@ -120,13 +123,27 @@ def picture_size(content: bytes) -> StreamSize:
 
 
 def jpeg_orientation(stream: bytes) -> int:
-    """Return the orientation that EXIF data give a JPEG picture, 1 to 8; 1 where they give none."""
-    for marker, place in _jpeg_segments(stream):
-        start = place + 2 + len(EXIF_MAGIC)
-        if marker == EXIF_SEGMENT and stream[place + 2 : start] == EXIF_MAGIC:
-            (length,) = struct.unpack_from(">H", stream, place)
-            return _tiff_orientation(stream[start : place + length])
+    """Return the orientation that EXIF data give a JPEG picture, 1 to 8; 1 where they give none.
+
+    Raises:
+        ValueError: the stream ends within its header.
+    """
+    with _header_errors():
+        for marker, place in _jpeg_segments(stream):
+            start = place + 2 + len(EXIF_MAGIC)
+            if marker == EXIF_SEGMENT and stream[place + 2 : start] == EXIF_MAGIC:
+                (length,) = struct.unpack_from(">H", stream, place)
+                return _tiff_orientation(stream[start : place + length])
     return UPRIGHT
+
+
+def with_surplus(stream: bytes) -> bytes:
+    """Put more compressed data before the end of a JPEG stream, which a decoder skips.
+
+    One that fills up what a cut-off stream lacks reads them, and gives another picture.
+    """
+    end = stream.rfind(JPEG_END)
+    return stream[:end] + JPEG_SURPLUS + stream[end:]
 
 
 def _tiff_orientation(tiff: bytes) -> int:

@@ -28,7 +28,12 @@ from src.radiographs.grey_values import grey_pixels
 from src.radiographs.header_groups import HeaderGroups, header_groups
 from src.radiographs.pixels import MAX_PIXELS, FloatImage, Pixels, as_float
 from src.radiographs.remarks import remark, remark_on_pixels
-from src.radiographs.stored_values import check_pixel_data, read_bits, read_coding
+from src.radiographs.stored_values import (
+    check_pixel_data,
+    photometry,
+    read_bits,
+    read_coding,
+)
 from src.structures import Grey
 from src.system.errors import InputError
 from src.system.files import read_bytes
@@ -168,11 +173,9 @@ def _read_dataset(
         raise DicomError(f"{path}: not a readable DICOM file: {cause_of(error)}") from error
     # Anything can be read as elements; what has no image size was never an image.
     if "Rows" not in dataset or "Columns" not in dataset:
-        is_dicom = content[128:132] == b"DICM"
-        what = (
-            "truncated, or no image: it has no Rows and Columns" if is_dicom else "not a DICOM file"
-        )
-        raise DicomError(f"{path}: {what}")
+        if content[128:132] == b"DICM":
+            raise DicomError(f"{path}: truncated, or no image: it has no Rows and Columns")
+        raise DicomError(f"{path}: neither a DICOM, PNG nor JPEG file")
     if "TransferSyntaxUID" not in dataset.file_meta:  # files older than part 10
         dataset.file_meta = dataset.file_meta or FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = _SYNTAX_OF.get(
@@ -186,7 +189,7 @@ def _check_header(path: Path, dataset: Dataset, *, has_pixels: bool = True) -> N
     try:
         rows, columns = int(dataset.Rows), int(dataset.Columns)
         frames = int(dataset.get("NumberOfFrames", None) or 1)
-        kind = str(dataset.get("PhotometricInterpretation", ""))
+        kind = photometry(dataset)
         bits = int(dataset.BitsAllocated)
         lacks_pixels = has_pixels and not dataset.get("PixelData")
     except Exception as error:

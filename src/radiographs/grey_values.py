@@ -22,17 +22,23 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from src.radiographs.pixels import FloatImage, Pixels, as_float
-from src.radiographs.stored_values import Bits, Coding
+from src.radiographs.pixels import (
+    MIN_BETWEEN,
+    NEARLY_BLACK,
+    NEARLY_WHITE,
+    FloatImage,
+    Pixels,
+    as_float,
+)
+from src.radiographs.stored_values import Bits, Coding, photometry
 from src.structures import WHITE, Grey
 
 PERCENTILES = (0.5, 99.5)
-# A window is plainly wrong if fewer than this share of the pixels is neither black nor white ...
-MIN_BETWEEN = 0.05
-NEARLY_BLACK, NEARLY_WHITE = 0.02, 0.98
-# ... or if the percentiles of its greys lie closer together than this: it shows one grey.
+# A window is plainly wrong where nearly everything is black or white, or where the percentiles of
+# its greys lie closer together than this: it shows one grey.
 MIN_SPREAD = 0.25
 MIN_COUNTED = 0.05  # share of the pixels; where less is no padding, the padding is wrong
+MAX_OVERLAY = 0.05  # share of the pixels; where more have bits above, these are of the picture
 
 FloatArray = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -74,6 +80,8 @@ def grey_pixels(bits: Bits, coding: Coding, dataset: Dataset, grey: Grey) -> Gre
         if counts[~padding].sum() < MIN_COUNTED * counts.sum():
             remarks += ("padding",)
             padding[:] = False
+        if counts[coding.uses_more_bits(codes) & ~padding].sum() > MAX_OVERLAY * counts.sum():
+            remarks += ("bits",)
         shades, odd = _viewer_shades(stored, counts, padding, coding, dataset)
         remarks += odd
     table = shades.astype(np.float32)
@@ -88,7 +96,7 @@ def _is_inverted(dataset: Dataset, grey: Grey) -> tuple[bool, tuple[str, ...]]:
     INVERSE contradicts itself: the viewers of DCMTK and dcm4che (Weasis) invert it, and so does
     this.
     """
-    is_monochrome1 = dataset.PhotometricInterpretation == "MONOCHROME1"
+    is_monochrome1 = photometry(dataset) == "MONOCHROME1"
     shape = str(dataset.get("PresentationLUTShape") or "").strip().upper()
     if grey == "range" or shape not in ("INVERSE", "IDENTITY"):
         return is_monochrome1, ()
@@ -155,7 +163,7 @@ def _is_plain_behind_window(dataset: Dataset, coding: Coding) -> bool:
 
 
 def _padding(dataset: Dataset, coding: Coding) -> tuple[int, int] | None:
-    """Return the lowest and highest value that mark pixels without image."""
+    """Return the lowest and highest value that mark pixels without image; None if none can."""
     value = dataset.get("PixelPaddingValue")
     if value is None or value == "":
         return None
@@ -163,6 +171,8 @@ def _padding(dataset: Dataset, coding: Coding) -> tuple[int, int] | None:
     ends = [int(value), int(value if limit is None or limit == "" else limit)]
     # Writers take the wrong one of signed and unsigned: the same bits in the pixels' own kind.
     full = 1 << coding.allocated
+    if any(not -(full // 2) <= end < full for end in ends):
+        return None  # left over from pixels of more bits
     ends = [end % full for end in ends]
     if coding.is_signed:
         ends = [end - full if end >= full // 2 else end for end in ends]
@@ -277,16 +287,15 @@ class _Window(NamedTuple):
 
 
 def _window(dataset: Dataset) -> _Window | None:
-    """Read the first window; None if there is none.
-
-    Raises:
-        ValueError: it is no pair of numbers.
-    """
+    """Read the first window; None if there is none. One that is no number is not possible."""
     center, width = (_first(dataset.get(name)) for name in ("WindowCenter", "WindowWidth"))
     if center is None or width is None:
         return None
     function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
-    return _Window(float(center), float(width), function)
+    try:
+        return _Window(float(center), float(width), function)
+    except (ValueError, TypeError):
+        return _Window(math.nan, math.nan, function)
 
 
 def _first(value: Any) -> Any:  # noqa: ANN401 - whatever pydicom makes of a value

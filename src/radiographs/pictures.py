@@ -10,7 +10,8 @@ EXIF data say, for every viewer does.
 from __future__ import annotations
 
 import hashlib
-import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import imagecodecs
@@ -30,7 +31,6 @@ from src.system.errors import InputError
 from src.system.files import read_bytes
 
 N_HEADER_BYTES = 2**16  # where the size stands, unless EXIF data are longer
-HEADER_ERRORS = (ValueError, IndexError, struct.error)
 
 Picture = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -66,7 +66,7 @@ def read_picture_size(path: Path) -> tuple[int, int]:
     content = read_bytes(path, MAX_BYTES, PictureError, n_bytes=N_HEADER_BYTES)
     try:
         return _upright_size(content)
-    except HEADER_ERRORS:  # the size may stand behind what was read
+    except ValueError:  # the size may stand behind what was read
         return _size(path, read_bytes(path, MAX_BYTES, PictureError))
 
 
@@ -82,11 +82,17 @@ def read_picture_facts(path: Path) -> ImageFacts:
     return ImageFacts(rows=rows, columns=columns, patient_id="", pixel_digest=digest)
 
 
-def _size(path: Path, content: bytes) -> tuple[int, int]:
+@contextmanager
+def _decoding_errors(path: Path) -> Iterator[None]:
     try:
-        return _upright_size(content)
-    except HEADER_ERRORS as error:
+        yield
+    except Exception as error:  # decoders raise their own kinds
         raise PictureError(f"{path}: the picture cannot be decoded: {cause_of(error)}") from error
+
+
+def _size(path: Path, content: bytes) -> tuple[int, int]:
+    with _decoding_errors(path):
+        return _upright_size(content)
 
 
 def _upright_size(content: bytes) -> tuple[int, int]:
@@ -104,11 +110,9 @@ def _upright_size(content: bytes) -> tuple[int, int]:
 
 def _decode(path: Path) -> Picture:
     content = read_bytes(path, MAX_BYTES, PictureError)
-    try:
+    with _decoding_errors(path):
         _upright_size(content)
         return _decode_png(content) if content.startswith(PNG_MAGIC) else _decode_jpeg(content)
-    except Exception as error:  # decoders raise their own kinds
-        raise PictureError(f"{path}: the picture cannot be decoded: {cause_of(error)}") from error
 
 
 def _without_colour(path: Path, picture: Picture) -> tuple[Picture, FloatImage | None]:

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from src.structures import WHITE
 
 MAX_PIXELS = 50_000_000  # the largest detectors have half of that; more is a broken header
+# Nearly everything is black or white where fewer than this share of the pixels lies between.
+MIN_BETWEEN = 0.05
+NEARLY_BLACK, NEARLY_WHITE = 0.02, 0.98
 
 FloatImage = NDArray[np.float32]  # (H, W) in [0, 1]
 Pixels = NDArray[np.uint8] | FloatImage  # (H, W); uint8 of 0 to 255 stands for value / 255

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.radiographs.pixels import Pixels
+from src.radiographs.pixels import MIN_BETWEEN, NEARLY_BLACK, NEARLY_WHITE, Pixels
 from src.structures import WHITE
 
 KINDS = {
@@ -24,11 +24,10 @@ KINDS = {
     "few levels": "fewer than 64 of 256 grey levels for the lungs",
     "window": "a window or VOI LUT that is plainly wrong and was not used",
     "padding": "a padding value that nearly all pixels have, and that was not left out",
+    "bits": "bits above BitsStored that many pixels use, and that were left out",
     "inversion": "PhotometricInterpretation and PresentationLUTShape that contradict each other",
 }
 ONE_GREY, FEW_LEVELS = 8, 64  # of 256
-MIN_BETWEEN = 0.05  # share of the pixels that are neither black nor white
-NEARLY_BLACK, NEARLY_WHITE = 5, 250
 # Where the lungs lie: the image without these shares of height and width at each side.
 MARGIN_Y, MARGIN_X = 0.2, 0.1
 N_SAMPLES = 32  # rows, and columns, that are looked at: it must not slow down the reading
@@ -74,10 +73,10 @@ def remark_on_pixels(path: Path, pixels: Pixels) -> None:
     levels = np.sort(seen, axis=None)
     low, high = (int(share * (len(levels) - 1)) for share in (0.01, 0.99))
     spread = levels[high] - levels[low]
-    between = np.count_nonzero((levels > NEARLY_BLACK) & (levels < NEARLY_WHITE))
+    is_between = (levels > NEARLY_BLACK * WHITE) & (levels < NEARLY_WHITE * WHITE)
     if spread < ONE_GREY:
         remark(path, "one grey")
-    elif between < MIN_BETWEEN * len(levels):
+    elif np.count_nonzero(is_between) < MIN_BETWEEN * len(levels):
         remark(path, "two greys")
     elif spread < FEW_LEVELS:
         remark(path, "few levels")

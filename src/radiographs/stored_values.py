@@ -23,9 +23,16 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from src.radiographs.codestreams import StreamSize, check_stream, rle_segments, take_frame
+from src.radiographs.codestreams import (
+    StreamSize,
+    check_stream,
+    rle_segments,
+    take_frame,
+    with_surplus,
+)
 
 MAX_PLANE_DIFFERENCE = 4  # grey levels; lossy colour coding moves equal planes apart by so much
+NO_CHROMINANCE = 128  # of YBR_FULL, 8 bits (PS3.3, C.7.6.3.1.2)
 
 REQUIRED = ("BitsAllocated", "BitsStored", "PixelRepresentation")
 
@@ -54,6 +61,19 @@ class Coding:
         if self.is_signed:
             values = np.where(values >> (self.stored - 1), values - (1 << self.stored), values)
         return values.astype(np.float64)
+
+    def uses_more_bits(self, bits: NDArray[Any]) -> NDArray[np.bool_]:
+        """Say where bits above the stored ones are set, other than those of a sign."""
+        above = bits.astype(np.int64) >> self.shift + self.stored
+        if not self.is_signed:
+            return np.asarray(above != 0)
+        full = (1 << self.allocated - self.shift - self.stored) - 1
+        return np.asarray((above != 0) & ((above != full) | (self.values(bits) >= 0)))
+
+
+def photometry(dataset: Dataset) -> str:
+    """Return what the pixels' values stand for, such as MONOCHROME2, as the standard spells it."""
+    return str(dataset.get("PhotometricInterpretation", "")).strip().upper()
 
 
 def read_coding(dataset: Dataset) -> Coding:
@@ -115,7 +135,7 @@ def read_bits(dataset: Dataset) -> Bits:
     if decoded.shape[:2] != (dataset.Rows, dataset.Columns):
         raise ValueError("the pixels of several frames; one image to a file is read")
     if decoded.ndim == 3:
-        decoded = _grey_from_colour(decoded)
+        decoded = _grey_from_colour(decoded, has_luminance=photometry(dataset) == "YBR_FULL")
     width = dataset.BitsAllocated // 8
     if decoded.dtype.itemsize > width:
         raise ValueError(f"pixels of {8 * decoded.dtype.itemsize} bits, {8 * width} declared")
@@ -126,10 +146,11 @@ def read_bits(dataset: Dataset) -> Bits:
 def _read_native(dataset: Dataset) -> NDArray[Any]:
     """Read pixels that are not compressed; pydicom knows byte orders and orders of planes.
 
-    It would drop bits and extend signs; the header is changed so that it does not.
+    It would drop bits, extend signs and know no other spelling; the header is changed for that.
     """
     dataset.BitsStored, dataset.HighBit = dataset.BitsAllocated, dataset.BitsAllocated - 1
     dataset.PixelRepresentation = 0
+    dataset.PhotometricInterpretation = photometry(dataset)
     return np.asarray(dataset.pixel_array)
 
 
@@ -146,7 +167,15 @@ def _decode(frame: bytes, dataset: Dataset) -> NDArray[Any]:
         if dataset.get("SamplesPerPixel", 1) == 1:
             return np.asarray(simplejpeg.decode_jpeg(frame, colorspace="GRAY")[..., 0])
         return np.asarray(simplejpeg.decode_jpeg(frame, colorspace="RGB"))
-    return np.asarray(imagecodecs.jpeg8_decode(frame))
+    return _decode_whole_jpeg(frame)
+
+
+def _decode_whole_jpeg(frame: bytes) -> NDArray[Any]:
+    """Decode JPEG of any kind by a decoder that fills up what is missing without a word."""
+    pixels = np.asarray(imagecodecs.jpeg8_decode(frame))
+    if not np.array_equal(pixels, imagecodecs.jpeg8_decode(with_surplus(frame))):
+        raise ValueError("truncated: the JPEG stream ends before its last pixel")
+    return pixels
 
 
 def _decode_rle(frame: bytes, dataset: Dataset) -> NDArray[Any]:
@@ -166,8 +195,16 @@ def _decode_rle(frame: bytes, dataset: Dataset) -> NDArray[Any]:
     return pixels.astype(f"=u{width}").reshape(shape[:2] if samples == 1 else shape)
 
 
-def _grey_from_colour(decoded: NDArray[Any]) -> NDArray[Any]:
+def _grey_from_colour(decoded: NDArray[Any], *, has_luminance: bool) -> NDArray[Any]:
+    """Take the grey of (H, W, 3), which decoders have brought to RGB or, of luminance, left alone.
+
+    Raises:
+        ValueError: there is colour in it.
+    """
     difference = np.subtract(decoded.max(axis=2), decoded.min(axis=2), dtype=np.int64)
-    if difference.max() > MAX_PLANE_DIFFERENCE:
-        raise ValueError("a colour image; grey radiographs are read")
-    return np.asarray(decoded[..., 1])
+    if difference.max() <= MAX_PLANE_DIFFERENCE:
+        return np.asarray(decoded[..., 1])
+    chrominance = np.subtract(decoded[..., 1:], NO_CHROMINANCE, dtype=np.int64)
+    if has_luminance and np.abs(chrominance).max() <= MAX_PLANE_DIFFERENCE:
+        return np.asarray(decoded[..., 0])
+    raise ValueError("a colour image; grey radiographs are read")

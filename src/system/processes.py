@@ -194,7 +194,8 @@ def worker_errors() -> Iterator[None]:
     except BrokenProcessPool as error:
         raise InputError(f"a worker process died: {WHY_WORKERS_DIE}") from error
     except OSError as error:
-        if error.filename is not None:  # it is about a file
+        # It is about a file, or comes from within a worker, with the traceback there as its cause.
+        if error.filename is not None or error.__cause__ is not None:
             raise
         raise InputError(
             f"worker processes cannot be started: {error.strerror or error}; they need shared "

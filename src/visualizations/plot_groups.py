@@ -24,8 +24,8 @@ from matplotlib.figure import Figure
 from src.scoring.number_tables import GROUP_HEADER
 from src.scoring.quoted_numbers import NumberResult
 from src.system.command_line import CommandParser, report_errors
+from src.system.csv_files import read_csv_bytes
 from src.system.errors import InputError
-from src.system.files import MAX_TABLE_BYTES, read_bytes
 from src.system.records import MAX_CAUSE, cut_text
 from src.visualizations.figures import check_picture_path, drawable, new_figure, save_figure
 
@@ -59,9 +59,9 @@ def read_groups(path: Path, number: str, image_score: str = "") -> list[GroupVal
     if not path.exists():
         raise InputError(f"{path}: no such file; src/scores.py --groups writes it")
     columns = [*GROUP_HEADER, *NumberResult._fields]
+    content = read_csv_bytes(path, InputError)
     try:
-        content = BytesIO(read_bytes(path, MAX_TABLE_BYTES, InputError))
-        table = pd.read_csv(content, dtype=str, keep_default_na=False)[columns]
+        table = pd.read_csv(BytesIO(content), dtype=str, keep_default_na=False)[columns]
         numbers = table[["images", "is_small"]].astype(int)
         values = table[["value", "low", "high"]].replace("", "nan").astype(float)
     except (ValueError, KeyError) as error:

@@ -5,7 +5,7 @@ import pytest
 
 from src.datasets.annotations import Record, read_label_files, read_records
 from src.datasets.box_sizes import (
-    check_boxes,
+    fit_boxes,
     read_box_sizes,
     scaled_boxes,
     sizes_of_labelled,
@@ -61,18 +61,28 @@ def test_a_box_that_leaves_its_image_is_named_with_its_line(folder, tmp_path, ro
     assert message.endswith("of 2048 x 2500 pixels")
 
 
+def test_what_rounding_puts_outside_is_cut_off(folder):
+    put_box(folder, "p03,1500,100,548,2400,1", "p03,1500,99.5,548.0005,2400.5000000000005,1")
+    parts = load_labelled_images(folder.root, 0)
+    boxes = {r.patient_id: r.boxes_xywh.tolist() for r in [*parts.train, *parts.valid]}
+    assert boxes["p03"] == [[1500, 99.5, 548, 2400.5]]
+    assert boxes["p05"] == [[1500, 100, 548, 2400]]
+
+
 def test_more_boxes_that_leave_their_images_are_counted(folder):
     put_box(folder, "1500,100", "1501,100")
     records = read_records(folder)
     images = open_image_folder(folder.images_dir("train"), [r.patient_id for r in records])
     with pytest.raises(AnnotationsError, match=r"line 3: .*; 7 more boxes leave theirs"):
-        check_boxes(folder.labels_path, records, read_box_sizes(records, images))
+        fit_boxes(folder.labels_path, records, read_box_sizes(records, images))
 
 
 def test_labels_without_images_count_as_the_challenges(tmp_path):
     folder = DataFolder(tmp_path)
     records = [Record("a", 2, np.array([[0.0, 0, 10, 20]])), Record("b", 1, np.zeros((0, 4)))]
     assert sizes_of_labelled(folder, records) == {"a": (1024, 1024)}
+    records.append(Record("d", 2, np.array([[1000.0, 5, 24.0005, 20]])))
+    assert sizes_of_labelled(folder, records)["a"] == (1024, 1024)
     records.append(Record("c", 2, np.array([[2000.0, 5, 9.5, 20]])))
     assert sizes_of_labelled(folder, records)["a"] == (1024, 2010)
 

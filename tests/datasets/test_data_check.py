@@ -142,7 +142,7 @@ def test_an_unreadable_image_is_found_with_its_cause(data, content):
     path.write_bytes(path.read_bytes()[:1500] if content is None else content)
     (finding,) = found(data, "unreadable")
     assert finding.file == str(path)
-    assert any(word in finding.detail for word in ("empty", "not a DICOM", "truncated"))
+    assert any(word in finding.detail for word in ("empty", "neither a DICOM", "truncated"))
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (128, 128)])
@@ -228,6 +228,41 @@ def test_another_patients_header_is_found(data):
     assert "'p05'" in finding.detail
 
 
+def set_patient_id(path, patient):
+    dataset = pydicom.dcmread(path)
+    dataset.PatientID = patient
+    dataset.save_as(path)
+
+
+def test_a_patient_of_two_folds_is_found(data):
+    first, second = sorted([patients_of(data, 0)[0], patients_of(data, 1)[0]])
+    for patient in (first, second):
+        set_patient_id(image(data, patient), "somebody")
+    (finding,) = found(data, "same patient")
+    assert finding.patient == second
+    assert f"PatientID 'somebody' as {first}.dcm, fold " in finding.detail
+    assert verdict([finding], 0)[0]
+
+
+def test_a_patient_of_training_and_test_images_is_found(data):
+    set_patient_id(image(data, "p04"), "p04")
+    set_patient_id(image(data, "t1", "test"), "p04 ")
+    (finding,) = found(data, "same patient")
+    assert finding.detail.startswith("a test image; PatientID 'p04' as p04.dcm, fold ")
+
+
+def test_a_patient_of_one_fold_alone_is_sound(data):
+    for patient in patients_of(data, 2):
+        set_patient_id(image(data, patient), "somebody")
+    assert found(data, "same patient") == []
+
+
+def test_an_id_that_most_images_share_is_no_patient(data):
+    for patient in load_folds(data):
+        set_patient_id(image(data, patient), "ANONYMOUS")
+    assert found(data, "same patient") == []
+
+
 def test_a_box_that_leaves_its_own_image_is_found(data):
     text = (data.root / LABELS).read_text().splitlines()
     row = next(line for line in text if line.startswith("p05,"))
@@ -235,6 +270,13 @@ def test_a_box_that_leaves_its_own_image_is_found(data):
     (finding,) = found(data, "box outside")
     assert finding.patient == "p05"
     assert finding.detail == "x 100, y 10, width 40, height 20, of 128 x 128"
+
+
+def test_a_box_that_rounding_put_outside_is_sound(data):
+    text = (data.root / LABELS).read_text().splitlines()
+    row = next(line for line in text if line.startswith("p05,"))
+    edit(data.root / LABELS, row, "p05,100.0,-0.0005,28.0005,20.0,1")
+    assert found(data, "box outside") == []
 
 
 def test_a_patient_of_the_sample_submission_without_image_is_found(data):
@@ -292,6 +334,19 @@ def test_the_table_has_every_kind_with_its_first_case(data):
     (place,) = [i for i, line in enumerate(lines) if line.startswith("no image")]
     assert f"{image(data, 'p04')}: no such file" in lines[place + 1]
     assert set(FATAL) < set(KINDS)
+
+
+def test_the_table_has_no_place_for_what_names_it_itself(data):
+    edit(data.root / LABELS, "p00,,,,,0", "p00,,,,,9")
+    lines = list(describe(check_data_folder(data, 0, n_workers=0).findings))
+    assert lines[1].strip() == f"{data.root / LABELS}: line 2: Target '9' is not 0 or 1"
+
+
+def test_a_name_that_acts_on_a_terminal_is_printed_as_escapes(data):
+    (data.images_dir("train") / "a\x1b[31mRED\nline2.dcm").symlink_to("nowhere")
+    text = "".join(describe(check_data_folder(data, 0, n_workers=0).findings))
+    assert r"a\x1b[31mRED\nline2.dcm: a broken link" in text
+    assert text.isprintable()
 
 
 @pytest.fixture

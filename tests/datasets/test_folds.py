@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from src.datasets import folds as folds_module
-from src.datasets.annotations import Record, read_classes
+from src.datasets.annotations import Record, read_classes, read_records
 from src.datasets.data_folder import DataFolder
 from src.datasets.folds import (
     load_folds,
@@ -181,7 +181,7 @@ def test_read_folds_reads_a_byte_order_mark(tmp_path):
     [
         ("", "not a readable CSV file"),
         ("patientId,fold\n", "has no rows"),
-        ("patientId,part\na,0\n", "has no column fold; needs patientId, fold"),
+        ("patientId,part\na,0\n", "has no column fold; it has patientId, part"),
         ("patientId,fold,fold\na,0,1\n", "has two columns fold"),
         ("patientId,fold\na,0\nb,x\n", "line 3: fold 'x' is not a whole number"),
         ("patientId,fold\na,0\nb,\n", "line 3: fold '' is not a whole number"),
@@ -225,6 +225,31 @@ def test_load_folds_makes_them_without_a_file(tmp_path):
     write_class_file(tmp_path, classes)
     assert load_folds(DataFolder(tmp_path)) == make_folds(classes)
     assert not (tmp_path / "folds.csv").exists()
+
+
+@pytest.mark.parametrize("in_folds", [False, True])
+def test_load_folds_refuses_a_file_that_parts_a_group(tmp_path, in_folds):
+    classes, groups = write_grouped_labels(tmp_path, "groupId")
+    folds = make_grouped_folds(classes, groups)
+    first, other = [patient for patient in classes if groups[patient] == groups["p010"]][:2]
+    folds[other] = (folds[first] + 1) % 4
+    path = tmp_path / "folds.csv"
+    write_folds(path, classes, folds, groups if in_folds else None)
+    folder = DataFolder(tmp_path)
+    for records in (None, read_records(folder)):
+        with pytest.raises(AnnotationsError) as caught:
+            load_folds(folder, records)
+        assert str(caught.value).startswith(
+            f"{path}: images {first} and {other} of group {groups[first]!r} are in folds "
+        )
+
+
+def test_load_folds_lets_images_without_group_lie_anywhere(tmp_path):
+    classes = mixed_classes()
+    write_class_file(tmp_path, classes)
+    folds = make_folds(classes)
+    write_folds(tmp_path / "folds.csv", classes, folds, dict.fromkeys(classes, "") | {"p000": "a"})
+    assert load_folds(DataFolder(tmp_path)) == folds
 
 
 @pytest.mark.filterwarnings("error")  # read_records says what is missing
@@ -310,7 +335,9 @@ def test_folds_command_groups_by_a_named_column(tmp_path):
 
 def test_load_folds_groups_by_the_column_of_groups(tmp_path):
     classes, groups = write_grouped_labels(tmp_path, "groupId")
-    assert load_folds(DataFolder(tmp_path)) == make_grouped_folds(classes, groups)
+    folder = DataFolder(tmp_path)
+    for records in (None, read_records(folder)):
+        assert load_folds(folder, records) == make_grouped_folds(classes, groups)
 
 
 @pytest.mark.parametrize(

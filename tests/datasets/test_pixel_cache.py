@@ -1,6 +1,7 @@
 import errno
 import os
 import pickle
+import resource
 import shutil
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 
 from src.datasets import pixel_cache
-from src.datasets.pixel_cache import HEAD, open_or_build_cache
+from src.datasets.pixel_cache import HEAD, PAGE, open_or_build_cache
 from src.radiographs.dicom import DicomError, read_pixels
 from src.system import processes
 from src.system.errors import InputError
+from src.system.files import OutputError
 from src.system.folder_lock import LOCK_NAME
 from tests.dicom_files import write_challenge_dicom, write_dicom
 from tests.image_folders import image_folder
@@ -235,6 +237,20 @@ def test_cache_that_fills_the_disk_is_refused_and_leaves_nothing(
     monkeypatch.setattr("os.pwrite", write)
     with pytest.raises(InputError, match=r"cache.*(disk is full|No space left on device)"):
         build()
+    assert names_in(tmp_path / "cache") == []
+
+
+def test_cache_that_fills_the_disk_in_a_process_names_its_file(build, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "MIN_FILES", 2)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * PAGE, limits[1]))  # the processes inherit it
+    try:
+        with pytest.raises(
+            OutputError, match=r"cache/pixels_\w+\.bin: cannot be written: File too"
+        ):
+            build(n_workers=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert names_in(tmp_path / "cache") == []
 
 

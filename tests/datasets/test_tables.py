@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from src.datasets import tables
 from src.datasets.tables import AnnotationsError, read_sample_ids, read_table
+from src.system import csv_files
 from src.system.files import MAX_TABLE_BYTES
 from tests.paths import SHARED
 
@@ -43,7 +43,7 @@ def test_a_table_is_read_whatever_its_name_is(tmp_path):
 def test_a_table_is_read_up_to_a_size(tmp_path, monkeypatch):
     path = tmp_path / "labels.csv"
     path.write_bytes(TABLE)
-    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", len(TABLE) - 1)
+    monkeypatch.setattr(csv_files, "MAX_TABLE_BYTES", len(TABLE) - 1)
     with pytest.raises(AnnotationsError, match=rf"labels\.csv: {len(TABLE)} bytes; at most"):
         read_table(path, ["patientId"])
 
@@ -56,6 +56,23 @@ def test_a_huge_table_is_refused_before_it_is_read(tmp_path):
     with pytest.raises(AnnotationsError, match="at most"):
         read_table(path, ["patientId"])
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10_000  # kilobytes
+
+
+@pytest.mark.parametrize(
+    ("header", "cause"),
+    [
+        (b"patientId;fold", "the cells are separated by semicolons; save it with commas"),
+        (b"patientId\tfold\tx;y", "the cells are separated by "),
+        (b"patientId\tfold", "the cells are separated by tabs; save it with commas"),
+        (b"patient,fold;x", "has no column patientId, fold; it has patient, fold;x"),
+    ],
+)
+def test_a_table_of_other_columns_is_told_what_it_has(tmp_path, header, cause):
+    path = tmp_path / "folds.csv"
+    path.write_bytes(header + b"\na;1,5\n")
+    with pytest.raises(AnnotationsError) as caught:
+        read_table(path, ["patientId", "fold"])
+    assert str(caught.value).startswith(f"{path}: {cause}")
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the challenge's label files")

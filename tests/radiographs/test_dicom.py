@@ -19,6 +19,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -72,6 +73,10 @@ OTHER_SAMPLES = [
 
 def random_pixels(dtype=np.uint8, low=0, high=256, shape=(11, 14)):
     return np.random.default_rng(4).integers(low, high, shape).astype(dtype)
+
+
+def encode_picture(ending):
+    return cv2.imencode(ending, random_pixels())[1].tobytes()
 
 
 def stretch(values):
@@ -362,6 +367,18 @@ def test_read_image_gives_zeros_for_a_constant_image(tmp_path, value):
 # Colour
 
 
+@pytest.mark.filterwarnings("ignore")  # pydicom's, of the spelling
+@pytest.mark.parametrize("kind", [" MONOCHROME1", "monochrome1", "Monochrome2 "])
+@pytest.mark.parametrize("write", [write_dicom, write_challenge_dicom])
+def test_read_image_takes_other_spellings_of_grey(tmp_path, kind, write):
+    pixels = random_pixels(shape=(16, 16))
+    image = read_image(write(tmp_path / "a.dcm", pixels, PhotometricInterpretation=kind))
+    usual = kind.strip().upper()
+    expected = read_image(write(tmp_path / "b.dcm", pixels, PhotometricInterpretation=usual))
+    np.testing.assert_array_equal(image, expected)
+    assert image_size(tmp_path / "a.dcm") == (16, 16)
+
+
 def test_read_image_takes_equal_planes_as_grey(tmp_path):
     pixels = random_pixels()
     image = read_image(write_dicom(tmp_path / "a.dcm", np.stack([pixels] * 3, axis=2)))
@@ -382,6 +399,31 @@ def test_read_image_takes_luminance_without_colour_as_grey(tmp_path):
     ybr = np.stack([pixels, grey, grey], axis=2)
     path = write_dicom(tmp_path / "a.dcm", ybr, PhotometricInterpretation="YBR_FULL")
     np.testing.assert_array_equal(read_image(path), pixels / np.float32(255))
+
+
+def write_rle(path, pixels, **tags):
+    dataset = make_dataset(pixels)
+    dataset.compress(RLELossless)
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_untransformed_j2k(path, pixels, **tags):
+    stream = bytes(imagecodecs.jpeg2k_encode(pixels, reversible=True, mct=False))
+    return write_stream(path, pixels, JPEG2000Lossless, stream, **tags)
+
+
+@pytest.mark.parametrize("write", [write_rle, write_untransformed_j2k])
+def test_read_image_takes_compressed_luminance_without_colour_as_grey(tmp_path, write):
+    pixels = random_pixels(shape=(33, 47))
+    ybr = np.stack([pixels, np.full_like(pixels, 127), np.full_like(pixels, 132)], axis=2)
+    path = write(tmp_path / "a.dcm", ybr, PhotometricInterpretation="YBR_FULL")
+    np.testing.assert_array_equal(read_image(path), pixels / np.float32(255))
+    assert "colour" in refusal(write(path, ybr, PhotometricInterpretation="RGB"))
+    ybr[3, 4, 2] = 133
+    assert "colour" in refusal(write(path, ybr, PhotometricInterpretation="YBR_FULL"))
 
 
 def test_read_image_refuses_colour_in_one_pixel(tmp_path):
@@ -448,20 +490,26 @@ def test_read_image_refuses_a_header_with(tmp_path, tags, cause):
 
 @pytest.mark.parametrize(
     "content",
-    [b"patientId,x,y,width,height,Target\n" * 99, b"hi", bytes(4000), bytes(range(256)) * 20],
-    ids=["text", "two letters", "zeros", "bytes"],
+    [
+        b"patientId,x,y,width,height,Target\n" * 99,
+        b"hi",
+        bytes(4000),
+        bytes(range(256)) * 20,
+        *map(encode_picture, (".tiff", ".bmp", ".webp")),
+    ],
+    ids=["text", "two letters", "zeros", "bytes", "TIFF", "BMP", "WebP"],
 )
 def test_read_image_refuses_what_is_no_dicom(tmp_path, content):
     path = tmp_path / "a.dcm"
     path.write_bytes(content)
-    assert "not a DICOM file" in refusal(path)
-    assert "not a DICOM file" in refusal(path, image_size)
+    assert "neither a DICOM, PNG nor JPEG file" in refusal(path)
+    assert "neither a DICOM, PNG nor JPEG file" in refusal(path, image_size)
 
 
 def test_read_image_refuses_a_renamed_png(tmp_path):
     Image.fromarray(random_pixels()).save(tmp_path / "a.png")
     path = (tmp_path / "a.png").rename(tmp_path / "a.dcm")
-    assert "not a DICOM file" in refusal(path)
+    assert "neither a DICOM, PNG nor JPEG file" in refusal(path)
 
 
 @pytest.mark.parametrize("read", [read_image, image_size])
@@ -521,6 +569,44 @@ def test_read_image_refuses_half_a_jpeg(tmp_path):
     stream = encode_jpeg(pixels)
     path = write_stream(tmp_path / "a.dcm", pixels, JPEGBaseline8Bit, stream[: len(stream) // 2])
     assert "cannot be decoded" in refusal(path)
+
+
+END_OF_JPEG = b"\xff\xd9"
+ENCODERS = {
+    JPEGBaseline8Bit: encode_jpeg,
+    JPEGExtended12Bit: lambda pixels: imagecodecs.jpeg8_encode(pixels, bitspersample=12, level=95),
+    JPEGLosslessSV1: lambda pixels: imagecodecs.jpeg8_encode(pixels, lossless=True, predictor=1),
+    JPEGLSLossless: imagecodecs.jpegls_encode,
+    JPEG2000Lossless: encode_j2k,
+}
+
+
+@pytest.mark.parametrize("syntax", ENCODERS)
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_read_image_refuses_a_cut_though_it_has_an_end(tmp_path, syntax, share):
+    dtype, high = (np.uint8, 256) if syntax == JPEGBaseline8Bit else (np.uint16, 4096)
+    pixels = random_pixels(dtype, high=high, shape=(64, 96))
+    tags = {} if syntax == JPEGBaseline8Bit else {"BitsStored": 12, "HighBit": 11}
+    stream = bytes(ENCODERS[syntax](pixels))
+    read_image(write_stream(tmp_path / "a.dcm", pixels, syntax, stream, **tags))
+    start = stream.find(b"\xff\xda") + 14 if END_OF_JPEG in stream else 0
+    cut = stream[: start + int(share * (len(stream) - start))] + END_OF_JPEG
+    path = write_stream(tmp_path / "a.dcm", pixels, syntax, cut, **tags)
+    assert "cannot be decoded" in refusal(path)
+
+
+def test_read_image_refuses_a_cut_at_a_restart(tmp_path):
+    picture = io.BytesIO()
+    pixels = random_pixels(shape=(64, 96))
+    Image.fromarray(pixels).save(picture, "JPEG", restart_marker_rows=1)
+    stream = picture.getvalue()
+    tags = {"BitsStored": 8}
+    path = write_stream(tmp_path / "a.dcm", pixels, JPEGLosslessSV1, stream, **tags)
+    read_image(path)
+    for shift in (0, 2):
+        cut = stream[: stream.index(b"\xff\xd3") + shift] + END_OF_JPEG
+        write_stream(path, pixels, JPEGLosslessSV1, cut, **tags)
+        assert "ends before its last pixel" in refusal(path)
 
 
 @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGLSLossless, JPEG2000Lossless])

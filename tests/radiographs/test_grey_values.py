@@ -29,6 +29,8 @@ REMARKED = {
     "window of width 1": ["window"],
     "window that shows white": ["window"],
     "MONOCHROME2, shape INVERSE": ["inversion"],
+    "overlay above 12 bits": ["bits"],  # over the whole picture
+    "overlay, JPEG 2000": ["bits"],
 }
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
@@ -227,6 +229,19 @@ def test_a_window_that_is_plainly_wrong_gives_way_to_percentiles(tmp_path, tags)
     np.testing.assert_array_equal(image, read_image(write(tmp_path / "b", RAMP, **TWELVE_BITS)))
 
 
+@pytest.mark.parametrize("text", ["2048,5", "AUTO", "20 48"])
+@pytest.mark.parametrize("tag", ["WindowCenter", "WindowWidth"])
+def test_a_window_that_is_no_number_gives_way_to_percentiles(tmp_path, tag, text):
+    tags = {"WindowCenter": "2048", "WindowWidth": "4096", tag: "987654"}
+    path = write(tmp_path / "a", RAMP, **tags, **TWELVE_BITS)
+    content = path.read_bytes()
+    assert content.count(b"987654") == 1
+    path.write_bytes(content.replace(b"987654", text[:6].ljust(6).encode()))
+    image, remarks = read_with_remarks(path)
+    assert remarks == ["window"]
+    np.testing.assert_array_equal(image, read_image(write(tmp_path / "b", RAMP, **TWELVE_BITS)))
+
+
 @pytest.mark.parametrize(
     ("tags", "padded"),
     [
@@ -262,6 +277,15 @@ def test_a_padding_value_may_be_written_with_the_wrong_sign(tmp_path):
     unsigned = content.replace(tag, tag.replace(b"SS", b"US"))
     path.write_bytes(unsigned.replace(b"\x77\x77", (65536 - 2000).to_bytes(2, "little")))
     assert (read_image(path)[:8] == 0).all()
+
+
+@pytest.mark.parametrize(("value", "limit"), [(4095, 4095), (63536, 63536), (0, 4095)])
+def test_a_padding_value_that_no_pixel_can_hold_is_none(tmp_path, value, limit):
+    stored = np.tile(np.arange(256, dtype=np.uint8), (64, 1))
+    tags = {"PixelPaddingValue": value, "PixelPaddingRangeLimit": limit}
+    image, remarks = read_with_remarks(write(tmp_path / "a", stored, **tags))
+    np.testing.assert_array_equal(image, stored / np.float32(255))
+    assert remarks == []
 
 
 def test_padding_of_nearly_everything_is_no_padding(tmp_path):
@@ -312,6 +336,25 @@ def test_every_number_of_bits_is_read_whatever_lies_above_them(tmp_path, n_bits,
     image = read_image(write(tmp_path / "a", stored.astype(f"u{allocated // 8}"), **tags))
     expected = (values - low) / ((1 << n_bits) - 1)
     np.testing.assert_allclose(image, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_bits", [10, 11])
+@pytest.mark.parametrize("signed", [False, True])
+def test_too_few_bits_stored_are_remarked(tmp_path, n_bits, signed):
+    stored = RAMP.astype(np.int16) - 2048 if signed else RAMP
+    tags = {"BitsStored": n_bits, "HighBit": n_bits - 1}
+    assert "bits" in read_with_remarks(write(tmp_path / "a", stored, **tags))[1]
+    assert read_with_remarks(write(tmp_path / "b", stored, **TWELVE_BITS))[1] == []
+
+
+def test_an_overlay_of_few_pixels_and_padding_are_not_remarked(tmp_path):
+    overlaid = RAMP.copy()
+    overlaid[:2] |= 1 << 12
+    assert read_with_remarks(write(tmp_path / "a", overlaid, **TWELVE_BITS))[1] == []
+    padded = RAMP.astype(np.int16) - 2048
+    padded[:8] = -30000
+    path = write(tmp_path / "b", padded, PixelPaddingValue=-30000, **TWELVE_BITS)
+    assert read_with_remarks(path)[1] == []
 
 
 def test_facts_are_those_of_any_encoding(tmp_path):

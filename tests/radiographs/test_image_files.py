@@ -148,7 +148,7 @@ def test_unreadable_files_are_told_apart_with_their_cause(tmp_path):
     (tmp_path / "b.txt").write_text("notes")
     readable, unreadable = split_unreadable(index_images(tmp_path).files(), n_workers=1)
     assert [file.id for file in readable] == ["a.png"]
-    assert [(file.path.name, "not a DICOM" in file.cause) for file in unreadable] == [
+    assert [(file.path.name, "neither a DICOM" in file.cause) for file in unreadable] == [
         ("b.txt", True)
     ]
 

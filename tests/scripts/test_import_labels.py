@@ -277,6 +277,12 @@ def test_clip_cuts_off_what_leaves_the_image(tmp_path, run, records):
     assert records()["a"] == (OPACITY, [[0, 2, 90, 78]])
 
 
+def test_what_rounding_puts_outside_is_cut_off_without_clip(tmp_path, run, records):
+    rows = [["a", "", -0.0005, 2, 90.001, 80.004, 90, 80]]
+    run(write_table(tmp_path, rows), "--columns", *NAMED, *BOX)
+    assert records()["a"] == (OPACITY, [[0, 2, 90, 78]])
+
+
 def test_clip_leaves_nothing_of_a_box_outside(tmp_path, run):
     path = write_table(tmp_path, [["a", "", 100, 2, 110, 40, 90, 80]])
     outcome = run(path, "--columns", *NAMED, *BOX, "--clip", ok=False)

@@ -191,7 +191,7 @@ def test_a_process_that_fails_ends_all_and_says_why(phantoms, run_command, tmp_p
     folders = ("--data-dir", data_dir, "--output-dir", tmp_path)
     outcome = torchrun(run_command, "--action", "train", *TRAINING, *folders, ok=False)
     assert outcome.code != 0
-    assert f"error: {broken}: not a DICOM file" in outcome.err
+    assert f"error: {broken}: neither a DICOM, PNG nor JPEG file" in outcome.err
 
 
 class Network:

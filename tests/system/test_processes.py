@@ -91,6 +91,17 @@ def test_an_error_about_a_file_is_none_of_the_workers():
         raise PermissionError(errno.EACCES, "Permission denied", "file")
 
 
+def fill_the_disk(path):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_an_error_of_a_workers_own_work_stays_what_it_is(n_workers):
+    with pytest.raises(OSError, match="No space left") as caught:
+        list(map_files(fill_the_disk, PATHS, n_workers=n_workers))
+    assert caught.value.errno == errno.ENOSPC
+
+
 def children_of(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
