@@ -97,6 +97,7 @@ def _plan(
         skips_non_finite=flags.skip_non_finite,
         weak=flags.weak,
         data_fingerprint=repeated.data_fingerprint if repeated else None,
+        split_fingerprint=repeated.split_fingerprint if repeated else None,
         patience=flags.patience,
         deadline=deadline,
         draw_epoch=draw_examples,

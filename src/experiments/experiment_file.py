@@ -53,6 +53,7 @@ class StoredTraining:
         seed: of order, augmentation, first weights and dropout.
         precision: of the arithmetic.
         data_fingerprint: of labels and images.
+        split_fingerprint: of which images are held out; None where an older version wrote the file.
         init_weights: the checkpoint of another training that this one began with; None where the
             weights were drawn, or are the encoder's pretrained ones.
     """
@@ -63,6 +64,7 @@ class StoredTraining:
     seed: Annotated[int, Rule(lambda n: n >= 0, "a whole number from 0")]
     precision: Precision
     data_fingerprint: str
+    split_fingerprint: str | None = None
     init_weights: WeightsFile | None = None
 
     def __post_init__(self) -> None:

@@ -86,24 +86,26 @@ class Training:
     def start(self) -> None:
         """Take the run's folder, restore the state that the run continues from, describe the run.
 
+        A run that begins writes its first state: from then on --resume needs no flag to repeat.
+
         Raises:
             InputError: the run's folder holds a training already, another process trains there,
-                a checkpoint does not fit, or the folder cannot be written.
+                a checkpoint or the images do not fit, or the folder cannot be written.
         """
         last = self.files.find_last()
         if self.options.processes.is_first:
+            if last is not None:
+                self.files.check_images(self.images)
             self.files.lock()
         if last is not None:
             self._restore(last)
-        else:
-            self._load_first_weights()
-        if last is not None:
             self._note_end(None)
-        elif self.options.processes.is_first:
+            self.saved_at = time.monotonic()
+            return
+        self._load_first_weights()
+        if self.options.processes.is_first:
             self.files.describe_training(self.images)
-        self.saved_at = time.monotonic()
-        if last is None and self.files.run.find_last_checkpoint() is not None:
-            self._save_state()  # instead of the state of the training that --from-epoch leaves
+        self._save_state()
 
     def describe(self) -> str:
         """Say in a line what `run` will do."""

@@ -37,6 +37,7 @@ class TrainingOptions:
         skips_non_finite: leave out steps whose loss or gradient is not finite, and count them.
         weak: which boxes are saved beside the candidates of validation.
         data_fingerprint: that labels and images must have; None takes any.
+        split_fingerprint: that the images which are held out must have; None takes any.
         patience: end after so many epochs without a new least regression loss of validation;
             None trains all epochs.
         deadline: of `time.monotonic`, from which the training saves its state and stops.
@@ -57,6 +58,7 @@ class TrainingOptions:
     skips_non_finite: bool = False
     weak: WeakLimits = DEFAULT_WEAK
     data_fingerprint: str | None = None
+    split_fingerprint: str | None = None
     patience: int | None = None
     deadline: float = math.inf
     draw_epoch: Callable[[ImageSource, Predictions], NDArray[np.uint8]] | None = None

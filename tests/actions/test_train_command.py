@@ -10,6 +10,7 @@ import torch
 
 from src import train_runner
 from src.actions import train as actions
+from src.experiments.checkpoints import load_checkpoint
 from src.experiments.experiment_file import read_stored_training
 from src.experiments.runs import Run
 from src.experiments.shared_weights import write_shared_weights
@@ -112,6 +113,56 @@ def test_a_training_goes_on_with_what_it_began_with(train, tmp_path, monkeypatch
     stored = json.loads(Run("demo", 0, "x_debug", tmp_path).experiment_path.read_text())
     assert (stored["seed"], stored["settings"]["head_depth"]) == (7, 2)
     assert stored["settings"]["pyramid_width"] == 16
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the program catches it."""
+
+
+@pytest.fixture
+def train_killed(train):
+    """Return a function that begins a training, and kills it before its first step."""
+
+    def call(*flags):
+        def kill(training):
+            training.files.close()
+            raise Killed
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(actions.Training, "run", kill)
+            train(*flags)
+
+    return call
+
+
+def test_a_training_killed_before_its_first_step_goes_on_as_it_began(
+    train, train_killed, trained, tmp_path
+):
+    weights = trained.checkpoint_path(1)
+    flags = ("--seed", "7", "--init-weights", weights, "--set", "hflip=false")
+    train_killed(*ONE_EPOCH, "--run", "x", *flags)
+    outcome = train("--model", "demo", "--run", "x", "--debug", "--resume", "--num-workers", "0")
+    assert "epochs 0 to 0\n" in outcome.out
+    train(*ONE_EPOCH, "--run", "y", *flags)
+    x, y = (Run("demo", 0, f"{tag}_debug", tmp_path) for tag in "xy")
+    assert_same_weights(x, y, 0)
+    stored = read_stored_training(x.experiment_path)
+    assert stored == read_stored_training(y.experiment_path)
+
+
+def test_a_training_from_a_later_epoch_that_is_killed_at_once_goes_on_from_there(
+    train, train_killed, trained, tmp_path
+):
+    flags = ("--from-epoch", "1", "--weights_dir", trained.output_dir, "--seed", "7")
+    train_killed("--model", "demo", "--num-workers", "0", *flags)
+    outcome = train("--model", "demo", "--resume", "--num-workers", "0")
+    assert "epochs 1 to 1\n" in outcome.out
+    assert Run("demo", 0, "", tmp_path).epochs_with_checkpoint() == [1]
+
+
+def assert_same_weights(first, second, epoch):
+    weights = [load_checkpoint(run.checkpoint_path(epoch)).model for run in (first, second)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_a_training_does_not_go_on_with_other_settings(train):
