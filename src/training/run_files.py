@@ -80,6 +80,19 @@ def check_data(images: LabelledImages, data: object, split: object, whose: str) 
     return found
 
 
+def _describe_weights(path: Path | None, sha256: str | None) -> WeightsFile | None:
+    """Describe the file that a training begins with, which must have a SHA-256; None takes any."""
+    if path is None:
+        return None
+    found = WeightsFile.at(path)
+    if sha256 not in (None, found.sha256):
+        raise InputError(
+            f"{path}: not the weights that the experiment which is to be repeated began with: "
+            f"their SHA-256 is {str(found.sha256)[:12]}, it had {str(sha256)[:12]}"
+        )
+    return found
+
+
 class TrainingFiles:
     """The files in a run's folder, which belongs to this process alone from `lock` to `close`."""
 
@@ -160,15 +173,9 @@ class TrainingFiles:
         Raises:
             InputError: the images or the first weights are not those that the options ask for.
         """
-        options, init_weights = self.options, None
-        if options.init_weights is not None:
-            init_weights = WeightsFile.at(options.init_weights)
-            if options.init_sha256 not in (None, init_weights.sha256):
-                raise InputError(
-                    f"{options.init_weights}: not the weights that the experiment which is to be "
-                    f"repeated began with: their SHA-256 is {init_weights.sha256[:12]}, it had "
-                    f"{str(options.init_sha256)[:12]}"
-                )
+        options = self.options
+        init_weights = _describe_weights(options.init_weights, options.init_sha256)
+        encoder_weights = _describe_weights(options.encoder_weights, options.encoder_sha256)
         fingerprints = check_data(
             images,
             options.data_fingerprint,
@@ -184,6 +191,8 @@ class TrainingFiles:
             data_fingerprint=fingerprints.data,
             split_fingerprint=fingerprints.split,
             init_weights=init_weights,
+            encoder_weights=encoder_weights,
+            weights_path=None if options.weights_path is None else str(options.weights_path),
         )
         details = {
             "device": str(options.acceleration.device),
@@ -191,11 +200,7 @@ class TrainingFiles:
             "images": str(images.images_dir.resolve()),
             "n_train": len(images.train),
             "n_valid": len(images.valid),
-            "weights_path": options.weights_path,
-            "encoder_weights": options.encoder_weights,
-            KEY: describe_pretraining(
-                self.experiment, init_weights, options.encoder_weights
-            )._asdict(),
+            KEY: describe_pretraining(self.experiment, init_weights, encoder_weights)._asdict(),
             "ended_by": None,
         }
         write_stored_training(self.run, stored, details)
@@ -283,8 +288,8 @@ class TrainingFiles:
     def _holds_steps(self, path: Path) -> bool:
         """Say whether a training has gone beyond its beginning, so that its state must be kept."""
         facts = load_checkpoint(path, self.run.model).facts
-        begins = facts.epoch < 0 and facts.training is not None
-        return not begins or facts.training.progress.get("n_batches") != 0
+        progress = facts.training.progress if facts.training else {}
+        return facts.epoch >= 0 or progress.get("n_batches") != 0
 
     def _check_settings(self, path: Path, began: Experiment, state: TrainingState) -> None:
         """Make sure that a training is resumed with the settings that it began with."""

@@ -22,6 +22,7 @@ from src.retinanet.acceleration import Acceleration
 from src.structures import LOSS_NAMES
 from src.system.distributed import Processes
 from src.system.errors import InputError, Interrupted
+from src.system.processes import StopRequest
 from src.training.loop import Training
 from src.training.options import TrainingOptions
 from src.training.run_files import TrainingFiles
@@ -189,7 +190,7 @@ def test_tensorboard_shows_a_picture_of_each_epoch(images, tmp_path, read_pictur
 def at_deadline(run, images, **changes):
     """Train one step, until the time is up; return the error."""
     with pytest.raises(Interrupted) as caught:
-        started(run, SMALL, images, options(deadline=0, **changes)).run()
+        started(run, SMALL, images, options(stop=StopRequest(0), **changes)).run()
     return caught.value
 
 
@@ -244,7 +245,10 @@ def test_processes_agree_on_what_stops_them_and_wait_for_the_saved_state(
 
 
 def test_a_training_whose_time_is_up_as_it_ends_has_ended(whole, images):
-    assert started(whole, SMALL, images, options(resume=True, deadline=0)).run().by == "all epochs"
+    assert (
+        started(whole, SMALL, images, options(resume=True, stop=StopRequest(0))).run().by
+        == "all epochs"
+    )
 
 
 def test_time_that_is_up_in_validation_leaves_the_epoch_to_be_validated(
@@ -258,7 +262,7 @@ def test_time_that_is_up_in_validation_leaves_the_epoch_to_be_validated(
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match="2 of 2 batches"):
         patch.setattr(src.training.loop, "validate", validate_late)
-        started(run, SMALL, images, options(deadline=1e9)).run()
+        started(run, SMALL, images, options()).run()
     started(run, SMALL, images, options(resume=True)).run()
     assert_same_run(run, whole)
 
