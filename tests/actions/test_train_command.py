@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import timm
 import torch
 
 from src import train_runner
@@ -16,7 +17,6 @@ from src.experiments.experiment_file import WeightsFile, read_stored_training
 from src.experiments.runs import Run
 from src.experiments.shared_weights import write_shared_weights
 from src.experiments.table import EXPERIMENTS
-from src.retinanet.encoders import build_encoder
 from src.retinanet.encoders.eva_x import eva_x_tiny_patch16_224
 from src.visualizations.report_settings import summarise_experiment
 
@@ -216,7 +216,8 @@ def encoder_weights(tmp_path):
     """Return a file with weights of the demo's encoder."""
     torch.manual_seed(3)
     path = tmp_path / "encoder.pth"
-    torch.save(build_encoder(EXPERIMENTS["demo"].encoder).net.state_dict(), path)
+    name = EXPERIMENTS["demo"].encoder.removeprefix("timm/")
+    torch.save(timm.create_model(name).state_dict(), path)
     return path
 
 
