@@ -14,6 +14,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from src.experiments.experiment import MAX_COUNT
 from src.experiments.runs import DEBUG_TAG, ENSEMBLE_TAG, Run
 from src.prediction.presets import GATES, PRESETS, SIZE_RULES
 from src.retinanet.settings import DEFAULT_WEAK, NO_WEAK, WeakLimits
@@ -23,6 +24,7 @@ from src.system.command_line import (
     above_zero,
     add_flag,
     below,
+    between,
     factor,
     flag,
     flag_of,
@@ -60,9 +62,9 @@ class Flags:
     output_dir: Path = flag(ACTIONS, "folder of all runs", MISSING, kind=Path)
     from_epoch: int = flag(ACTIONS, "first epoch; train loads the one before", 0, kind=natural)
     num_epochs: int | None = flag(ACTIONS, "end before epoch N (default: the experiment's)",
-                                  kind=positive)
+                                  kind=between(1, MAX_COUNT))
     batch_size: int | None = flag(ACTIONS, "images in a batch (default: the experiment's)",
-                                  kind=positive)
+                                  kind=between(1, MAX_COUNT))
     debug: bool = flag(ACTIONS, "use a few images, in a run of their own", False,
                        kind=yes_or_no, nargs="?", const=True, metavar="BOOL")
     device: str = flag(ACTIONS, "auto, cpu, cuda or cuda:N", "auto")

@@ -12,18 +12,33 @@ from src.actions.device import choose_acceleration
 from src.actions.flags import DEFAULT_SEED, Flags
 from src.actions.resolve import change_experiment, choose_run, find_changes, name_changed
 from src.datasets.loaders import LabelledImages, load_labelled_images
-from src.experiments.checkpoints import CheckpointFacts, load_checkpoint
+from src.experiments.checkpoints import load_checkpoint
 from src.experiments.experiment import Experiment
-from src.experiments.experiment_file import StoredTraining, read_stored_training
+from src.experiments.experiment_file import (
+    StoredTraining,
+    WeightsFile,
+    read_stored_training,
+)
 from src.experiments.runs import Run, require_weights
 from src.experiments.table import get_experiment
 from src.retinanet.encoders.weights import find_weights
+from src.structures import Precision
 from src.system.distributed import Processes, joined_processes
-from src.system.errors import InputError
+from src.system.errors import InputError, Interrupted
+from src.system.processes import StopRequest
+from src.training.ending import find_signal
 from src.training.loop import Training
 from src.training.options import TrainingOptions
 from src.training.run_files import TrainingFiles
 from src.visualizations.examples import draw_examples
+
+
+class Beginning(NamedTuple):
+    """How a training that goes on began; seed and precision may be unknown."""
+
+    settings: Experiment
+    seed: int | None = None
+    precision: Precision | None = None
 
 
 class Plan(NamedTuple):
@@ -45,15 +60,21 @@ def train(flags: Flags, *, encoder_weights_dir: Path) -> None:
         encoder_weights_dir: folder of downloaded ImageNet weights.
     """
     flags, repeated = _repeat_training(name_changed(flags))
-    runs = [choose_run(replace(flags, fold=fold)) for fold in flags.folds or (flags.fold,)]
-    deadline = time.monotonic() + 3600 * (flags.max_hours or math.inf)  # of all of them
+    folds = dict.fromkeys(flags.folds or (flags.fold,))
+    runs = [choose_run(replace(flags, fold=fold)) for fold in folds]
+    stop = StopRequest(time.monotonic() + 3600 * (flags.max_hours or math.inf))  # of all of them
     with joined_processes(flags.device) as processes:
-        plans = [
-            _plan(run, flags, repeated, processes, encoder_weights_dir, deadline) for run in runs
-        ]
+        plans = [_plan(run, flags, repeated, processes, encoder_weights_dir, stop) for run in runs]
         for plan in plans:
-            TrainingFiles(plan.run, plan.experiment, plan.options).find_last()
+            files = TrainingFiles(plan.run, plan.experiment, plan.options)
+            if files.find_last() is not None:
+                files.check_images(plan.images)
         for plan in plans:
+            if signal := find_signal(stop, processes):  # it came when the last one was complete
+                raise Interrupted(
+                    f"stopped by {signal.name} before fold {plan.run.fold}; --resume goes on there",
+                    signal,
+                )
             _run_training(plan)
             if processes.is_first:
                 print(plan.run.dir)
@@ -65,11 +86,10 @@ def _plan(
     repeated: StoredTraining | None,
     processes: Processes,
     encoder_weights_dir: Path,
-    deadline: float,
+    stop: StopRequest,
 ) -> Plan:
     """Settle a training: a new one, one that goes on, or one that is repeated."""
     began = _began(run, flags)
-    state = began and began.training  # of one that is resumed
     if repeated:
         experiment = repeated.settings
     else:  # a training that goes on has the settings that it began with
@@ -80,8 +100,9 @@ def _plan(
     )
     weights_path, encoder_weights = _find_weights(run, experiment, flags, encoder_weights_dir)
     init_weights = repeated and repeated.init_weights
-    seed = flags.seed if flags.seed is not None else state.seed if state else DEFAULT_SEED
-    precision = flags.precision or (state.precision if state else None)
+    stored_encoder = repeated and repeated.encoder_weights
+    seed = next(s for s in (flags.seed, began and began.seed, DEFAULT_SEED) if s is not None)
+    precision = flags.precision or (began and began.precision)
     options = TrainingOptions(
         acceleration=choose_acceleration(replace(flags, precision=precision)),
         processes=processes,
@@ -93,12 +114,14 @@ def _plan(
         init_weights=flags.init_weights,
         init_sha256=init_weights.sha256 if init_weights else None,
         encoder_weights=encoder_weights,
+        encoder_sha256=stored_encoder.sha256 if stored_encoder else None,
         checkpoint_minutes=flags.checkpoint_minutes,
         skips_non_finite=flags.skip_non_finite,
         weak=flags.weak,
         data_fingerprint=repeated.data_fingerprint if repeated else None,
+        split_fingerprint=repeated.split_fingerprint if repeated else None,
         patience=flags.patience,
-        deadline=deadline,
+        stop=stop,
         draw_epoch=draw_examples,
     )
     return Plan(run, experiment, images, options)
@@ -127,33 +150,59 @@ def _repeat_training(flags: Flags) -> tuple[Flags, StoredTraining | None]:
     """
     if flags.from_experiment is None:
         return flags, None
-    stored = read_stored_training(flags.from_experiment)
-    init_weights = flags.init_weights
-    if stored.init_weights is not None:
-        init_weights = init_weights or Path(stored.init_weights.path)
-    elif init_weights is not None:
+    source = flags.from_experiment
+    stored = read_stored_training(source)
+    if stored.weights_path is not None:
         raise InputError(
-            f"--init-weights {init_weights}: the training of {flags.from_experiment} began without"
+            f"{source}: tells of a training that --from-epoch began with {stored.weights_path}; "
+            f"only one that began at epoch 0 can be repeated"
         )
+    encoder_weights = _path_of(
+        "--encoder-weights", flags.encoder_weights, stored.encoder_weights, source
+    )
+    if flags.encoder_weights is None and encoder_weights and stored.settings.pretrained:
+        # Published weights are looked for as ever where they lie elsewhere on this machine.
+        encoder_weights = encoder_weights if encoder_weights.is_file() else None
     flags = replace(
         flags,
         models=(stored.model,),
         fold=stored.fold,
         seed=stored.seed,
         precision=stored.precision,
-        init_weights=init_weights,
+        init_weights=_path_of("--init-weights", flags.init_weights, stored.init_weights, source),
+        encoder_weights=encoder_weights,
     )
     return flags, stored
 
 
-def _began(run: Run, flags: Flags) -> CheckpointFacts | None:
-    """Return what a training that goes on says of itself; None where one begins."""
+def _path_of(
+    flag: str, given: Path | None, stored: WeightsFile | None, source: Path
+) -> Path | None:
+    """Return where weights lie that a repeated training begins with; a flag's path comes first.
+
+    Raises:
+        InputError: a flag gives weights to a training that began without.
+    """
+    if stored is None and given is not None:
+        raise InputError(f"{flag} {given}: the training of {source} began without")
+    return given or (Path(stored.path) if stored else None)
+
+
+def _began(run: Run, flags: Flags) -> Beginning | None:
+    """Return how a training that goes on began; None where one begins."""
     if flags.resume and (last := run.find_last_checkpoint()) is not None:
-        return load_checkpoint(last, run.model).facts
-    if flags.from_epoch:
-        path = run.at(flags.weights_dir).find_checkpoint(flags.from_epoch - 1)
-        return None if path is None else load_checkpoint(path, run.model).facts
-    return None
+        facts = load_checkpoint(last, run.model).facts
+        state = facts.training
+        return Beginning(facts.settings, *((state.seed, state.precision) if state else ()))
+    source = run.at(flags.weights_dir)
+    path = source.find_checkpoint(flags.from_epoch - 1) if flags.from_epoch else None
+    if path is None:
+        return None
+    settings = load_checkpoint(path, run.model).facts.settings
+    if not source.experiment_path.exists():
+        return Beginning(settings)
+    stored = read_stored_training(source.experiment_path)
+    return Beginning(settings, stored.seed, stored.precision)
 
 
 def _find_weights(
@@ -163,19 +212,19 @@ def _find_weights(
 
     Returns:
         The checkpoint of the epoch before --from-epoch, and the encoder's pretrained weights; each
-        None where the training does without, as with --init-weights.
+        None where the training does without, as with --init-weights, or when it is resumed.
 
     Raises:
         InputError: the weights are not there, or cannot be downloaded.
     """
+    if flags.resume and run.find_last_checkpoint() is not None:
+        return None, None
     if flags.from_epoch:
         source, epoch = run.at(flags.weights_dir), flags.from_epoch - 1
         path = source.find_checkpoint(epoch) or source.checkpoint_path(epoch)
         return require_weights(path), flags.encoder_weights
-    resumes = flags.resume and run.find_last_checkpoint() is not None
-    is_complete = resumes or flags.init_weights is not None
-    if is_complete or not (experiment.pretrained or flags.encoder_weights):
-        return None, flags.encoder_weights
+    if flags.init_weights or not (experiment.pretrained or flags.encoder_weights):
+        return None, None
     return None, find_weights(
         experiment.encoder,
         weights_dir=encoder_weights_dir,

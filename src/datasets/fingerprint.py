@@ -60,5 +60,13 @@ def data_fingerprint(records: Sequence[Record], source: StoredImages) -> str:
     return _digest([*labels, images_fingerprint(states)])
 
 
+def split_fingerprint(valid: Sequence[Record]) -> str:
+    """Return the SHA-256 of which images are held out, whatever their order, in hexadecimal.
+
+    Beside the fingerprint of all data it says which image is trained on and which validates.
+    """
+    return _digest(sorted(record.patient_id for record in valid))
+
+
 def _digest(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

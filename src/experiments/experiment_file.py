@@ -30,11 +30,11 @@ class WeightsFile:
 
     Attributes:
         path: where it lay.
-        sha256: of the file.
+        sha256: of the file; None where an older version told the path alone.
     """
 
     path: str
-    sha256: str
+    sha256: str | None
 
     @classmethod
     def at(cls, path: Path) -> WeightsFile:
@@ -53,8 +53,12 @@ class StoredTraining:
         seed: of order, augmentation, first weights and dropout.
         precision: of the arithmetic.
         data_fingerprint: of labels and images.
+        split_fingerprint: of which images are held out; None where an older version wrote the file.
         init_weights: the checkpoint of another training that this one began with; None where the
             weights were drawn, or are the encoder's pretrained ones.
+        encoder_weights: the file of the encoder's pretrained weights; None where it has none.
+        weights_path: the checkpoint of an epoch that the training went on from by --from-epoch;
+            None where it began at epoch 0.
     """
 
     model: ModelName
@@ -63,7 +67,10 @@ class StoredTraining:
     seed: Annotated[int, Rule(lambda n: n >= 0, "a whole number from 0")]
     precision: Precision
     data_fingerprint: str
+    split_fingerprint: str | None = None
     init_weights: WeightsFile | None = None
+    encoder_weights: WeightsFile | None = None
+    weights_path: str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -120,6 +127,8 @@ def read_stored_training(path: Path) -> StoredTraining:
     values = {name: content[name] for name in names if name in content}
     if isinstance(values.get("settings"), dict):
         values["settings"] = with_defaults(values["settings"])
+    if isinstance(path_alone := values.get("encoder_weights"), str):  # of an older version
+        values["encoder_weights"] = {"path": path_alone, "sha256": None}
     try:
         return build_record(StoredTraining, values)
     except ValueError as error:

@@ -29,13 +29,13 @@ class Pretraining(NamedTuple):
 
 
 def describe_pretraining(
-    experiment: Experiment, init_weights: WeightsFile | None, encoder_weights: object
+    experiment: Experiment, init_weights: WeightsFile | None, encoder_weights: WeightsFile | None
 ) -> Pretraining:
     """Say what a training began with.
 
     Args:
         init_weights: the checkpoint of another training that it began with, if it did.
-        encoder_weights: the path of the encoder's pretrained weights, as experiment.json has it.
+        encoder_weights: the file of the encoder's pretrained weights, if it has any.
     """
     if init_weights is not None:
         name = Path(init_weights.path).name
@@ -45,8 +45,8 @@ def describe_pretraining(
     if named is not None:
         text = f"the encoder with the weights {experiment.pretrained}: {named.describe()}"
         return Pretraining(text, named.seen_rsna)
-    if isinstance(encoder_weights, str | Path):
-        file = Path(encoder_weights)
+    if encoder_weights is not None:
+        file = Path(encoder_weights.path)
         is_published = experiment.pretrained and file.stem == experiment.encoder.replace("/", "_")
         text = f"the encoder with pretrained weights: {file.name}"
         return Pretraining(text, False if is_published else None)

@@ -80,7 +80,7 @@ def write_shared_weights(
         best=None if best is None else dict(best),
         class_names=CLASS_NAMES,
         pretraining=describe_pretraining(
-            stored.settings, stored.init_weights, description.get("encoder_weights")
+            stored.settings, stored.init_weights, stored.encoder_weights
         ).began_with,
         data_fingerprint=stored.data_fingerprint,
         licence=licence or UNKNOWN_LICENCE,

@@ -69,14 +69,23 @@ class Acceleration:
 
     @contextmanager
     def arithmetic(self) -> Iterator[None]:
-        """Run the network in the block in the chosen precision."""
+        """Run the network in the block in the chosen precision.
+
+        Raises:
+            InputError: the network is to be compiled and cannot be.
+        """
         dtype = DTYPES[self.precision]
         # What compiles or computes the layers again would not see the same operations twice.
         is_plain = not (self.compiles or self.recomputes_encoder)
         is_fast = dtype == torch.bfloat16 and self.device.type == "cpu" and is_plain
         faster = FastDepthwise() if is_fast else nullcontext()
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32), faster:
-            yield
+            try:
+                yield
+            except RuntimeError as error:
+                if self.compiles and isinstance(error, torch._dynamo.exc.BackendCompilerFailed):
+                    raise _cannot_compile(error) from error
+                raise
 
     def out_of_memory(self, batch_size: int, img_size: int, advice: str) -> InputError:
         """Make the error of a GPU that cannot hold a batch."""
@@ -89,6 +98,15 @@ class Acceleration:
         if self.compiles:  # not the box head, whose input changes size with every batch
             for part in (model.encoder, model.pyramid, model.class_head, model.global_head):
                 part.compile()
+
+
+def _cannot_compile(error: Exception) -> InputError:
+    cause = str(getattr(error, "inner_exception", error)).strip() or type(error).__name__
+    return InputError(
+        f"--compile: PyTorch cannot compile the network here: {cause.splitlines()[0]}; it "
+        f"needs a working C++ compiler (g++, or the one that CXX names), and on a GPU Triton; "
+        f"without --compile none is needed"
+    )
 
 
 def choose_device(name: str) -> torch.device:

@@ -101,7 +101,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Remembers, inside its `with` block, that somebody wants the program to stop.
+    """Remembers, inside its `with` blocks, that somebody wants the program to stop.
 
     The first signal is remembered, the second acts as it would without this: who is in a hurry
     presses Ctrl-C twice.
@@ -114,12 +114,12 @@ class StopRequest:
             deadline: of `time.monotonic`; from then on the program should stop without one.
         """
         self.received: signal.Signals | None = None
-        self._deadline = deadline
+        self.deadline = deadline
         self._previous: dict[signal.Signals, Any] = {}
 
     def __call__(self) -> bool:
         """Say whether a signal came, or the time is up."""
-        return self.received is not None or time.monotonic() >= self._deadline
+        return self.received is not None or time.monotonic() >= self.deadline
 
     def __enter__(self) -> StopRequest:
         self._previous = {number: signal.signal(number, self._remember) for number in SIGNALS}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from signal import Signals
 from typing import NamedTuple
 
 from src.experiments.experiment_file import BY_PATIENCE
 from src.experiments.history import epochs_since_least
+from src.system.distributed import Processes
+from src.system.processes import StopRequest
 
 FOLLOWED_LOSS = "regression"  # of validation: by the plateau of the rate (the paper), and patience
 
@@ -45,3 +48,9 @@ def find_ending(
         f"loss was least in epoch {n_done - 1 - n_since}; --resume with a larger --patience, or "
         f"without it, goes on",
     )
+
+
+def find_signal(stop: StopRequest, processes: Processes) -> Signals | None:
+    """Return the signal that one of the processes received; None where none did."""
+    received = [number for number in processes.gather(stop.received) if number is not None]
+    return received[0] if received else None

@@ -19,13 +19,16 @@ from src.retinanet.acceleration import peak_memory
 from src.retinanet.model import RetinaNet
 from src.system.errors import InputError, Interrupted
 from src.system.processes import StopRequest
-from src.training.ending import FOLLOWED_LOSS, Ending, find_ending
+from src.training.ending import FOLLOWED_LOSS, Ending, find_ending, find_signal
 from src.training.epoch import Stopped, train_epoch, validate
 from src.training.optimizer import Optimization
 from src.training.options import TrainingOptions
 from src.training.progress import Progress, history_row
 from src.training.run_files import FoundState, TrainingFiles
 from src.training.step import Learner, StepKey, seed_step
+
+# How PyTorch begins to say that batch norm saw one value to a channel, of one image alone.
+TOO_FEW_VALUES = "Expected more than 1 value per channel"
 
 
 class Training:
@@ -88,24 +91,26 @@ class Training:
     def start(self) -> None:
         """Take the run's folder, restore the state that the run continues from, describe the run.
 
+        A run that begins writes its first state: from then on --resume needs no flag to repeat.
+
         Raises:
             InputError: the run's folder holds a training already, another process trains there,
-                a checkpoint does not fit, or the folder cannot be written.
+                a checkpoint or the images do not fit, or the folder cannot be written.
         """
         last = self.files.find_last()
         if self.options.processes.is_first:
+            if last is not None:
+                self.files.check_images(self.images)
             self.files.lock()
         if last is not None:
             self._restore(last)
-        else:
-            self._load_first_weights()
-        if last is not None:
             self._note_end(None)
-        elif self.options.processes.is_first:
+            self.saved_at = time.monotonic()
+            return
+        self._load_first_weights()
+        if self.options.processes.is_first:
             self.files.describe_training(self.images)
-        self.saved_at = time.monotonic()
-        if last is None and self.files.run.find_last_checkpoint() is not None:
-            self._save_state()  # instead of the state of the training that --from-epoch leaves
+        self._save_state()
 
     def describe(self) -> str:
         """Say in a line what `run` will do."""
@@ -129,14 +134,18 @@ class Training:
             Interrupted: on Ctrl-C or SIGTERM, or at the deadline, after the state was saved.
             InputError: numbers are not finite, or the GPU's memory is too small.
         """
-        with closing(self.files), StopRequest(self.options.deadline) as request:
+        with closing(self.files), self.options.stop as request:
             try:
                 while (ending := self.ending) is None:
                     self._run_epoch(request)
             except Stopped:
-                raise self._interrupt(request) from None
+                raise self._interrupt() from None
             except torch.OutOfMemoryError as error:
                 raise self._out_of_memory() from error
+            except ValueError as error:
+                if str(error).startswith(TOO_FEW_VALUES):
+                    raise self._single_image() from error
+                raise
             self._note_end(ending.by)
             return ending
 
@@ -247,18 +256,26 @@ class Training:
             n_epochs = max(self.experiment.n_epochs, self.progress.epoch)
             note_end(self.files.run, ended_by, n_epochs)
 
-    def _interrupt(self, request: StopRequest) -> Interrupted:
+    def _interrupt(self) -> Interrupted:
         """Save the state, note what stopped the training, and make the error that says it."""
         processes = self.options.processes
-        signals = [number for number in processes.gather(request.received) if number is not None]
-        cause = signals[0].name if signals else "--max-hours"
+        signal = find_signal(self.options.stop, processes)
+        cause = signal.name if signal else "--max-hours"
         self._save_state()
         self._note_end(cause)
         processes.gather(None)  # when one has ended, torchrun ends the others
         done = f"epoch {self.progress.epoch}, {self.progress.n_batches} of {self.sampler.n_batches}"
         return Interrupted(
             f"stopped by {cause} in {done} batches; --resume goes on from there",
-            signals[0] if signals else None,
+            signal,
+        )
+
+    def _single_image(self) -> InputError:
+        return InputError(
+            f"the encoder's batch norm cannot be trained on a batch of one image, which "
+            f"--batch-size {self.experiment.batch_size} makes of {len(self.images.train)} training "
+            f"images in {self.options.processes.count} processes; another --batch-size, or --set "
+            f"batch_norm=frozen, does without"
         )
 
     def _out_of_memory(self) -> InputError:

@@ -68,13 +68,16 @@ class Optimization:
         self.steps_per_epoch = steps_per_epoch
         self.optimizer = make_optimizer(model, experiment)
         self.scheduler = Scheduler(self.optimizer, experiment, steps_per_epoch)
+        self.clear_gradients()
+        self.optimizer.step()  # moves nothing without gradients; schedulers expect it first
+        self._own_rate = _find_group(self.optimizer, next(model.class_head.parameters()))
         self.scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=scales_loss)
         self.average = WeightAverage(model, experiment.ema_decay) if experiment.ema_decay else None
 
     @property
     def learning_rate(self) -> float:
-        """Return the rate of the heads."""
-        return float(self.optimizer.param_groups[-1]["lr"])
+        """Return the rate of the class head, which is the experiment's own."""
+        return float(self.optimizer.param_groups[self._own_rate]["lr"])
 
     @property
     def guards_overflow(self) -> bool:
@@ -106,7 +109,6 @@ class Optimization:
 
     def skip_epochs(self, n_epochs: int) -> None:
         """Move the learning rate on as if so many epochs had been trained."""
-        self.optimizer.step()  # moves nothing without gradients; schedulers expect it first
         self.scheduler.skip(n_epochs, self.steps_per_epoch)
 
     def skip_step(self) -> None:
@@ -156,6 +158,12 @@ class Optimization:
         self.optimizer.load_state_dict({"state": parts, "param_groups": groups})
         self.scheduler.load_state_dict(state.scheduler)
         self.scaler.load_state_dict(state.scaler)
+
+
+def _find_group(optimizer: Optimizer, parameter: nn.Parameter) -> int:
+    """Return the place of the group that a parameter is in."""
+    groups = [group["params"] for group in optimizer.param_groups]
+    return next(i for i, group in enumerate(groups) if any(one is parameter for one in group))
 
 
 def _group_like(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from src.prediction.predictions import Predictions
 from src.retinanet.acceleration import Acceleration
 from src.retinanet.settings import DEFAULT_WEAK, WeakLimits
 from src.system.distributed import ALONE, Processes
+from src.system.processes import StopRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +33,15 @@ class TrainingOptions:
         init_sha256: that this file must have; None takes any.
         encoder_weights: start the encoder from this file; None starts it at random, and suits a
             training whose weights come from a checkpoint.
+        encoder_sha256: that this file must have; None takes any.
         checkpoint_minutes: the longest time between two states that a run can be resumed from.
         skips_non_finite: leave out steps whose loss or gradient is not finite, and count them.
         weak: which boxes are saved beside the candidates of validation.
         data_fingerprint: that labels and images must have; None takes any.
+        split_fingerprint: that the images which are held out must have; None takes any.
         patience: end after so many epochs without a new least regression loss of validation;
             None trains all epochs.
-        deadline: of `time.monotonic`, from which the training saves its state and stops.
+        stop: tells the training to save its state and stop; several trainings may share it.
         draw_epoch: makes a picture of an epoch's validation, (H, W, 3) uint8, RGB, for TensorBoard.
     """
 
@@ -53,10 +55,12 @@ class TrainingOptions:
     init_weights: Path | None = None
     init_sha256: str | None = None
     encoder_weights: Path | None = None
+    encoder_sha256: str | None = None
     checkpoint_minutes: float = 10.0
     skips_non_finite: bool = False
     weak: WeakLimits = DEFAULT_WEAK
     data_fingerprint: str | None = None
+    split_fingerprint: str | None = None
     patience: int | None = None
-    deadline: float = math.inf
+    stop: StopRequest = field(default_factory=StopRequest)
     draw_epoch: Callable[[ImageSource, Predictions], NDArray[np.uint8]] | None = None

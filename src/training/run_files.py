@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from src.datasets.data_folder import ImageSource
-from src.datasets.fingerprint import data_fingerprint
+from src.datasets.fingerprint import data_fingerprint, split_fingerprint
 from src.datasets.loaders import LabelledImages
 from src.experiments.checkpoints import (
     Checkpoint,
@@ -25,7 +25,7 @@ from src.experiments.experiment import Experiment, find_changed
 from src.experiments.experiment_file import StoredTraining, WeightsFile, write_stored_training
 from src.experiments.history import NEWER_COLUMNS, read_history, write_history
 from src.experiments.pretraining import KEY, describe_pretraining
-from src.experiments.runs import Run
+from src.experiments.runs import Run, read_description
 from src.prediction.predictions import Predictions
 from src.retinanet.model import RetinaNet
 from src.structures import LOSS_NAMES
@@ -45,6 +45,52 @@ class FoundState(NamedTuple):
     path: Path
     checkpoint: Checkpoint
     training: TrainingState
+
+
+class Fingerprints(NamedTuple):
+    """Say which images a training has, and which of them are held out."""
+
+    data: str
+    split: str
+
+
+def check_data(images: LabelledImages, data: object, split: object, whose: str) -> Fingerprints:
+    """Return the fingerprints of images, which must be those that are wanted; None takes any.
+
+    Args:
+        data, split: fingerprints of labels and images, and of which of them are held out.
+        whose: they are, in words.
+
+    Raises:
+        InputError: labels, images or folds are others.
+    """
+    found = Fingerprints(
+        data_fingerprint([*images.train, *images.valid], images.source),
+        split_fingerprint(images.valid),
+    )
+    for what, its, wanted in (
+        ("labels or images", found.data, data),
+        ("folds", found.split, split),
+    ):
+        if wanted not in (None, its):
+            raise InputError(
+                f"{images.images_dir}: {what} are not those of {whose}: their fingerprint is "
+                f"{its[:12]}, it had {str(wanted)[:12]}"
+            )
+    return found
+
+
+def _describe_weights(path: Path | None, sha256: str | None) -> WeightsFile | None:
+    """Describe the file that a training begins with, which must have a SHA-256; None takes any."""
+    if path is None:
+        return None
+    found = WeightsFile.at(path)
+    if sha256 not in (None, found.sha256):
+        raise InputError(
+            f"{path}: not the weights that the experiment which is to be repeated began with: "
+            f"their SHA-256 is {str(found.sha256)[:12]}, it had {str(sha256)[:12]}"
+        )
+    return found
 
 
 class TrainingFiles:
@@ -90,7 +136,8 @@ class TrainingFiles:
                     f"without --from-epoch {from_epoch}, which begins anew without --resume"
                 )
             return FoundState(path, last, state)
-        # The last file of an epoch is the state: killed before its first, a training begins again.
+        # Older versions wrote their first state behind the first epoch's other files: a training
+        # of theirs that was killed before it begins again.
         if resume and any(epoch > from_epoch for epoch in saved):
             raise InputError(
                 f"{self.run.last_checkpoint_path}: is missing, and without it nothing can go on "
@@ -102,7 +149,7 @@ class TrainingFiles:
                 f"{self.run.dir}: holds epoch {taken[0]} already; --resume goes on with it, "
                 f"--run TAG starts another run"
             )
-        if path is not None and not from_epoch:
+        if path is not None and not from_epoch and self._holds_steps(path):
             raise InputError(
                 f"{self.run.dir}: holds a training that stopped in its first epoch; --resume goes "
                 f"on with it, --run TAG starts another run"
@@ -126,30 +173,26 @@ class TrainingFiles:
         Raises:
             InputError: the images or the first weights are not those that the options ask for.
         """
-        options, init_weights = self.options, None
-        if options.init_weights is not None:
-            init_weights = WeightsFile.at(options.init_weights)
-            if options.init_sha256 not in (None, init_weights.sha256):
-                raise InputError(
-                    f"{options.init_weights}: not the weights that the experiment which is to be "
-                    f"repeated began with: their SHA-256 is {init_weights.sha256[:12]}, it had "
-                    f"{str(options.init_sha256)[:12]}"
-                )
-        fingerprint = data_fingerprint([*images.train, *images.valid], images.source)
-        if options.data_fingerprint not in (None, fingerprint):
-            raise InputError(
-                f"{images.images_dir}: labels or images are not those of the experiment that is "
-                f"to be repeated: their fingerprint is {fingerprint[:12]}, it had "
-                f"{str(options.data_fingerprint)[:12]}"
-            )
+        options = self.options
+        init_weights = _describe_weights(options.init_weights, options.init_sha256)
+        encoder_weights = _describe_weights(options.encoder_weights, options.encoder_sha256)
+        fingerprints = check_data(
+            images,
+            options.data_fingerprint,
+            options.split_fingerprint,
+            "the experiment that is to be repeated",
+        )
         stored = StoredTraining(
             model=self.run.model,
             fold=self.run.fold,
             settings=self.experiment,
             seed=options.seed,
             precision=options.acceleration.precision,
-            data_fingerprint=fingerprint,
+            data_fingerprint=fingerprints.data,
+            split_fingerprint=fingerprints.split,
             init_weights=init_weights,
+            encoder_weights=encoder_weights,
+            weights_path=None if options.weights_path is None else str(options.weights_path),
         )
         details = {
             "device": str(options.acceleration.device),
@@ -157,14 +200,20 @@ class TrainingFiles:
             "images": str(images.images_dir.resolve()),
             "n_train": len(images.train),
             "n_valid": len(images.valid),
-            "weights_path": options.weights_path,
-            "encoder_weights": options.encoder_weights,
-            KEY: describe_pretraining(
-                self.experiment, init_weights, options.encoder_weights
-            )._asdict(),
+            KEY: describe_pretraining(self.experiment, init_weights, encoder_weights)._asdict(),
             "ended_by": None,
         }
         write_stored_training(self.run, stored, details)
+
+    def check_images(self, images: LabelledImages) -> None:
+        """Make sure that a training goes on with the images that it began with.
+
+        Raises:
+            InputError: labels, images or folds are not those that experiment.json tells of.
+        """
+        began = read_description(self.run.experiment_path)
+        data, split = (began.get(f"{name}_fingerprint") for name in Fingerprints._fields)
+        check_data(images, data, split, f"the training in {self.run.dir}, which is to go on")
 
     def write_epoch(
         self,
@@ -235,6 +284,12 @@ class TrainingFiles:
             fold=self.run.fold,
             training=training,
         )
+
+    def _holds_steps(self, path: Path) -> bool:
+        """Say whether a training has gone beyond its beginning, so that its state must be kept."""
+        facts = load_checkpoint(path, self.run.model).facts
+        progress = facts.training.progress if facts.training else {}
+        return facts.epoch >= 0 or progress.get("n_batches") != 0
 
     def _check_settings(self, path: Path, began: Experiment, state: TrainingState) -> None:
         """Make sure that a training is resumed with the settings that it began with."""

@@ -92,6 +92,16 @@ class Learner:
             for statistics in self.model.buffers():
                 self.processes.spread(statistics)
 
+    def copy_statistics(self) -> list[Tensor]:
+        """Copy what batch norm knows of the batches; nothing where it is frozen."""
+        buffers = self.model.buffers() if self.model.train_batch_norm else ()
+        return [buffer.clone() for buffer in buffers]
+
+    def restore_statistics(self, statistics: Sequence[Tensor]) -> None:
+        """Put back what `copy_statistics` gave: a batch that is not finite spoils it for good."""
+        for buffer, copy in zip(self.model.buffers(), statistics, strict=False):
+            buffer.copy_(copy)
+
 
 def train_step(
     learner: Learner, group: Sequence[Batch], progress: Progress, *, stops: bool
@@ -109,6 +119,7 @@ def train_step(
         NonFiniteError: a loss or a gradient is not finite; the weights did not move.
     """
     learner.optimization.clear_gradients()
+    statistics = learner.copy_statistics() if learner.skips_non_finite else []
     own = _accumulate_gradients(learner, group, progress)  # (batches, losses)
     norm = learner.optimization.clip_gradients()
     n_images = sum(len(batch.ids) for batch in group)
@@ -126,6 +137,7 @@ def train_step(
         learner.optimization.step()
     else:
         _skip_or_raise(learner, group, own, progress)
+        learner.restore_statistics(statistics)
         learner.optimization.skip_step()
     progress.n_batches += len(group)
     return n_stops > 0

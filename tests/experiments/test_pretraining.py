@@ -30,7 +30,8 @@ def named(name):
     ],
 )
 def test_who_has_seen_rsna_images(experiment, init_weights, encoder_weights, has_seen):
-    found = describe_pretraining(experiment, init_weights, encoder_weights)
+    file = encoder_weights and WeightsFile(path=encoder_weights, sha256="0" * 64)
+    found = describe_pretraining(experiment, init_weights, file)
     assert found.has_seen_rsna_images is has_seen
     assert ("has seen RSNA images" in found.began_with) is (has_seen is True)
 

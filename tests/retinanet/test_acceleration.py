@@ -116,6 +116,21 @@ def test_recomputing_is_refused_where_batch_norm_would_count_twice():
 
 
 @torch.no_grad()
+def test_a_network_that_cannot_be_compiled_is_one_line(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("No working C++ compiler found\nin many lines")
+
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend=fail))
+    model, acceleration = tiny_model(), Acceleration(device=CPU, compiles=True)
+    acceleration.place_for_inference(model)
+    with pytest.raises(InputError) as caught, acceleration.arithmetic():
+        model(torch.rand(1, 1, 192, 192))
+    message = str(caught.value)
+    assert message.startswith("--compile: PyTorch cannot compile the network here: No working C++")
+    assert "CXX" in message
+    assert len(message.splitlines()) == 1
+
+
 def test_a_compiled_network_says_the_same(monkeypatch):
     plain = build_model(EXPERIMENTS["demo"]).eval()
     compiled = copy.deepcopy(plain)

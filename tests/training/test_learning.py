@@ -1,5 +1,6 @@
 import json
 import math
+import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -147,6 +148,27 @@ def test_steps_that_are_not_finite_can_be_skipped_and_are_counted():
     train(models[1], [good, good])
     assert (progress.n_skipped, progress.n_batches, progress.running.n_images) == (1, 3, 4)
     assert torch.equal(flat_weights(models[0]), flat_weights(models[1]))
+
+
+def test_a_skipped_step_leaves_batch_norm_as_it_was():
+    options = {"train_batch_norm": True, "dropout_class": 0.0, "dropout_global": 0.0}
+    models = [tiny_model(**options) for _ in range(2)]
+    good, bad = make_batches([2, 2])
+    learner = make_learner(models[0], n_batches=3, skips_non_finite=True)
+    train_epoch(learner, [good, spoil(bad), good], Progress(epoch=0))
+    train(models[1], [good, good])
+    expected = models[1].state_dict()
+    for name, value in models[0].state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_a_first_step_that_is_skipped_is_no_warning():
+    good, bad = make_batches([2, 2])
+    settings = experiment(scheduler="one_cycle")
+    learner = make_learner(tiny_model(), settings=settings, n_batches=2, skips_non_finite=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train_epoch(learner, [spoil(bad), good], Progress(epoch=0))
 
 
 def test_skipping_ends_where_every_step_is_bad():

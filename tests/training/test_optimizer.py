@@ -34,6 +34,12 @@ def test_sgd_gives_each_part_the_second_places_rate():
     assert {group["momentum"] for group in optimizer.param_groups} == {0.95}
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_the_rate_that_is_told_is_the_experiments_own(name):
+    settings = experiment(optimizer=name, learning_rate=0.01)
+    assert Optimization(tiny_model(), settings, steps_per_epoch=1).learning_rate == 0.01
+
+
 def rates_of(settings, n_epochs, losses=None, steps_per_epoch=2):
     """The learning rate at the start of each epoch."""
     optimizer = make_optimizer(tiny_model(), settings)

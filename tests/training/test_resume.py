@@ -104,6 +104,8 @@ def test_ctrl_c_saves_the_step_and_says_how_to_go_on(phantoms, whole, tmp_path, 
     run = Run("demo", 0, "", tmp_path)
     process = start(phantoms, tmp_path, "--checkpoint-minutes", "0")
     wait_until(run.last_checkpoint_path.exists, process)
+    first = written_at(run.last_checkpoint_path)
+    wait_until(lambda: written_at(run.last_checkpoint_path) != first, process)  # now it steps
     os.killpg(process.pid, signal.SIGINT)  # the data loader's workers hear it too
     _, err = process.communicate(timeout=HANGS_AFTER)
     last = err.splitlines()[-1]

@@ -3,6 +3,7 @@ import json
 import shutil
 import signal
 from dataclasses import asdict, dataclass, field, replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from src.retinanet.acceleration import Acceleration
 from src.structures import LOSS_NAMES
 from src.system.distributed import Processes
 from src.system.errors import InputError, Interrupted
+from src.system.processes import StopRequest
 from src.training.loop import Training
 from src.training.options import TrainingOptions
 from src.training.run_files import TrainingFiles
@@ -188,7 +190,7 @@ def test_tensorboard_shows_a_picture_of_each_epoch(images, tmp_path, read_pictur
 def at_deadline(run, images, **changes):
     """Train one step, until the time is up; return the error."""
     with pytest.raises(Interrupted) as caught:
-        started(run, SMALL, images, options(deadline=0, **changes)).run()
+        started(run, SMALL, images, options(stop=StopRequest(0), **changes)).run()
     return caught.value
 
 
@@ -239,11 +241,14 @@ def test_processes_agree_on_what_stops_them_and_wait_for_the_saved_state(
     stop = at_deadline(run, images, processes=OneOfTwo(calls=calls, signal_there=signal_there))
     assert (stop.exit_code, str(stop).split(" in ")[0]) == (code, f"stopped by {cause}")
     assert ended_by(run) == cause
-    assert calls == ["gather", "save", "gather"]
+    assert calls == ["save", "gather", "save", "gather"]
 
 
 def test_a_training_whose_time_is_up_as_it_ends_has_ended(whole, images):
-    assert started(whole, SMALL, images, options(resume=True, deadline=0)).run().by == "all epochs"
+    assert (
+        started(whole, SMALL, images, options(resume=True, stop=StopRequest(0))).run().by
+        == "all epochs"
+    )
 
 
 def test_time_that_is_up_in_validation_leaves_the_epoch_to_be_validated(
@@ -257,7 +262,7 @@ def test_time_that_is_up_in_validation_leaves_the_epoch_to_be_validated(
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match="2 of 2 batches"):
         patch.setattr(src.training.loop, "validate", validate_late)
-        started(run, SMALL, images, options(deadline=1e9)).run()
+        started(run, SMALL, images, options()).run()
     started(run, SMALL, images, options(resume=True)).run()
     assert_same_run(run, whole)
 
@@ -418,6 +423,61 @@ def test_resume_with_other_settings_is_refused(whole, images, listing, settings,
     assert listing(whole.dir) == before
 
 
+def with_another_label(images):
+    first, *others = images.train
+    return replace(images, train=[replace(first, category=1 - first.category // 2), *others])
+
+
+def without_an_image(images):
+    return replace(images, train=images.train[1:])
+
+
+def with_other_folds(images):
+    train, valid = ([b[0], *a[1:]] for a, b in permutations((images.train, images.valid)))
+    return replace(images, train=train, valid=valid)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (with_another_label, "labels or images are not those of the training in "),
+        (without_an_image, "labels or images are not those of the training in "),
+        (with_other_folds, "folds are not those of the training in "),
+    ],
+)
+def test_resume_with_other_data_is_refused(whole, images, listing, change, match):
+    before = listing(whole.dir)
+    with pytest.raises(InputError, match=match) as caught:
+        started(whole, SMALL, change(images), options(resume=True))
+    assert str(caught.value).startswith(str(images.images_dir))
+    assert len(str(caught.value).splitlines()) == 1
+    assert listing(whole.dir) == before
+
+
+def test_a_training_of_an_older_version_goes_on_with_whatever_folds(whole, images, tmp_path):
+    run = Run("demo", 0, "", tmp_path)
+    copy_checkpoint(whole.last_checkpoint_path, run.last_checkpoint_path)
+    said = json.loads(whole.experiment_path.read_text())
+    del said["split_fingerprint"]
+    run.experiment_path.write_text(json.dumps(said))
+    others = with_other_folds(images)
+    assert started(run, SMALL, others, options(resume=True)).progress.epoch == 2
+    with pytest.raises(InputError, match="labels or images are not"):
+        started(run, SMALL, without_an_image(images), options(resume=True))
+
+
+def test_the_folds_of_a_repeated_training_are_compared(whole, images, tmp_path):
+    stored = read_stored_training(whole.experiment_path)
+    same = options(
+        data_fingerprint=stored.data_fingerprint, split_fingerprint=stored.split_fingerprint
+    )
+    started(Run("demo", 0, "", tmp_path), SMALL, images, same)
+    run = Run("demo", 0, "other", tmp_path)
+    with pytest.raises(InputError, match="folds are not those of the experiment that is to be"):
+        started(run, SMALL, with_other_folds(images), same)
+    assert not run.experiment_path.exists()
+
+
 def copy_with_settings(whole, folder, change):
     """Copy the state of a run, its stored settings changed."""
     run = replace(whole, output_dir=folder)
@@ -541,8 +601,24 @@ def test_from_epoch_behind_the_last_one_is_refused(whole, images, tmp_path):
     assert not run.dir.exists()
 
 
+def test_a_training_killed_before_its_first_step_may_begin_again_in_another_way(images, tmp_path):
+    run = Run("demo", 0, "", tmp_path)
+    started(run, SMALL, images, options()).files.close()
+    again = started(run, replace(SMALL, batch_size=2), images, options(seed=8))
+    assert again.progress.n_batches == 0
+    state = load_checkpoint(run.last_checkpoint_path, "demo", resume=True).facts
+    assert (state.settings.batch_size, state.training.seed) == (2, 8)  # type: ignore[union-attr]
+
+
+def test_a_run_whose_state_alone_is_left_does_not_begin_again(whole, images, tmp_path):
+    run = Run("demo", 0, "", tmp_path)
+    copy_checkpoint(whole.last_checkpoint_path, run.last_checkpoint_path)
+    with pytest.raises(InputError, match="--resume goes on with it"):
+        started(run, SMALL, images, options())
+
+
 @pytest.mark.parametrize("from_epoch", [0, 1])
-def test_a_run_killed_before_its_first_state_was_saved_begins_again(
+def test_a_run_of_an_older_version_without_a_first_state_begins_again(
     whole, images, tmp_path, from_epoch
 ):
     run = Run("demo", 0, "", tmp_path)
@@ -550,6 +626,7 @@ def test_a_run_killed_before_its_first_state_was_saved_begins_again(
     weights_path = whole.checkpoint_path(0) if from_epoch else None
     begun = options(resume=True, from_epoch=from_epoch, weights_path=weights_path)
     assert started(run, SMALL, images, begun).progress.epoch == from_epoch
+    run.last_checkpoint_path.unlink()
     load_checkpoint(whole.checkpoint_path(1), "demo").save(run.checkpoint_path(from_epoch + 1))
     with pytest.raises(InputError, match=r"last\.safetensors: is missing"):
         started(run, SMALL, images, begun)
@@ -582,9 +659,7 @@ def test_a_training_does_not_begin_again_over_one_that_stopped_in_its_first_epoc
     images, tmp_path, listing
 ):
     run = Run("demo", 0, "", tmp_path)
-    stopped = started(run, SMALL, images, options())
-    stopped._save_state()
-    stopped.files.close()
+    at_deadline(run, images)
     before = listing(run.dir)
     with pytest.raises(InputError, match="stopped in its first epoch; --resume goes on with it"):
         started(run, SMALL, images, options())
