@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from scripts.predict_onnx import FACTS
+from src.prediction.predictions import load_predictions
 from src.submission import main as submission_main
 from src.system.files import write_json
 from tests.conftest import run_main
@@ -150,7 +151,8 @@ def given(phantoms, trained, tmp_path_factory):
     metric = (*RUNNER.split()[1:], "check_metric", "--output-dir", trained.output_dir)
     assert run_main(import_module("src.train_runner").main, *metric) == 0
     table = folder / "table.csv"
-    table.write_text("patientId,all\nnobody,one\n")
+    patient = load_predictions(trained.predictions_path(1)).ids[0]
+    table.write_text(f"patientId,all\n{patient},one\n")
     score = (trained.dir, "--nms", "0.05", "--groups", table)
     assert run_main(import_module("src.scores").main, *score) == 0
     predictions, submission = trained.predictions_path(1), folder / "submission.csv"
