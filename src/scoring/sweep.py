@@ -153,8 +153,8 @@ class Choice(NamedTuple):
         if not best.is_for(postprocess):
             warnings.warn(
                 f"check_metric found the threshold of epoch {self.epoch} with --gate {best.gate} "
-                f"--nms {best.nms:g} --shrink {best.shrink:g}, and boxes are chosen otherwise "
-                f"here; say these too, or --threshold",
+                f"--nms {best.nms:g} --shrink {best.shrink:g}; boxes are chosen otherwise "
+                f"here, so that it may not fit; --threshold sets another",
                 stacklevel=2,
             )
         return best.threshold if best.gate == postprocess.gate else None
