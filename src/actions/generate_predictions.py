@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -279,15 +278,13 @@ def _write(task: Task, images: ImageSet, predictions: Predictions, chosen: Chose
             place.predictions,
             sample_path=images.sample_path,
         )
-    else:  # of other images, which lay in the same folder before
+    elif made_by_path(place.submission).exists():  # ours, of images that lay there before
         place.submission.unlink(missing_ok=True)
-        made_by_path(place.submission).unlink(missing_ok=True)
+        made_by_path(place.submission).unlink()
 
 
 def _draw(task: Task, images: ImageSet, predictions: Predictions, chosen: ChosenBoxes) -> None:
     """Draw the boxes over every image: PNG files named after the images, in their folders."""
-    if not task.place.is_run and task.place.overlays.exists():  # of images that are gone, too
-        shutil.rmtree(task.place.overlays)
     names = picture_names(images.files)
     for image, name in enumerate(tqdm(names, "draw", unit="picture")):
         picture = draw_predictions(images.read(image), predictions, chosen, image)

@@ -61,7 +61,7 @@ def group_numbers(
     """
     if table and not any(image in names for names in table.values() for image in data.ids):
         raise ScoresError(
-            f"the table of groups names none of the images, {cut_text(data.ids[0])} among "
+            f"--groups: the table names none of the images, {cut_text(data.ids[0])} among "
             f"them; its patientIds must be written as those of the labels"
         )
     for column, names in table.items():

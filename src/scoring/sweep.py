@@ -150,14 +150,16 @@ class Choice(NamedTuple):
         best = self.best
         if best is None:
             return None
+        is_taken = best.gate == postprocess.gate
         if not best.is_for(postprocess):
+            effect = "may not fit" if is_taken else "is not taken"
             warnings.warn(
                 f"check_metric found the threshold of epoch {self.epoch} with --gate {best.gate} "
                 f"--nms {best.nms:g} --shrink {best.shrink:g}; boxes are chosen otherwise "
-                f"here, so that it may not fit; --threshold sets another",
+                f"here, so that it {effect}; --threshold sets one",
                 stacklevel=2,
             )
-        return best.threshold if best.gate == postprocess.gate else None
+        return best.threshold if is_taken else None
 
 
 @dataclass(frozen=True, eq=False)

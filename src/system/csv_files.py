@@ -13,7 +13,7 @@ from src.system.records import MAX_CAUSE, cut_text
 
 MAX_COLUMNS = 1000  # pandas compares the names of all with one another
 MAX_HEAD_BYTES = 2**20  # of the first two records, which tell pandas the number of columns
-MAX_EMPTY_CELLS = 1_000_000  # that rows may lack, beside one cell for each byte of the file
+MAX_EMPTY_CELLS = 10_000_000  # that rows may lack, beside one cell for each byte of the file
 
 
 def read_csv_bytes(path: Path, error: type[InputError]) -> bytes:
@@ -37,9 +37,14 @@ def check_shape(path: Path, content: bytes, error: type[InputError], separator: 
         error: there are too many columns, or most cells are missing.
     """
     head = StringIO(content[:MAX_HEAD_BYTES].decode("utf-8-sig", errors="replace"), newline="")
+    n_rows = content.count(b"\n") + content.count(b"\r") - content.count(b"\r\n")
+    max_cells = max(len(content), MAX_EMPTY_CELLS)
     try:
         n_columns = max((len(row) for row in islice(csv.reader(head, delimiter=separator), 2)),
                         default=0)  # fmt: skip
+        if n_columns * n_rows > max_cells:  # cells may have several lines
+            text = StringIO(content.decode("utf-8-sig", errors="replace"), newline="")
+            n_rows = sum(1 for _ in csv.reader(text, delimiter=separator))
     except csv.Error as failure:
         cause = cut_text(str(failure), MAX_CAUSE)
         raise error(f"{path}: not a readable CSV file: {cause}") from failure
@@ -47,9 +52,8 @@ def check_shape(path: Path, content: bytes, error: type[InputError], separator: 
         raise error(f"{path}: {n_columns} columns; at most {MAX_COLUMNS} are read")
     if len(content) > MAX_HEAD_BYTES and not head.read(1):
         raise error(f"{path}: its first two lines have more than {MAX_HEAD_BYTES} bytes")
-    n_lines = content.count(b"\n") + content.count(b"\r") - content.count(b"\r\n")
-    if n_columns * n_lines > max(len(content), MAX_EMPTY_CELLS):
+    if n_columns * n_rows > max_cells:
         raise error(
-            f"{path}: {n_lines} lines of {n_columns} columns in {len(content)} bytes: most cells "
+            f"{path}: {n_rows} rows of {n_columns} columns in {len(content)} bytes: most cells "
             f"are missing"
         )

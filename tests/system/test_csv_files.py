@@ -25,8 +25,8 @@ READERS = {
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        (SPARSE, "500000 lines of 1000 columns in 1004889 bytes: most cells are missing"),
-        (SPARSE.replace("\n", "\r"), "500000 lines of 1000 columns"),
+        (SPARSE, "500001 rows of 1000 columns in 1004889 bytes: most cells are missing"),
+        (SPARSE.replace("\n", "\r"), "500001 rows of 1000 columns"),
         ("a," * 200_000 + "a\n", "200001 columns; at most 1000 are read"),
         ("a\n" + "," * 3000 + "\n1" * 100_000, "3001 columns; at most 1000 are read"),
         ('"\n"' + "," * 3000 + "\n1", "3001 columns; at most 1000 are read"),
@@ -47,7 +47,15 @@ def test_a_table_much_larger_than_its_file_is_refused(tmp_path, read, text, caus
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a,b\n", NAMES + "\n1,2\n", "a,b,c\n1\n" + "\n" * 9000, "a,b\r\n" * 10, "a,b\n" * 2**20],
+    [
+        "",
+        "a,b\n",
+        NAMES + "\n1,2\n",
+        "a,b,c\n1\n" + "\n" * 9000,
+        "a,b\r\n" * 10,
+        "a,b\n" * 2**20,
+        NAMES + ('\n"' + "no change\n" * 60 + '"') * 300,  # 18,000 lines
+    ],
 )
 def test_usual_tables_are_read(tmp_path, text):
     path = tmp_path / "a.csv"
