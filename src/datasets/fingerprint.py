@@ -60,12 +60,13 @@ def data_fingerprint(records: Sequence[Record], source: StoredImages) -> str:
     return _digest([*labels, images_fingerprint(states)])
 
 
-def split_fingerprint(valid: Sequence[Record]) -> str:
-    """Return the SHA-256 of which images are held out, whatever their order, in hexadecimal.
+def split_fingerprint(train: Sequence[Record], valid: Sequence[Record]) -> str:
+    """Return the SHA-256 of which images are trained on and which are held out, in hexadecimal.
 
-    Beside the fingerprint of all data it says which image is trained on and which validates.
+    Their order, their labels and their files do not matter.
     """
-    return _digest(sorted(record.patient_id for record in valid))
+    parts = {"train": train, "valid": valid}
+    return _digest(sorted(f"{name}\t{each.patient_id}" for name in parts for each in parts[name]))
 
 
 def _digest(lines: Iterable[str]) -> str:

@@ -53,7 +53,8 @@ class StoredTraining:
         seed: of order, augmentation, first weights and dropout.
         precision: of the arithmetic.
         data_fingerprint: of labels and images.
-        split_fingerprint: of which images are held out; None where an older version wrote the file.
+        split_fingerprint: of which images are trained on and which are held out; None where an
+            older version wrote the file.
         init_weights: the checkpoint of another training that this one began with; None where the
             weights were drawn, or are the encoder's pretrained ones.
         encoder_weights: the file of the encoder's pretrained weights; None where it has none.

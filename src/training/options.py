@@ -38,7 +38,7 @@ class TrainingOptions:
         skips_non_finite: leave out steps whose loss or gradient is not finite, and count them.
         weak: which boxes are saved beside the candidates of validation.
         data_fingerprint: that labels and images must have; None takes any.
-        split_fingerprint: that the images which are held out must have; None takes any.
+        split_fingerprint: of which images are trained on and held out; None takes any.
         patience: end after so many epochs without a new least regression loss of validation;
             None trains all epochs.
         stop: tells the training to save its state and stop; several trainings may share it.

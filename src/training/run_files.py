@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -66,11 +67,11 @@ def check_data(images: LabelledImages, data: object, split: object, whose: str) 
     """
     found = Fingerprints(
         data_fingerprint([*images.train, *images.valid], images.source),
-        split_fingerprint(images.valid),
+        split_fingerprint(images.train, images.valid),
     )
     for what, its, wanted in (
         ("labels or images", found.data, data),
-        ("folds", found.split, split),
+        ("images or folds", found.split, split),
     ):
         if wanted not in (None, its):
             raise InputError(
@@ -208,12 +209,23 @@ class TrainingFiles:
     def check_images(self, images: LabelledImages) -> None:
         """Make sure that a training goes on with the images that it began with.
 
+        A warning says where their sizes or labels are others: a file that could not be read, or a
+        wrong label, may have been mended since.
+
         Raises:
-            InputError: labels, images or folds are not those that experiment.json tells of.
+            InputError: other images are trained on or held out, or a run of an older version, which
+                does not tell them apart, has other labels or images.
         """
         began = read_description(self.run.experiment_path)
         data, split = (began.get(f"{name}_fingerprint") for name in Fingerprints._fields)
-        check_data(images, data, split, f"the training in {self.run.dir}, which is to go on")
+        whose = f"the training in {self.run.dir}, which is to go on"
+        found = check_data(images, data if split is None else None, split, whose)
+        if data not in (None, found.data):
+            warnings.warn(
+                f"{images.images_dir}: labels or files are not those that {whose}, began with; it "
+                f"goes on with those of now",
+                stacklevel=2,
+            )
 
     def write_epoch(
         self,

@@ -440,9 +440,8 @@ def with_other_folds(images):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (with_another_label, "labels or images are not those of the training in "),
-        (without_an_image, "labels or images are not those of the training in "),
-        (with_other_folds, "folds are not those of the training in "),
+        (without_an_image, "images or folds are not those of the training in "),
+        (with_other_folds, "images or folds are not those of the training in "),
     ],
 )
 def test_resume_with_other_data_is_refused(whole, images, listing, change, match):
@@ -452,6 +451,14 @@ def test_resume_with_other_data_is_refused(whole, images, listing, change, match
     assert str(caught.value).startswith(str(images.images_dir))
     assert len(str(caught.value).splitlines()) == 1
     assert listing(whole.dir) == before
+
+
+def test_a_training_goes_on_with_labels_that_were_mended(whole, images, tmp_path):
+    run = Run("demo", 0, "", tmp_path)
+    copy_checkpoint(whole.last_checkpoint_path, run.last_checkpoint_path)
+    run.experiment_path.write_text(whole.experiment_path.read_text())
+    with pytest.warns(UserWarning, match="labels or files are not those that the training in"):
+        started(run, SMALL, with_another_label(images), options(resume=True))
 
 
 def test_a_training_of_an_older_version_goes_on_with_whatever_folds(whole, images, tmp_path):
@@ -473,7 +480,9 @@ def test_the_folds_of_a_repeated_training_are_compared(whole, images, tmp_path):
     )
     started(Run("demo", 0, "", tmp_path), SMALL, images, same)
     run = Run("demo", 0, "other", tmp_path)
-    with pytest.raises(InputError, match="folds are not those of the experiment that is to be"):
+    with pytest.raises(
+        InputError, match="images or folds are not those of the experiment that is to be"
+    ):
         started(run, SMALL, with_other_folds(images), same)
     assert not run.experiment_path.exists()
 
