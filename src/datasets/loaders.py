@@ -46,6 +46,7 @@ WORKERS_ARE_LOST = (
     "received 0 items of ancdata",
 )
 RAISED_IN_A_WORKER = "Caught "  # how PyTorch begins the message of an error that a worker sent
+WORKERS_IGNORE = (signal.SIGINT, signal.SIGTERM)
 N_DEBUG_TRAIN, N_DEBUG_VALID = 32, 16  # images
 
 
@@ -258,7 +259,12 @@ class _Loader(DataLoader[Any]):
             with worker_errors():
                 if self.num_workers:
                     multiprocessing.Lock()  # where PyTorch fails for want of it, it says more
-                batches = super().__iter__()
+                # Workers inherit the mask: a signal to all processes kills none that is starting.
+                mask = signal.pthread_sigmask(signal.SIG_BLOCK, WORKERS_IGNORE)
+                try:
+                    batches = super().__iter__()
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             if self.num_workers:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             yield from batches
@@ -296,7 +302,7 @@ def prepare_process() -> None:
 def _prepare_worker(_: int) -> None:
     """Set up a worker, and leave it to the main process when to stop."""
     prepare_process()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in WORKERS_IGNORE:
         signal.signal(number, signal.SIG_IGN)
 
 

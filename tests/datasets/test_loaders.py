@@ -1,10 +1,13 @@
 import errno
+import multiprocessing
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,6 +173,20 @@ def test_validation_loader_shows_every_image_in_order(data_dir, n_workers):
     assert ids == [record.patient_id for record in images.valid]
     assert len(ids) % 5  # the last batch is not whole, and there
     assert batches[0].images.shape == (5, 1, 32, 32)
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc")
+def test_no_worker_can_be_stopped_while_it_starts(data_dir):
+    """A signal goes to all processes of a training; the main one decides what comes of it."""
+    images = load_labelled_images(data_dir, 0)
+    batches = iter(validation_loader(images, OPTIONS, batch_size=5, n_workers=1, device=CPU))
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    status = Path(f"/proc/{worker.pid}/status").read_text()
+    (mask,) = re.findall(r"SigBlk:\s*(\w+)", status)
+    blocked = int(mask, 16)  # since before it was forked
+    assert all(blocked >> (number - 1) & 1 for number in (signal.SIGINT, signal.SIGTERM))
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()), "this process hears them"
 
 
 def test_validation_loader_takes_landscapes(data_dir):
