@@ -8,6 +8,7 @@ import signal
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from src.datasets.detection_dataset import (
     TrainingDataset,
     ValidationDataset,
 )
+from src.datasets.fingerprint import data_fingerprint, split_fingerprint
 from src.datasets.folds import load_folds, split_records
 from src.datasets.pixel_cache import open_or_build_cache
 from src.datasets.sample_options import SampleOptions
@@ -52,12 +54,30 @@ N_DEBUG_TRAIN, N_DEBUG_VALID = 32, 16  # images
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """The images of one fold's training and validation, where they lie, and who reads them."""
+    """The images of one fold's training and validation, where they lie, and who reads them.
+
+    The fingerprints are taken once: they look at every file, which is slow on a network drive.
+    """
 
     train: Sequence[Record]
     valid: Sequence[Record]
     images_dir: Path
     source: StoredImages
+
+    @cached_property
+    def data_fingerprint(self) -> str:
+        """Return that of labels and files of all images."""
+        return data_fingerprint([*self.train, *self.valid], self.source)
+
+    @cached_property
+    def valid_fingerprint(self) -> str:
+        """Return that of labels and files of the validation images."""
+        return data_fingerprint(self.valid, self.source)
+
+    @cached_property
+    def split_fingerprint(self) -> str:
+        """Return that of which images are trained on and which are held out."""
+        return split_fingerprint(self.train, self.valid)
 
 
 def load_labelled_images(

@@ -7,7 +7,6 @@ from contextlib import closing
 
 import torch
 
-from src.datasets.fingerprint import data_fingerprint
 from src.datasets.loaders import LabelledImages, training_loader, validation_loader
 from src.experiments.checkpoints import CheckpointError, load_checkpoint, load_weights
 from src.experiments.experiment import Experiment
@@ -72,7 +71,6 @@ class Training:
             device=options.acceleration.device,
             share=(options.processes.rank, options.processes.count),
         )
-        self.valid_images = data_fingerprint(images.valid, images.source)
         self.learner = self._build_learner()
         self.history: list[dict[str, float]] = []
         self.progress = Progress(epoch=options.from_epoch)
@@ -222,7 +220,10 @@ class Training:
             self.valid_loader,
             acceleration=self.options.acceleration,
             provenance=trained_provenance(
-                self.files.run, self.experiment, progress.epoch, images=self.valid_images
+                self.files.run,
+                self.experiment,
+                progress.epoch,
+                images=self.images.valid_fingerprint,
             ),
             loss=self.experiment.loss,
             processes=self.options.processes,

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from src.datasets.data_folder import ImageSource
-from src.datasets.fingerprint import data_fingerprint, split_fingerprint
 from src.datasets.loaders import LabelledImages
 from src.experiments.checkpoints import (
     Checkpoint,
@@ -48,37 +47,25 @@ class FoundState(NamedTuple):
     training: TrainingState
 
 
-class Fingerprints(NamedTuple):
-    """Say which images a training has, and which of them are held out."""
-
-    data: str
-    split: str
-
-
-def check_data(images: LabelledImages, data: object, split: object, whose: str) -> Fingerprints:
-    """Return the fingerprints of images, which must be those that are wanted; None takes any.
+def check_data(images: LabelledImages, data: object, split: object, whose: str) -> None:
+    """Make sure that images have the fingerprints that are wanted; None takes any.
 
     Args:
-        data, split: fingerprints of labels and images, and of which of them are held out.
+        data, split: of labels and images, and of which of them are trained on and held out.
         whose: they are, in words.
 
     Raises:
         InputError: labels, images or folds are others.
     """
-    found = Fingerprints(
-        data_fingerprint([*images.train, *images.valid], images.source),
-        split_fingerprint(images.train, images.valid),
-    )
     for what, its, wanted in (
-        ("labels or images", found.data, data),
-        ("images or folds", found.split, split),
+        ("labels or images", images.data_fingerprint, data),
+        ("images or folds", images.split_fingerprint, split),
     ):
         if wanted not in (None, its):
             raise InputError(
                 f"{images.images_dir}: {what} are not those of {whose}: their fingerprint is "
                 f"{its[:12]}, it had {str(wanted)[:12]}"
             )
-    return found
 
 
 def _describe_weights(path: Path | None, sha256: str | None) -> WeightsFile | None:
@@ -177,7 +164,7 @@ class TrainingFiles:
         options = self.options
         init_weights = _describe_weights(options.init_weights, options.init_sha256)
         encoder_weights = _describe_weights(options.encoder_weights, options.encoder_sha256)
-        fingerprints = check_data(
+        check_data(
             images,
             options.data_fingerprint,
             options.split_fingerprint,
@@ -189,8 +176,8 @@ class TrainingFiles:
             settings=self.experiment,
             seed=options.seed,
             precision=options.acceleration.precision,
-            data_fingerprint=fingerprints.data,
-            split_fingerprint=fingerprints.split,
+            data_fingerprint=images.data_fingerprint,
+            split_fingerprint=images.split_fingerprint,
             init_weights=init_weights,
             encoder_weights=encoder_weights,
             weights_path=None if options.weights_path is None else str(options.weights_path),
@@ -217,10 +204,10 @@ class TrainingFiles:
                 does not tell them apart, has other labels or images.
         """
         began = read_description(self.run.experiment_path)
-        data, split = (began.get(f"{name}_fingerprint") for name in Fingerprints._fields)
+        data, split = (began.get(f"{name}_fingerprint") for name in ("data", "split"))
         whose = f"the training in {self.run.dir}, which is to go on"
-        found = check_data(images, data if split is None else None, split, whose)
-        if data not in (None, found.data):
+        check_data(images, data if split is None else None, split, whose)
+        if data not in (None, images.data_fingerprint):
             warnings.warn(
                 f"{images.images_dir}: labels or files are not those that {whose}, began with; it "
                 f"goes on with those of now",
